@@ -1,0 +1,38 @@
+// A code generator: loop IR in, bytes out. Pure: no device, no file, no global state.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "ir/loop/kernel.hpp"
+#include "ir/loop/target.hpp"
+
+namespace ag::codegen {
+
+enum class EmitKind : std::uint8_t { llvm, assembly, object, ptx };
+
+struct EmitOptions {
+  int opt_level = 2;                 ///< 0: LLVM's fast selector; else its default code generator
+  std::string symbol = "k";          ///< the entry's name; never user text
+  bool line_info = false;            ///< statement origins as line numbers
+};
+
+/// A backend is one record in one folder; codegen/backends.cpp lists them.
+struct Backend {
+  std::string_view name;             ///< "cpu", "cuda"
+  std::string_view summary;
+  /// Facts about a target string such as "native", "x86-64-v3", "sm_80".
+  Result<TargetSpec> (*describe)(std::string_view target);
+  /// Emits one fully scheduled kernel (math expanded). The same input gives the same bytes.
+  Result<std::string> (*emit)(const loop::Kernel& kernel, const TargetSpec& target, EmitKind kind, const EmitOptions& options);
+  std::vector<std::string> (*known_targets)();
+};
+const std::vector<const Backend*>& backends();
+/// "cpu:native", "cpu", "cpu:x86-64-v3", "cuda:sm_80" -> facts; AG4001 with the known ones otherwise.
+Result<TargetSpec> describe_target(std::string_view target);
+const Backend& backend_of(const TargetSpec& target);
+
+/// Passes options to LLVM's own command line (--mllvm). Once per process, before the first emit.
+Status set_llvm_options(const std::vector<std::string>& flags);
+std::string llvm_version();
+
+}  // namespace ag::codegen

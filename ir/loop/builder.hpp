@@ -1,0 +1,88 @@
+// Typed construction of kernels. The builder folds constants and trivial index arithmetic as it goes
+// (x+0, x*1, constant operands; integers only, so float bits are never touched), and reuses equal pure
+// statements within a block, so that lowering code can be plain.
+#pragma once
+#include <functional>
+#include <initializer_list>
+#include <map>
+#include <optional>
+#include <span>
+
+#include "ir/loop/kernel.hpp"
+
+namespace ag::loop {
+
+struct ForOptions {
+  Mapping mapping = Mapping::serial;
+  AxisRole role = AxisRole::none;
+  std::uint16_t width = 0;
+  bool reassociate = false;
+};
+
+class Builder {
+ public:
+  explicit Builder(std::string name);
+  explicit Builder(Kernel kernel);            ///< goes on at the end of the top block
+
+  BufferId param(DType t, Dim elems, Access access);
+  BufferId alloc(DType t, Dim elems, Scope scope);  ///< at any time; parameters must all come before
+  ValueId dim_param(const std::string& symbol);  ///< declares it on first use
+  /// The value of an expression over symbols: emitted index arithmetic (symbols become dim parameters).
+  ValueId dim(const Dim& d);
+
+  ValueId constant(DType t, double v);
+  ValueId constant_int(DType t, std::int64_t v);
+  ValueId index(std::int64_t v) { return constant_int(DType::i64, v); }
+  ValueId constant_bits(VType t, std::uint64_t bits);
+
+  /// Any pure elementwise or lane op; the result's rows and lanes are those of the broadcast operands.
+  ValueId op(Op op, std::initializer_list<ValueId> operands);
+  ValueId op(Op op, std::span<const ValueId> operands);
+  ValueId add(ValueId a, ValueId b) { return op(Op::add, {a, b}); }
+  ValueId sub(ValueId a, ValueId b) { return op(Op::sub, {a, b}); }
+  ValueId mul(ValueId a, ValueId b) { return op(Op::mul, {a, b}); }
+  ValueId cast(ValueId a, DType t);
+  ValueId bitcast(ValueId a, DType t);
+  ValueId select(ValueId c, ValueId a, ValueId b) { return op(Op::select, {c, a, b}); }
+  ValueId lane_iota(DType t, int lanes);
+  ValueId row_iota(DType t, int rows);
+  ValueId broadcast(ValueId a, int rows, int lanes);
+  ValueId reduce_lanes(ReduceKind kind, ValueId a);
+  ValueId reduce_rows(ReduceKind kind, ValueId a);
+
+  ValueId load(BufferId b, ValueId index, ValueId mask = {});
+  void store(BufferId b, ValueId index, ValueId value, ValueId mask = {});
+  ValueId load_tile(BufferId b, VType type, ValueId base, ValueId row_stride, ValueId lane_stride, ValueId mask = {});
+  void store_tile(BufferId b, ValueId base, ValueId row_stride, ValueId lane_stride, ValueId value, ValueId mask = {});
+
+  /// for iv in [lo, hi) by step; `body(iv, carried)` returns the next carried values. Returns the final ones.
+  using Values = std::vector<ValueId>;
+  Values for_(ValueId lo, ValueId hi, ValueId step, ForOptions options, Values init,
+              const std::function<Values(ValueId iv, const Values& carried)>& body);
+  /// Without carried values, by step 1.
+  void for_each(ValueId extent, ForOptions options, const std::function<void(ValueId iv)>& body);
+  Values if_(ValueId cond, const std::function<Values()>& then, const std::function<Values()>& otherwise);
+  Values while_(Values init, const std::function<std::pair<ValueId, Values>(const Values&)>& cond,
+                const std::function<Values(const Values&)>& body);
+  void barrier();
+  void poll();
+  void trap(ValueId cond, std::uint32_t kind, ValueId detail = {});
+
+  void set_origin(std::uint32_t origin);  ///< of the statements that follow (an engine's id, 0 = none)
+  const VType& type(ValueId v) const { return kernel_.type(v); }
+  /// The constant's value if `v` is a constant integer.
+  std::optional<std::int64_t> int_value(ValueId v) const;
+  Kernel& kernel() { return kernel_; }
+  Kernel finish() &&;
+
+ private:
+  Kernel kernel_;
+  BlockId block_;
+  std::uint32_t origin_ = 0;
+  ValueId emit(Stmt stmt, VType type);
+  void emit_void(Stmt stmt);
+  struct Memo;
+  std::shared_ptr<Memo> memo_;
+};
+
+}  // namespace ag::loop
