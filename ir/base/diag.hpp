@@ -17,6 +17,7 @@ enum class Code : std::uint16_t {
 #include "ir/base/codes.def"
 #undef AG_CODE
 };
+using enum Code;  // `fail(AG2003, ...)`
 
 struct CodeInfo {
   Code code;

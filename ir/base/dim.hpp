@@ -16,7 +16,9 @@ namespace ag {
 /// An integer expression over named symbols, in canonical form: a sum of products of atoms with
 /// integer coefficients. An atom is a symbol or one of floordiv, mod, min, max, bcast of two
 /// expressions. Equal canonical forms mean equal values; different forms may still be equal.
-/// Arithmetic that overflows int64 yields an invalid Dim (`!valid()`), which poisons its users.
+/// Arithmetic that overflows int64, a division by the constant 0, bcast of two constants that do not
+/// broadcast, and expressions of unreasonable size (some 2000 atoms) yield an invalid Dim (`!valid()`),
+/// which poisons its users. Simplification may lose a division by zero, never a failing bcast of symbols.
 class Dim {
  public:
   enum class Atom : std::uint8_t { symbol, floordiv, mod, min, max, bcast };
@@ -45,7 +47,8 @@ class Dim {
   bool operator==(const Dim&) const;             ///< of canonical forms
   bool operator<(const Dim&) const;              ///< some total order, for maps
 
-  std::string str() const;                       ///< "2*N + 1", "floordiv(N, 2)"; parse(str()) == *this
+  /// "2*N + 1", "floordiv(N, 2)"; a name that is no identifier is quoted. parse(str()) == *this if valid.
+  std::string str() const;
   static std::optional<Dim> parse(std::string_view text);
 
   /// Value under a binding of all symbols; nullopt for an unbound symbol, an overflow, a division by
@@ -72,6 +75,7 @@ class Dim {
 
  private:
   struct Expr;
+  friend struct DimRules;
   std::int64_t constant_ = 0;
   std::shared_ptr<const Expr> expr_;  // null for a constant
 };
