@@ -188,6 +188,7 @@ struct OpInfo {
   bool zero_gradient = false;      ///< stop_gradient, floor, comparisons: cuts the path silently
   std::string_view no_gradient = {};
   bool unbounded_derivative = false;  ///< log, sqrt, div, pow: under a select the cotangent masks the product
+  bool guards_lanes = false;   ///< select, Relu, Clip: its cotangents are zero in the lanes not taken
   bool smooth = true;              ///< second derivatives are tested
 
   // Lowering, by lower_class.

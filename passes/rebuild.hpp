@@ -1,0 +1,28 @@
+// Helpers for passes that copy a graph with changes.
+#pragma once
+#include <functional>
+#include <vector>
+
+#include "ir/builder.hpp"
+#include "ir/graph.hpp"
+
+namespace ag::passes {
+
+using ValueMap = std::vector<ValueId>;  ///< indexed by the old id; invalid where dropped
+
+/// A graph with the same signature and metadata (name, opset, symbols, extras, grads) and no nodes.
+Graph empty_like(const Graph& g);
+/// Sets inputs and outputs of `to` as those of `from`, mapped.
+void map_signature(const Graph& from, const ValueMap& map, Graph& to);
+
+/// Copies the nodes that `keep` says, all of whose operands must be kept too. Inputs are always kept.
+Graph copy_if(const Graph& g, const std::function<bool(NodeId)>& keep, ValueMap* map = nullptr);
+
+/// Values that outputs (and, if asked, gradient requests) need.
+std::vector<bool> live_nodes(const Graph& g);
+
+/// Replaces each node that `which` says by its decomposition, once (not what the decomposition yields). Names and
+/// places move to the new nodes. `map` receives old value -> new value.
+Graph decompose_where(const Graph& g, const std::function<bool(const NodeView&)>& which, ValueMap* map = nullptr);
+
+}  // namespace ag::passes
