@@ -2,6 +2,7 @@
 #pragma once
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -77,6 +78,9 @@ decltype(auto) dispatch_dtype(DType t, F&& f) {
 
 /// "[0, 4, 8]" nested like the shape, shortest round-trip numbers; more than `max` elements: norm, min, max.
 std::string format_values(const Array& a, std::int64_t max = 1000);
+/// Element i (flat): the shortest text that reads back to the same value; "nan", "-inf", "true".
+std::string format_element(const Array& a, std::int64_t i);
+std::string format_double(double v);
 
 template <class T>
 Array Array::of(DType dtype, std::vector<std::int64_t> shape, std::span<const T> values) {

@@ -1,6 +1,7 @@
 // Typed construction of graphs. Types are inferred by the op's own rule, errors come at the call.
 #pragma once
 #include <initializer_list>
+#include <map>
 
 #include "ir/graph.hpp"
 
@@ -22,6 +23,9 @@ class GraphBuilder {
     std::string name;
     std::vector<Loc> locs;
     std::uint32_t result_count = 0;   ///< 0 = as many as the rule gives; fewer leaves trailing ones out
+    ValueId grad_of = {};
+    std::uint32_t remat = 0;
+    std::vector<std::pair<std::string, std::string>> extras = {};
   };
   /// Checks operand counts, dtypes (type variables), attributes (unknown, missing, kind, choices) and the op's
   /// rule. Equal pure nodes are shared if the builder interns.
@@ -72,17 +76,25 @@ class GraphBuilder {
   /// The scalar value if `v` is a constant whose elements are all equal (through broadcasts).
   std::optional<double> splat_value(ValueId v) const;
 
-  /// Copies one node of another graph, its operands mapped.
+  /// Copies one node of another graph, its operands mapped; its types are inferred anew, unbacked symbols renamed in
+  /// the attributes of later copies from the same graph. Names are kept where they are free.
   NodeId copy(const Graph& from, NodeId id, const std::function<ValueId(ValueId)>& map);
-  /// Inlines a closed graph: inputs bound to `args`; returns its outputs.
+  /// Inlines a closed graph: inputs bound to `args`, symbols of their types to the dims of the arguments; names are
+  /// dropped. Returns its outputs.
   std::vector<ValueId> inline_graph(const Graph& from, std::span<const ValueId> args);
 
  private:
+  using SymbolMap = std::map<std::string, Dim, std::less<>>;
+  NodeId must_add(const OpInfo& op, NodeArgs args);
+  NodeId copy_node(const Graph& from, NodeId id, const std::function<ValueId(ValueId)>& map, SymbolMap& symbols, bool names);
+  NodeId find_interned(const OpInfo& op, const NodeArgs& args, std::size_t hash) const;
+  void merge_locs(Node& node, const std::vector<Loc>& locs);
   Graph& graph_;
   bool intern_;
   std::vector<Loc> locs_;
   ValueId grad_of_;
   std::unordered_multimap<std::size_t, NodeId> interned_;
+  std::map<const Graph*, SymbolMap> copied_symbols_;
 };
 
 }  // namespace ag

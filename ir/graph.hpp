@@ -5,6 +5,7 @@
 // from outside is an explicit operand of the node and an input of the region. Inputs and constants are nodes.
 // Locations and names never influence what is computed.
 #pragma once
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -90,19 +91,23 @@ class Graph {
 
   std::size_t node_count() const { return nodes_.size(); }
   std::size_t value_count() const { return values_.size(); }
-  const Node& node(NodeId id) const { return nodes_[id]; }
-  Node& node(NodeId id) { return nodes_[id]; }
-  const Value& value(ValueId id) const { return values_[id]; }
-  Value& value(ValueId id) { return values_[id]; }
-  const Type& type(ValueId id) const { return values_[id].type; }
-  const Node& def(ValueId id) const { return nodes_[values_[id].node]; }
+  // References stay valid while nodes are appended.
+  const Node& node(NodeId id) const { return nodes_[id.index]; }
+  Node& node(NodeId id) { return nodes_[id.index]; }
+  const Value& value(ValueId id) const { return values_[id.index]; }
+  Value& value(ValueId id) { return values_[id.index]; }
+  const Type& type(ValueId id) const { return values_[id.index].type; }
+  const Node& def(ValueId id) const { return nodes_[values_[id.index].node.index]; }
   Loc loc(ValueId id) const;          ///< first known place of the defining node
   ValueId find(std::string_view value_name) const;  ///< invalid if none
   std::string display(ValueId id) const;  ///< "`x`" or "%7", for messages
 
   /// Appends without checking; use GraphBuilder unless copying a node that is known to be right.
   NodeId append(Node node, std::vector<Type> result_types);
+  /// The name must be free (find) or empty.
   void set_name(ValueId id, std::string name);
+  /// Number of the next unbacked symbol, "u<number>.<index>": above that of every one that a type mentions.
+  std::uint64_t next_unbacked() const { return next_unbacked_; }
 
   auto node_ids() const {
     struct Range {
@@ -115,8 +120,9 @@ class Graph {
   }
 
  private:
-  IdMap<NodeId, Node> nodes_;
-  IdMap<ValueId, Value> values_;
+  std::deque<Node> nodes_;
+  std::deque<Value> values_;
+  std::uint64_t next_unbacked_ = 0;
   std::unordered_map<std::string, ValueId> by_name_;
 };
 

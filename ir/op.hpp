@@ -8,6 +8,7 @@
 #pragma once
 #include <functional>
 #include <span>
+#include <unordered_map>
 
 #include "ir/builder.hpp"
 #include "ir/graph.hpp"
@@ -89,7 +90,7 @@ class InferCtx {
   std::optional<Dims> ints(std::size_t i) const;
   /// The literal if operand i is a constant.
   const Literal* literal(std::size_t i) const;
-  /// A symbol for a size that only the data knows; the same node and index give the same name again.
+  /// A symbol for a size that only the data knows; the same index gives the same name again, another node another.
   Dim unbacked(std::size_t index) const;
   std::unexpected<Diags> error(Code code, std::string message, std::string label = {}, std::initializer_list<std::size_t> operands = {}) const;
 
@@ -212,9 +213,12 @@ class OpTable {
   /// The op that an ONNX (or `ag` domain) node of this type and opset imports as.
   const OpInfo* find_onnx(std::string_view domain, std::string_view type, int opset) const;
   std::vector<std::string> onnx_names(std::string_view domain) const;  ///< for suggestions
+  std::vector<std::string> names() const;                              ///< of the text form, for suggestions
 
  private:
   std::vector<OpInfo> ops_;
+  std::unordered_map<std::string_view, std::size_t> by_name_;
+  std::unordered_multimap<std::string_view, std::size_t> by_onnx_;
 };
 const OpTable& op_table();
 const OpInfo& op(std::string_view name);  ///< must exist
