@@ -47,16 +47,22 @@ Diag& Diag::at(Loc loc, std::string label) & {
 }
 
 Diag& Diag::note(std::string text, Loc loc) & {
-  SubDiag sub{Level::note, std::move(text), {}, {}};
+  SubDiag sub{Level::note, std::move(text), {}, {}, false};
   if (loc.known()) sub.spans.push_back({std::move(loc), {}, true});
   children.push_back(std::move(sub));
   return *this;
 }
 
 Diag& Diag::help(std::string text, Loc loc, std::string replacement) & {
-  SubDiag sub{Level::help, std::move(text), {}, std::move(replacement)};
+  SubDiag sub{Level::help, std::move(text), {}, std::move(replacement), false};
   if (loc.known()) sub.spans.push_back({std::move(loc), {}, true});
   children.push_back(std::move(sub));
+  return *this;
+}
+
+Diag& Diag::remove(std::string text, Loc loc) & {
+  help(std::move(text), std::move(loc));
+  children.back().removal = true;
   return *this;
 }
 
@@ -65,6 +71,7 @@ Diag&& Diag::note(std::string text, Loc loc) && { return std::move(note(std::mov
 Diag&& Diag::help(std::string text, Loc loc, std::string replacement) && {
   return std::move(help(std::move(text), std::move(loc), std::move(replacement)));
 }
+Diag&& Diag::remove(std::string text, Loc loc) && { return std::move(remove(std::move(text), std::move(loc))); }
 
 namespace {
 Diag make_diag(Level level, Code code, Loc loc, std::string message, std::string label) {

@@ -49,12 +49,14 @@ struct Span {
   bool primary = true;
 };
 
-/// A note or a help line below a diagnostic; `replacement` is new text for `span` if it is a fix.
+/// A note or a help line below a diagnostic; `replacement` is new text for its first span if it is a fix, and
+/// `removal` says that an empty one is meant.
 struct SubDiag {
   Level level = Level::note;
   std::string message;
   std::vector<Span> spans;
   std::string replacement;
+  bool removal = false;
 };
 
 struct Diag {
@@ -70,6 +72,8 @@ struct Diag {
   Diag&& note(std::string message, Loc loc = {}) &&;
   Diag& help(std::string message, Loc loc = {}, std::string replacement = {}) &;
   Diag&& help(std::string message, Loc loc = {}, std::string replacement = {}) &&;
+  Diag& remove(std::string message, Loc loc) &;  ///< help: the fix is to delete what stands there
+  Diag&& remove(std::string message, Loc loc) &&;
 };
 using Diags = std::vector<Diag>;
 
@@ -100,8 +104,8 @@ class Sources {
 
 enum class DiagFormat : std::uint8_t { text, short_, json };
 /// Text: rustc's layout with source lines, carets and labels. JSON: one object a line, rustc's field
-/// names plus `pointer`. Short: `file:line:col: error[AG2003]: message`. Control characters in user
-/// text are escaped.
+/// names plus `pointer`; columns count bytes. Short: `file:line:col: error[AG2003]: message`. Control
+/// characters in user text are escaped. Each diagnostic ends in a newline; texts are separated by an empty line.
 std::string render(const Diag& diag, const Sources& sources, DiagFormat format = DiagFormat::text);
 std::string render(const Diags& diags, const Sources& sources, DiagFormat format = DiagFormat::text);
 bool has_errors(const Diags& diags);
