@@ -1,10 +1,11 @@
 // Typed construction of kernels. The builder folds constants and trivial index arithmetic as it goes
 // (x+0, x*1, constant operands; integers only, so float bits are never touched), and reuses equal pure
-// statements within a block, so that lowering code can be plain.
+// statements (and loads from parameters that the kernel only reads) of the block and the blocks around it, so
+// that lowering code can be plain. Misuse (wrong types, wrong nesting) is an internal error.
 #pragma once
 #include <functional>
 #include <initializer_list>
-#include <map>
+#include <memory>
 #include <optional>
 #include <span>
 
@@ -17,12 +18,16 @@ struct ForOptions {
   AxisRole role = AxisRole::none;
   std::uint16_t width = 0;
   bool reassociate = false;
+  std::uint16_t unroll = 0;
 };
 
 class Builder {
  public:
   explicit Builder(std::string name);
   explicit Builder(Kernel kernel);            ///< goes on at the end of the top block
+  Builder(Builder&&) noexcept;
+  Builder& operator=(Builder&&) noexcept;
+  ~Builder();
 
   BufferId param(DType t, Dim elems, Access access);
   BufferId alloc(DType t, Dim elems, Scope scope);  ///< at any time; parameters must all come before
@@ -41,7 +46,7 @@ class Builder {
   ValueId add(ValueId a, ValueId b) { return op(Op::add, {a, b}); }
   ValueId sub(ValueId a, ValueId b) { return op(Op::sub, {a, b}); }
   ValueId mul(ValueId a, ValueId b) { return op(Op::mul, {a, b}); }
-  ValueId cast(ValueId a, DType t);
+  ValueId cast(ValueId a, DType t);  ///< `a` itself if it has that type
   ValueId bitcast(ValueId a, DType t);
   ValueId select(ValueId c, ValueId a, ValueId b) { return op(Op::select, {c, a, b}); }
   ValueId lane_iota(DType t, int lanes);
@@ -49,6 +54,8 @@ class Builder {
   ValueId broadcast(ValueId a, int rows, int lanes);
   ValueId reduce_lanes(ReduceKind kind, ValueId a);
   ValueId reduce_rows(ReduceKind kind, ValueId a);
+  ValueId extract(ValueId a, int lane);
+  ValueId shuffle_xor(ValueId a, int mask);
 
   ValueId load(BufferId b, ValueId index, ValueId mask = {});
   void store(BufferId b, ValueId index, ValueId value, ValueId mask = {});
@@ -79,10 +86,18 @@ class Builder {
   Kernel kernel_;
   BlockId block_;
   std::uint32_t origin_ = 0;
-  ValueId emit(Stmt stmt, VType type);
-  void emit_void(Stmt stmt);
   struct Memo;
-  std::shared_ptr<Memo> memo_;
+  std::unique_ptr<Memo> memo_;  ///< pure statements of the open blocks
+
+  ValueId emit(Stmt stmt, VType type);
+  Values emit(Stmt stmt, const std::vector<VType>& types);
+  StmtId append(Stmt stmt);
+  BlockId open(const std::vector<VType>& args);
+  void close(BlockId outer, const Values& yielded);
+  std::optional<std::uint64_t> splat(ValueId v) const;
+  ValueId fold(Op op, VType type, std::span<const ValueId> operands);
+  ValueId fold_binary(Op op, VType type, ValueId a, ValueId b);
+  ValueId factor_value(const Dim::Factor& factor);
 };
 
 }  // namespace ag::loop

@@ -15,7 +15,9 @@
 //    to float rounds to nearest even once.
 //  * select does not evaluate lazily; it picks bits, so a NaN in the lane not taken does not leak.
 //  * reduce_lanes over C lanes: halves are combined (l with l + C/2) until one is left; C is a power of two.
-//  * Masked loads give 0 where the mask is false, and do not touch memory there; nor do masked stores.
+//  * Masked loads give 0 where the mask is false, and do not touch memory there; nor do masked stores. A mask,
+//    an index tile and a stored value have exactly the access's shape (`broadcast` makes them so).
+//  * Conditions of if_, while_ and trap, bounds of loops, bases and strides are scalars.
 //
 // Mapping. Lowering emits schedule-free loops: `serial` where order matters, `parallel` where iterations are
 // independent. Scheduling passes re-map them (see Mapping). On a CPU, at most one top-level `tile` loop splits
@@ -95,6 +97,7 @@ struct Attr {
   Mapping mapping = Mapping::serial;   ///< for_
   AxisRole role = AxisRole::none;      ///< for_
   std::uint16_t width = 0;             ///< for_ mapped to vector or rows: number of lanes or rows
+  std::uint16_t unroll = 0;            ///< for_ mapped to vector: accumulators of a reduction (0 = 1), combined in a tree
   bool reassociate = false;            ///< for_: carried values are reductions whose order the schedule fixes
   bool operator==(const Attr&) const = default;
 };
@@ -167,10 +170,18 @@ std::int64_t bits_to_int(DType t, std::uint64_t bits);
 /// parallel, vector or rows loop is left, as emitters require.
 Status verify(const Kernel& kernel, bool mapped = false);
 
+/// The text form; values are numbered in the order of the text, so print(parse(print(k))) == print(k).
 std::string print(const Kernel& kernel);
+std::string print(const VType& type);  ///< "f32", "f32<6x64>"
+/// A constant's text: shortest round-trip decimal; bits in hexadecimal where decimals would lose some (NaN payloads).
+std::string print_bits(DType t, std::uint64_t bits);
+/// The text of one statement without its nested blocks, for messages; values are numbered by id.
+std::string print_stmt(const Kernel& kernel, StmtId stmt);
+/// Parses and verifies. Errors have places in the text.
 Result<Kernel> parse_kernel(std::string_view text, std::string file = "<text>");
 
-/// 128-bit hash of everything that determines the machine code: not names, not origins.
+/// 128-bit hash of everything that determines the machine code: not names, not origin ids, not estimates. (The
+/// local origin numbers of traps count, because emitted code stores them.)
 std::array<std::uint64_t, 2> structural_hash(const Kernel& kernel);
 
 }  // namespace ag::loop
