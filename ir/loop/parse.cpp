@@ -311,7 +311,8 @@ class KernelParser {
       case Op::trap: AG_TRY_(parameter(s)); break;
       default: break;
     }
-    return uses(s.operands);
+    // A statement without operands may stand before a line that begins with a value.
+    return describe(s.op).operands == 0 ? Status{} : uses(s.operands);
   }
 
   Status constant(Stmt& s, const std::vector<Named>& results) {

@@ -75,9 +75,9 @@ TEST_CASE("kernels round-trip through text") {
 TEST_CASE("the text of a small kernel") {
   CHECK(print(samples::square_plus_one()) ==
         "kernel @square(b0: f32[N] read, b1: f32[N] write) dims(N) origins(7) {\n"
-        "  %0: i64 = constant 0\n"
-        "  %1: i64 = constant 1\n"
-        "  %2: i64 = dim N\n"
+        "  %0: i64 = constant 0 !1\n"
+        "  %1: i64 = constant 1 !1\n"
+        "  %2: i64 = dim N !1\n"
         "  for.parallel(col) %3 = %0 to %2 step %1 {\n"
         "    %4: f32 = load b0[%3] !1\n"
         "    %5: f32 = constant 1.0 !1\n"
