@@ -99,7 +99,7 @@ class KernelParser {
       AG_TRY(Buffer b, buffer_head());
       AG_TRY(auto access, lex_.word("read, write or read_write"));
       auto a = named<Access>(access, 3, access_name);
-      if (!a) return fail(Code::AG0101, lex_.loc(), fmt::format("unknown access `{}`", access));
+      if (!a) return fail(Code::AG0801, lex_.loc(), fmt::format("unknown access `{}`", access));
       b.access = *a;
       if (lex_.accept("alias")) b.noalias = false;
       k_.buffers.push_back(std::move(b));
@@ -148,9 +148,9 @@ class KernelParser {
           k_.origins.push_back(n);
       }
     } else {
-      return fail(Code::AG0101, lex_.loc(name), fmt::format("unknown clause `{}` of a kernel", name.text));
+      return fail(Code::AG0801, lex_.loc(name), fmt::format("unknown clause `{}` of a kernel", name.text));
     }
-    return ok ? Status{} : fail(Code::AG0101, lex_.loc(name), fmt::format("malformed clause `{}`", name.text));
+    return ok ? Status{} : fail(Code::AG0801, lex_.loc(name), fmt::format("malformed clause `{}`", name.text));
   }
 
   /// `b2: f32[N]`; buffers are numbered in order.
@@ -170,7 +170,7 @@ class KernelParser {
     AG_TRY(Buffer b, buffer_head());
     AG_TRY(auto word, lex_.word("local, scratch or shared"));
     auto scope = named<Scope>(word, 4, scope_name);
-    if (!scope || *scope == Scope::param) return fail(Code::AG0101, lex_.loc(), fmt::format("unknown scope `{}`", word));
+    if (!scope || *scope == Scope::param) return fail(Code::AG0801, lex_.loc(), fmt::format("unknown scope `{}`", word));
     b.scope = *scope, b.access = Access::read_write;
     k_.buffers.push_back(std::move(b));
     return {};
@@ -204,7 +204,7 @@ class KernelParser {
     if (lex_.peek().kind != Token::Kind::value) return lex_.unexpected("a value");
     auto it = names_.find(lex_.peek().text);
     if (it == names_.end())
-      return fail(Code::AG1101, lex_.loc(), fmt::format("`{}` is not defined before its use", lex_.peek().text));
+      return fail(Code::AG1801, lex_.loc(), fmt::format("`{}` is not defined before its use", lex_.peek().text));
     lex_.next();
     return it->second;
   }
@@ -225,7 +225,7 @@ class KernelParser {
 
   Result<ValueId> define(const Named& n, Value value) {
     if (names_.contains(n.token.text))
-      return fail(Code::AG1102, lex_.loc(n.token), fmt::format("`{}` is defined twice", n.token.text));
+      return fail(Code::AG1802, lex_.loc(n.token), fmt::format("`{}` is defined twice", n.token.text));
     value.type = n.type;
     ValueId id = k_.values.push(value);
     names_.emplace(n.token.text, id);
@@ -257,7 +257,7 @@ class KernelParser {
   /// Statements up to the closing brace; the opening one has been read.
   Status block(BlockId id, int nesting) {
     if (nesting > max_nesting)
-      return fail(Code::AG0101, lex_.loc(), fmt::format("blocks nest deeper than {}", max_nesting));
+      return fail(Code::AG0801, lex_.loc(), fmt::format("blocks nest deeper than {}", max_nesting));
     while (!lex_.accept("}")) {
       if (lex_.peek().kind == Token::Kind::end) return lex_.unexpected("`}`");
       AG_TRY_(statement(id, nesting));
@@ -275,7 +275,7 @@ class KernelParser {
     bool is_for = word.text.starts_with("for.");
     auto it = op_names().find(is_for ? std::string_view("for") : word.text);
     if (it == op_names().end())
-      return fail(Code::AG0101, lex_.loc(word), fmt::format("unknown statement `{}`", word.text));
+      return fail(Code::AG0801, lex_.loc(word), fmt::format("unknown statement `{}`", word.text));
     Stmt s{it->second};
     AG_TRY_(body(s, word, results, nesting));
     if (lex_.accept("!")) {
@@ -329,7 +329,7 @@ class KernelParser {
     AG_TRY(Dim d, lex_.dim());
     auto symbol = d.as_symbol();
     auto it = symbol ? std::find(k_.dims.begin(), k_.dims.end(), *symbol) : k_.dims.end();
-    if (it == k_.dims.end()) return fail(Code::AG1101, loc, fmt::format("`{}` is not in the kernel's dims", d.str()));
+    if (it == k_.dims.end()) return fail(Code::AG1801, loc, fmt::format("`{}` is not in the kernel's dims", d.str()));
     s.attr.index = static_cast<std::uint32_t>(it - k_.dims.begin());
     return {};
   }
@@ -360,7 +360,7 @@ class KernelParser {
     std::string_view digits = name.text.starts_with('b') ? name.text.substr(1) : std::string_view();
     auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), n);
     if (digits.empty() || error != std::errc() || end != digits.data() + digits.size()) return lex_.unexpected("a buffer");
-    if (n >= k_.buffers.size()) return fail(Code::AG1105, lex_.loc(), fmt::format("there is no buffer `{}`", name.text));
+    if (n >= k_.buffers.size()) return fail(Code::AG1805, lex_.loc(), fmt::format("there is no buffer `{}`", name.text));
     lex_.next();
     s.attr.buffer = BufferId(n);
     AG_TRY_(lex_.expect("["));
@@ -383,7 +383,7 @@ class KernelParser {
 
   Status for_loop(Stmt& s, const Token& word, int nesting) {
     auto mapping = named<Mapping>(word.text.size() > 4 ? word.text.substr(4) : "", 13, mapping_name);
-    if (!mapping) return fail(Code::AG0101, lex_.loc(word), fmt::format("unknown mapping of a loop: `{}`", word.text));
+    if (!mapping) return fail(Code::AG0801, lex_.loc(word), fmt::format("unknown mapping of a loop: `{}`", word.text));
     s.attr.mapping = *mapping;
     if (lex_.accept("(")) {
       auto role = named<AxisRole>(lex_.peek().text, 5, role_name);
