@@ -104,7 +104,7 @@ Value* Arith::unary(Op op, DType t, Value* v) {
 }
 
 Value* Arith::binary(Op op, DType t, Value* x, Value* y) {
-  if (op == Op::ldexp) return ldexp(t, x, y);
+  if (op == Op::ldexp) return is_half(t) ? narrow(t, ldexp(DType::f32, widen(t, x), y)) : ldexp(t, x, y);
   if (!is_float(t)) return int_binary(op, t, x, y);
   if (is_half(t)) {
     if (op == Op::copysign)
@@ -120,12 +120,65 @@ Value* Arith::float_binary(Op op, Value* x, Value* y) {
     case Op::sub: return b_.CreateFSub(x, y);
     case Op::mul: return b_.CreateFMul(x, y);
     case Op::div: return b_.CreateFDiv(x, y);
+    case Op::rem: return float_rem(x, y);
     case Op::min: return b_.CreateBinaryIntrinsic(llvm::Intrinsic::minimum, x, y);
     case Op::max: return b_.CreateBinaryIntrinsic(llvm::Intrinsic::maximum, x, y);
     case Op::copysign: return b_.CreateBinaryIntrinsic(llvm::Intrinsic::copysign, x, y);
     default: AG_CHECK(false, "not a statement on floats");
   }
   return x;
+}
+
+// fmod, exactly, without a library. In f64, with a = |x|, b = |y|: while a >= b in any lane, take whole multiples of
+// t = b * 2^n from a, n chosen so that a/t < 2^53. The rounded a/t truncates to the true quotient or one more, so
+// a - q*t is a multiple of t's last place no larger than t, thus exact in one fma; if negative, t is added back.
+Value* Arith::float_rem(Value* x0, Value* y0) {
+  Type* f64 = with_shape(b_.getDoubleTy(), x0);
+  Type* i64 = with_shape(b_.getInt64Ty(), x0);
+  bool narrower = x0->getType() != f64;
+  Value* x = narrower ? b_.CreateFPExt(x0, f64) : x0;
+  Value* y = narrower ? b_.CreateFPExt(y0, f64) : y0;
+  auto number = [&](double v) { return llvm::ConstantFP::get(f64, v); };
+  auto bits = [&](std::int64_t v) { return llvm::ConstantInt::get(i64, static_cast<std::uint64_t>(v)); };
+  auto fabs = [&](Value* v) { return b_.CreateUnaryIntrinsic(llvm::Intrinsic::fabs, v); };
+  auto exponent = [&](Value* v) {  // of a positive number; subnormals count as the least normal exponent
+    Value* e = b_.CreateLShr(b_.CreateBitCast(v, i64), 52);
+    return b_.CreateBinaryIntrinsic(llvm::Intrinsic::smax, e, bits(1));
+  };
+  Value* infinity = llvm::ConstantFP::getInfinity(f64);
+  Value* valid = b_.CreateAnd(b_.CreateFCmpOLT(fabs(x), infinity), b_.CreateFCmpOGT(fabs(y), number(0)));
+  Value* a0 = b_.CreateSelect(valid, fabs(x), number(0));
+  Value* b = b_.CreateSelect(valid, fabs(y), number(1));
+  // The true exponent of a subnormal b is read after scaling by 2^54.
+  Value* tiny = b_.CreateFCmpOLT(b, number(0x1p-1000));
+  Value* eb = b_.CreateSelect(tiny, b_.CreateSub(exponent(b_.CreateFMul(b, number(0x1p54))), bits(54)), exponent(b));
+
+  auto* before = b_.GetInsertBlock();
+  auto* f = before->getParent();
+  auto* header = llvm::BasicBlock::Create(b_.getContext(), "fmod", f);
+  auto* body = llvm::BasicBlock::Create(b_.getContext(), "fmod.step", f);
+  auto* after = llvm::BasicBlock::Create(b_.getContext(), "fmod.end", f);
+  b_.CreateBr(header);
+  b_.SetInsertPoint(header);
+  auto* a = b_.CreatePHI(f64, 2);
+  a->addIncoming(a0, before);
+  Value* more = b_.CreateFCmpOGE(a, b);
+  b_.CreateCondBr(more->getType()->isVectorTy() ? b_.CreateOrReduce(more) : more, body, after);
+  b_.SetInsertPoint(body);
+  Value* e = b_.CreateSub(exponent(a), eb);
+  Value* n = b_.CreateSelect(b_.CreateICmpSGT(e, bits(52)), b_.CreateSub(e, bits(50)), bits(0));
+  Value* half = b_.CreateLShr(n, 1);
+  auto power = [&](Value* k) { return b_.CreateBitCast(b_.CreateShl(b_.CreateAdd(k, bits(1023)), 52), f64); };
+  Value* t = b_.CreateFMul(b_.CreateFMul(b, power(half)), power(b_.CreateSub(n, half)));
+  Value* q = b_.CreateUnaryIntrinsic(llvm::Intrinsic::trunc, b_.CreateFDiv(a, t));
+  Value* r = b_.CreateIntrinsic(llvm::Intrinsic::fma, {f64}, {b_.CreateFNeg(q), t, a});
+  r = b_.CreateSelect(b_.CreateFCmpOLT(r, number(0)), b_.CreateFAdd(r, t), r);
+  a->addIncoming(b_.CreateSelect(more, r, a), body);
+  b_.CreateBr(header);
+  b_.SetInsertPoint(after);
+  Value* result = b_.CreateBinaryIntrinsic(llvm::Intrinsic::copysign, a, x);
+  result = b_.CreateSelect(valid, result, llvm::ConstantFP::getNaN(f64));
+  return narrower ? b_.CreateFPTrunc(result, x0->getType()) : result;
 }
 
 Value* Arith::int_binary(Op op, DType t, Value* x, Value* y) {

@@ -30,6 +30,7 @@ class Arith {
 
  private:
   llvm::Value* float_binary(loop::Op op, llvm::Value* x, llvm::Value* y);
+  llvm::Value* float_rem(llvm::Value* x, llvm::Value* y);
   llvm::Value* int_binary(loop::Op op, DType t, llvm::Value* x, llvm::Value* y);
   llvm::Value* div_rem(bool rem, DType t, llvm::Value* x, llvm::Value* y);
   llvm::Value* div_rem_by_float(bool rem, DType t, llvm::Value* x, llvm::Value* y);
@@ -107,6 +108,7 @@ class Emitter {
   Tile constant_tile(loop::VType type, std::uint64_t bits);
   Tile iota(loop::VType type, bool rows);
   Tile elementwise(const loop::Stmt& s);
+  Tile convert(const Tile& t, DType e);
   Tile reduce_lanes(loop::ReduceKind kind, const Tile& t);
   Tile reduce_rows(loop::ReduceKind kind, const Tile& t);
   Tile transpose(const Tile& t);

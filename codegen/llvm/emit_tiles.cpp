@@ -145,7 +145,17 @@ Value* Emitter::combine(loop::ReduceKind kind, DType t, Value* x, Value* y) {
   return arith.binary(op, t, x, y);
 }
 
+Tile Emitter::convert(const Tile& t, DType e) {
+  Tile out = t;
+  out.type.elem = e;
+  for (Value*& v : out.parts) v = arith.cast(t.type.elem, e, v);
+  return out;
+}
+
+// Reductions and contractions of f16 and bf16 run in f32 and are rounded once, at the end of the statement.
 Tile Emitter::reduce_lanes(loop::ReduceKind kind, const Tile& t) {
+  if (DType wide = accumulator_dtype(t.type.elem); wide != t.type.elem)
+    return convert(reduce_lanes(kind, convert(t, wide)), t.type.elem);
   DType e = t.type.elem;
   Tile out = make({e, t.type.rows, 1}, 1);
   for (int r = 0; r < t.type.rows; ++r) {
@@ -166,6 +176,8 @@ Tile Emitter::reduce_lanes(loop::ReduceKind kind, const Tile& t) {
 }
 
 Tile Emitter::reduce_rows(loop::ReduceKind kind, const Tile& t) {
+  if (DType wide = accumulator_dtype(t.type.elem); wide != t.type.elem)
+    return convert(reduce_rows(kind, convert(t, wide)), t.type.elem);
   Tile out = make({t.type.elem, 1, t.type.lanes}, t.chunk);
   for (int j = 0; j < t.parts_per_row(); ++j) {
     Value* v = t.part(0, j);
@@ -219,22 +231,19 @@ Tile Emitter::transpose(const Tile& t) {
   return out;
 }
 
-Tile Emitter::contract(const Tile& acc, const Tile& x, const Tile& y0) {
-  DType e = acc.type.elem, in = x.type.elem;
+Tile Emitter::contract(const Tile& acc, const Tile& x, const Tile& y) {
+  DType e = accumulator_dtype(acc.type.elem);
+  if (e != acc.type.elem) return convert(contract(convert(acc, e), x, y), acc.type.elem);
   Tile out = rechunk(acc, canonical_chunk(acc.type));
-  Tile y = rechunk(y0, out.chunk);
-  auto operand = [&](Value* v) { return in == e ? v : arith.cast(in, e, v); };
-  for (int k = 0; k < x.type.lanes; ++k) {
-    llvm::SmallVector<Value*, 8> row;
-    for (int j = 0; j < out.parts_per_row(); ++j) row.push_back(operand(y.part(k, j)));
+  Tile right = convert(rechunk(y, out.chunk), e), left = convert(x, e);
+  for (int k = 0; k < x.type.lanes; ++k)
     for (int r = 0; r < acc.type.rows; ++r) {
-      Value* left = operand(element(x, r, k));
+      Value* scalar = element(left, r, k);
       for (int j = 0; j < out.parts_per_row(); ++j) {
         Value*& sum = out.parts[static_cast<std::size_t>(r * out.parts_per_row() + j)];
-        sum = arith.fma(e, splat(left, out, j), row[static_cast<std::size_t>(j)], sum);
+        sum = arith.fma(e, splat(scalar, out, j), right.part(k, j), sum);
       }
     }
-  }
   return out;
 }
 

@@ -116,8 +116,6 @@ class Checker {
         return refuse("a loop mapped to " + std::string(loop::mapping_name(s.attr.mapping)));
       for (loop::ValueId v : s.results)
         if (kernel_.type(v).count() > 16384) return refuse("a tile of more than 16384 elements");
-      if (!s.operands.empty() && s.op == loop::Op::rem && is_float(kernel_.type(s.operands[0]).elem))
-        return refuse("a remainder of floats, which the pass expand_math should have replaced");
       for (loop::BlockId inner : s.blocks) AG_TRY_(block(inner, depth + 1));
     }
     return {};

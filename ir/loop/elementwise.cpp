@@ -352,19 +352,21 @@ struct Not {
     return static_cast<C>(~a);
   }
 };
-/// x * 2^(k >> 1) * 2^(k - (k >> 1)); the halves are built from exponent bits, so k is clamped to what they hold.
+/// (x * 2^(k - a)) * 2^a with a = k clamped to the normal exponents: rounded once, as the first product is exact or
+/// the result is 0 or infinite anyway. k itself is clamped to twice those exponents.
 template <class T, class K>
 void run_ldexp(const ElemArgs& a) {
   using C = Compute<T>;
-  constexpr K top = sizeof(C) == 8 ? 2046 : 254, bottom = sizeof(C) == 8 ? -2044 : -252;
+  constexpr K top = sizeof(C) == 8 ? 1023 : 127, bottom = 1 - top;
+  auto clamp = [=](K k) { return static_cast<int>(std::min(std::max(k, bottom), top)); };
   auto* out = static_cast<T*>(a.out);
   const T* x = in<T>(a, 0);
   const K* e = in<K>(a, 1);
   for (std::ptrdiff_t i = 0; i < a.n; ++i) {
-    K k = std::min(std::max(e[i * a.stride[1]], bottom), top);
-    auto half = static_cast<int>(k >> 1);
-    C y = to_compute(x[i * a.stride[0]]) * std::ldexp(C(1), half);
-    out[i] = from_compute<T>(y * std::ldexp(C(1), static_cast<int>(k) - half));
+    K k = std::min(std::max(e[i * a.stride[1]], 2 * bottom), 2 * top);
+    int last = clamp(k);
+    C y = to_compute(x[i * a.stride[0]]) * std::ldexp(C(1), static_cast<int>(k) - last);
+    out[i] = from_compute<T>(y * std::ldexp(C(1), last));
   }
 }
 
