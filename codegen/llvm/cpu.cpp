@@ -4,6 +4,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
+#include <fstream>
 #include <thread>
 
 #include "codegen/llvm/emit_internal.hpp"
@@ -99,13 +101,33 @@ int usable_threads() {
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
 
+/// A cache's size as the kernel reports it ("32768K"), or 0. Preferred to sysconf, which under virtualisation gives
+/// the sum of all L3 slices of the host.
+long cache_bytes(int level) {
+  for (int i = 0; i < 8; ++i) {
+    std::string dir = "/sys/devices/system/cpu/cpu0/cache/index" + std::to_string(i) + "/";
+    auto read = [&](const char* file) {
+      std::string text;
+      std::ifstream(dir + file) >> text;
+      return text;
+    };
+    if (read("level") != std::to_string(level) || read("type") == "Instruction") continue;
+    std::string size = read("size");
+    long n = std::atol(size.c_str());
+    return size.ends_with('K') ? n << 10 : size.ends_with('M') ? n << 20 : n;
+  }
+  return 0;
+}
+
 void host_caches(TargetSpec& spec) {
-  auto read = [](int name, long& bytes) {
-    if (long n = sysconf(name); n > 0) bytes = n;
+  auto read = [](int level, int name, long& bytes) {
+    long n = cache_bytes(level);
+    if (n <= 0) n = sysconf(name);
+    if (n > 0) bytes = n;
   };
-  read(_SC_LEVEL1_DCACHE_SIZE, spec.l1_bytes);
-  read(_SC_LEVEL2_CACHE_SIZE, spec.l2_bytes);
-  read(_SC_LEVEL3_CACHE_SIZE, spec.l3_bytes);
+  read(1, _SC_LEVEL1_DCACHE_SIZE, spec.l1_bytes);
+  read(2, _SC_LEVEL2_CACHE_SIZE, spec.l2_bytes);
+  read(3, _SC_LEVEL3_CACHE_SIZE, spec.l3_bytes);
 }
 
 std::vector<std::string> known_targets() {

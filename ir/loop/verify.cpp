@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 
+#include "ir/loop/elementwise.hpp"
 #include "ir/loop/fold.hpp"
 #include "ir/loop/text.hpp"
 
@@ -11,34 +12,10 @@ namespace {
 
 /// Which element types an elementwise op takes.
 bool element_ok(Op op, DType t) {
-  switch (op) {
-    case Op::sqrt:
-    case Op::floor:
-    case Op::ceil:
-    case Op::trunc:
-    case Op::round_even:
-    case Op::copysign:
-    case Op::fma: return is_float(t);
-    case Op::ldexp: return t == DType::f32 || t == DType::f64;
-    case Op::mulhi: return t == DType::u32 || t == DType::u64;
-    case Op::popcount:
-    case Op::rem:
-    case Op::shl:
-    case Op::shr: return is_int(t);
-    case Op::not_:
-    case Op::and_:
-    case Op::or_:
-    case Op::xor_: return !is_float(t);
-    case Op::neg:
-    case Op::abs:
-    case Op::add:
-    case Op::sub:
-    case Op::mul:
-    case Op::div:
-    case Op::min:
-    case Op::max: return t != DType::boolean;
-    default: return describe(op).cls != OpClass::math || is_float(t);
-  }
+  OpClass c = describe(op).cls;
+  if (c == OpClass::math) return is_float(t);
+  if (c == OpClass::compare || op == Op::cast || op == Op::bitcast || op == Op::select) return true;
+  return elementwise_fn(op, t, t) != nullptr;  // the interpreter's table is the table
 }
 
 class Verifier {
