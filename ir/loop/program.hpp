@@ -77,7 +77,9 @@ struct Program {
   Dim scratch_bytes;             ///< per thread: the largest Scope::scratch need of a kernel
 };
 
+/// Kernels, references, types and numbers of arguments. (AG1806, and what verify(Kernel) finds.)
 Status verify(const Program& program, bool mapped = false);
+/// The whole program as text, constants in base64; print(parse(print(p))) == print(p).
 std::string print(const Program& program);
 Result<Program> parse_program(std::string_view text, std::string file = "<text>");
 
