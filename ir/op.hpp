@@ -195,6 +195,7 @@ struct OpInfo {
   // Lowering, by lower_class.
   loop::ValueId (*scalar)(loop::Builder&, const NodeView&, std::span<const loop::ValueId> operands) = nullptr;
   loop::ValueId (*element)(ElementCtx&, std::span<const loop::ValueId> index) = nullptr;
+  bool inlined = false;            ///< index class: a mere index map (transpose, slice, iota), recomputed where it is used
   ReduceDesc (*reduce)(const NodeView&) = nullptr;
   ContractionDesc (*contraction)(const NodeView&) = nullptr;
   int cost = 1;                    ///< of a map, in units of an addition: decides recompute or store

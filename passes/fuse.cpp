@@ -1,0 +1,297 @@
+#include <algorithm>
+
+#include "passes/element.hpp"
+#include "passes/plan.hpp"
+#include "passes/rebuild.hpp"
+
+namespace ag::passes {
+
+bool is_virtual(const Graph& g, NodeId id) {
+  const OpInfo& op = *g.node(id).op;
+  if (op.lower_class == LowerClass::source) return true;
+  return op.lower_class == LowerClass::index && op.inlined;
+}
+
+std::vector<loop::ValueId> index_in_space(const Group& group, const Dims& shape, Space space,
+                                          const std::vector<loop::ValueId>& full, loop::ValueId zero) {
+  auto reduced = [&](std::size_t d) { return std::binary_search(group.axes.begin(), group.axes.end(), static_cast<int>(d)); };
+  std::vector<loop::ValueId> index;
+  if (space == Space::full) return shape == group.full ? full : index;
+  Dims outer;
+  for (std::size_t d = 0; d < group.full.size(); ++d)
+    if (!reduced(d)) outer.push_back(group.full[d]);
+  if (shape == outer) {
+    for (std::size_t d = 0; d < full.size(); ++d)
+      if (!reduced(d)) index.push_back(full[d]);
+    return index;
+  }
+  if (shape.size() != group.full.size()) return {};
+  for (std::size_t d = 0; d < shape.size(); ++d) {  // reduced axes kept with size one
+    if (reduced(d) ? !shape[d].is(1) : shape[d] != group.full[d]) return {};
+    index.push_back(reduced(d) ? zero : full[d]);
+  }
+  return index;
+}
+
+namespace {
+
+constexpr std::size_t max_members = 64;
+
+class Planner {
+ public:
+  Planner(const Graph& g, bool fuse) : g_(g), fuse_(fuse) {
+    plan_.group_of.resize(g.node_count());
+    plan_.space.resize(g.node_count(), Space::full);
+    plan_.stored.resize(g.value_count());
+  }
+
+  Plan run() {
+    live_ = live_nodes(g_);
+    for (NodeId id : g_.node_ids()) {
+      if (!live_[id.index] || is_virtual(g_, id)) continue;
+      if (!fuse_ || !join_a_producer(id)) start_group(id);
+    }
+    mark_stored();
+    order_groups();
+    return std::move(plan_);
+  }
+
+ private:
+  const Graph& g_;
+  bool fuse_;
+  Plan plan_;
+  std::vector<bool> live_;
+  std::vector<std::vector<bool>> before_;  // before_[a][b]: group b must run before group a
+
+  LowerClass cls(NodeId id) const { return g_.node(id).op->lower_class; }
+
+  // -- leaves of a node's operands --------------------------------------------------------------------------
+  /// The shape whose index space the node is computed in: its result's, or a reduction's operand's.
+  const Dims& domain(NodeId id) const {
+    const Node& n = g_.node(id);
+    return cls(id) == LowerClass::reduce ? g_.type(n.operands[0]).shape : g_.type(n.result()).shape;
+  }
+
+  std::vector<LeafProbe::Leaf> leaves(LeafProbe& probe, NodeId id, const std::vector<loop::ValueId>& index) {
+    probe.leaves.clear();
+    const Node& n = g_.node(id);
+    if (cls(id) == LowerClass::reduce) {
+      probe.element(n.operands[0], index);
+    } else if (cls(id) == LowerClass::map || cls(id) == LowerClass::index) {
+      probe.compute(id, index);
+    } else {
+      for (ValueId v : n.operands)
+        if (v) probe.element(v, probe.indices(g_.type(v).shape));
+    }
+    return std::move(probe.leaves);
+  }
+
+  /// Groups that values used by a node come from.
+  std::vector<GroupId> producer_groups(const std::vector<LeafProbe::Leaf>& leaves) const {
+    std::vector<GroupId> groups;
+    for (const auto& leaf : leaves) {
+      GroupId gid = plan_.group_of[g_.value(leaf.value).node.index];
+      if (gid && std::find(groups.begin(), groups.end(), gid) == groups.end()) groups.push_back(gid);
+    }
+    return groups;
+  }
+
+  // -- joining --------------------------------------------------------------------------------------------------
+  bool join_a_producer(NodeId id) {
+    LowerClass c = cls(id);
+    if (c != LowerClass::map && c != LowerClass::reduce && c != LowerClass::index) return false;
+    LeafProbe probe(g_);
+    std::vector<LeafProbe::Leaf> found = leaves(probe, id, probe.indices(domain(id)));
+    std::vector<GroupId> candidates = producer_groups(found);
+    // The latest group first: the value is most likely to be in registers there.
+    std::sort(candidates.rbegin(), candidates.rend());
+    for (GroupId gid : candidates)
+      if (try_join(id, gid, candidates)) return true;
+    return false;
+  }
+
+  bool try_join(NodeId id, GroupId gid, const std::vector<GroupId>& producers) {
+    Group& group = plan_.groups[gid];
+    const std::string pair = std::string(g_.node(id).op->name) + " %" + std::to_string(g_.node(id).result().index) + " into group " + std::to_string(gid.index) + ": ";
+    auto no = [&](const char* why) { plan_.notes.push_back(pair + "no, " + why); return false; };
+    if (group.kind != GroupKind::map && group.kind != GroupKind::row && group.kind != GroupKind::contraction) return no("its group takes no members");
+    if (group.members.size() >= max_members) return no("the group is full");
+    for (GroupId p : producers)
+      if (p != gid && before_[p.index][gid.index]) return no("another operand depends on the group");
+    Space space = Space::full;
+    std::vector<int> axes;
+    if (cls(id) == LowerClass::reduce) {
+      axes = g_.node(id).op->reduce(NodeView{g_, id}).axes;
+      if (group.kind == GroupKind::contraction) return no("a contraction takes no reduction");
+      if (domain(id) != group.full) return no("the reduction ranges over another shape");
+      if (group.kind == GroupKind::row && axes != group.axes) return no("the reduction has other axes");
+      if (group.kind == GroupKind::map && !reduction_keeps_parallel(group, axes)) return no("too few independent rows remain");
+    } else {
+      LeafProbe probe(g_);
+      std::vector<loop::ValueId> full = probe.indices(group.full);
+      const Dims& shape = g_.type(g_.node(id).result()).shape;
+      if (shape == group.full) space = Space::full;
+      else if (group.kind == GroupKind::row && (shape.empty() || !index_in_space(group, shape, Space::outer, full, probe.builder().index(0)).empty())
+               && fits_outer(group, shape)) space = Space::outer;
+      else return no("the shapes differ");
+    }
+    if (!aligned(id, gid, space)) return no("an operand in the group is used at another index");
+    accept(id, gid, space, axes, producers);
+    plan_.notes.push_back(pair + "yes");
+    return true;
+  }
+
+  static bool fits_outer(const Group& group, const Dims& shape) {
+    std::size_t outer = group.full.size() - group.axes.size();
+    return shape.size() == outer || shape.size() == group.full.size();
+  }
+
+  /// A reduction over leading axes walks its rows serially: joining must not take away the parallelism of a map.
+  static bool reduction_keeps_parallel(const Group& group, const std::vector<int>& axes) {
+    std::size_t last = group.full.size();
+    while (last > 0 && group.full[last - 1].is(1)) --last;
+    Dim outer = 1;
+    for (std::size_t d = 0; d < group.full.size(); ++d)
+      if (!std::binary_search(axes.begin(), axes.end(), static_cast<int>(d))) outer = outer * group.full[d];
+    bool along_last = last > 0 && std::binary_search(axes.begin(), axes.end(), static_cast<int>(last - 1));
+    return along_last ? !outer.is_const() || outer.value() >= 8 || group.full.empty() : outer.is_const() && outer.value() >= 256;
+  }
+
+  bool aligned(NodeId id, GroupId gid, Space space) {
+    Group group = plan_.groups[gid];
+    if (cls(id) == LowerClass::reduce && group.kind == GroupKind::map) group.axes = g_.node(id).op->reduce(NodeView{g_, id}).axes;
+    LeafProbe probe(g_);
+    std::vector<loop::ValueId> full = probe.indices(group.full);
+    loop::ValueId zero = probe.builder().index(0);
+    std::vector<loop::ValueId> at = cls(id) == LowerClass::reduce ? full
+        : index_in_space(group, g_.type(g_.node(id).result()).shape, space, full, zero);
+    for (const auto& leaf : leaves(probe, id, at)) {
+      NodeId p = g_.value(leaf.value).node;
+      if (plan_.group_of[p.index] != gid) continue;
+      if (leaf.index != index_in_space(group, g_.type(leaf.value).shape, plan_.space[p.index], full, zero)) return false;
+      if (plan_.space[p.index] == Space::full && space == Space::outer) return false;
+    }
+    return true;
+  }
+
+  void accept(NodeId id, GroupId gid, Space space, const std::vector<int>& axes, const std::vector<GroupId>& producers) {
+    Group& group = plan_.groups[gid];
+    if (cls(id) == LowerClass::reduce) {
+      group.kind = GroupKind::row;
+      group.axes = axes;
+      space = Space::outer;
+    }
+    group.members.push_back(id);
+    plan_.group_of[id.index] = gid;
+    plan_.space[id.index] = space;
+    add_producers(gid, producers);
+  }
+
+  void start_group(NodeId id) {
+    Group group;
+    const Node& n = g_.node(id);
+    switch (cls(id)) {
+      case LowerClass::reduce:
+        group.kind = GroupKind::row;
+        group.axes = n.op->reduce(NodeView{g_, id}).axes;
+        plan_.space[id.index] = Space::outer;
+        break;
+      case LowerClass::contraction: group.kind = GroupKind::contraction; break;
+      case LowerClass::scatter: group.kind = GroupKind::scatter; break;
+      case LowerClass::map:
+      case LowerClass::index: group.kind = GroupKind::map; break;
+      default: group.kind = GroupKind::host; break;
+    }
+    if (n.result_count == 1) group.full = domain(id);
+    group.members.push_back(id);
+    LeafProbe probe(g_);
+    bool simple = cls(id) == LowerClass::map || cls(id) == LowerClass::index || cls(id) == LowerClass::reduce;
+    std::vector<GroupId> producers = producer_groups(leaves(probe, id, simple ? probe.indices(domain(id)) : std::vector<loop::ValueId>{}));
+    GroupId gid = plan_.groups.push(std::move(group));
+    plan_.group_of[id.index] = gid;
+    before_.emplace_back(gid.index + 1);
+    add_producers(gid, producers);
+  }
+
+  void add_producers(GroupId gid, const std::vector<GroupId>& producers) {
+    for (auto& row : before_) row.resize(plan_.groups.size());
+    std::vector<bool> gained(plan_.groups.size());
+    for (GroupId p : producers) {
+      if (p == gid) continue;
+      gained[p.index] = true;
+      for (std::size_t i = 0; i < gained.size(); ++i) gained[i] = gained[i] || before_[p.index][i];
+    }
+    for (std::size_t a = 0; a < before_.size(); ++a)
+      if (a == gid.index || before_[a][gid.index])
+        for (std::size_t i = 0; i < gained.size(); ++i)
+          if (gained[i]) before_[a][i] = true;
+  }
+
+  // -- after grouping ----------------------------------------------------------------------------------------
+  /// A member is stored if something outside its group needs it; a virtual value only if it is an output.
+  void mark_stored() {
+    for (ValueId v : g_.inputs) plan_.stored[v.index] = true;
+    for (NodeId id : g_.node_ids()) {
+      if (!live_[id.index] || is_virtual(g_, id)) continue;
+      GroupId gid = plan_.group_of[id.index];
+      bool simple = cls(id) == LowerClass::map || cls(id) == LowerClass::index || cls(id) == LowerClass::reduce;
+      LeafProbe probe(g_);
+      for (const auto& leaf : leaves(probe, id, simple ? probe.indices(domain(id)) : std::vector<loop::ValueId>{})) {
+        NodeId p = g_.value(leaf.value).node;
+        if (plan_.group_of[p.index] != gid) plan_.stored[leaf.value.index] = true;
+      }
+      GroupKind kind = plan_.groups[gid].kind;
+      if (kind == GroupKind::scatter || kind == GroupKind::host) {
+        for (ValueId v : g_.node(id).operands)
+          if (v) store_whole(v);
+        for (std::uint32_t r = 0; r < g_.node(id).result_count; ++r) plan_.stored[g_.node(id).result(r).index] = true;
+      }
+    }
+    for (const Output& o : g_.outputs) store_whole(o.value);
+  }
+
+  /// The value itself must lie in a buffer. A view or a splat gets a copy group.
+  void store_whole(ValueId v) {
+    NodeId id = g_.value(v).node;
+    bool source = g_.node(id).op->lower_class == LowerClass::source;
+    if (plan_.stored[v.index] && !source) return;
+    plan_.stored[v.index] = true;
+    if (source || !is_virtual(g_, id)) return;
+    Group group;
+    group.kind = GroupKind::copy;
+    group.full = g_.type(v).shape;
+    group.copy_source = v;
+    LeafProbe probe(g_);
+    probe.compute(id, probe.indices(group.full));
+    std::vector<GroupId> producers = producer_groups(probe.leaves);
+    for (const auto& leaf : probe.leaves) plan_.stored[leaf.value.index] = true;
+    GroupId gid = plan_.groups.push(std::move(group));
+    copies_.emplace_back(v, gid);
+    before_.emplace_back(gid.index + 1);
+    add_producers(gid, producers);
+  }
+
+  void order_groups() {
+    // A scatter or host node that reads a copied view runs after the copy.
+    for (NodeId id : g_.node_ids()) {
+      GroupId gid = plan_.group_of[id.index];
+      if (!gid || (plan_.groups[gid].kind != GroupKind::scatter && plan_.groups[gid].kind != GroupKind::host)) continue;
+      for (ValueId v : g_.node(id).operands)
+        for (const auto& [copied, copy] : copies_)
+          if (copied == v) add_producers(gid, {copy});
+    }
+    std::vector<std::size_t> depth(plan_.groups.size());
+    for (std::size_t a = 0; a < depth.size(); ++a) depth[a] = static_cast<std::size_t>(std::count(before_[a].begin(), before_[a].end(), true));
+    for (std::size_t a = 0; a < depth.size(); ++a) plan_.order.push_back(GroupId(a));
+    // A group has strictly more predecessors than each of its predecessors.
+    std::stable_sort(plan_.order.begin(), plan_.order.end(), [&](GroupId a, GroupId b) { return depth[a.index] < depth[b.index]; });
+  }
+
+  std::vector<std::pair<ValueId, GroupId>> copies_;
+};
+
+}  // namespace
+
+Plan make_plan(const Graph& g, bool fuse) { return Planner(g, fuse).run(); }
+
+}  // namespace ag::passes

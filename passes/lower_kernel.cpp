@@ -1,0 +1,478 @@
+#include "passes/lower_kernel.hpp"
+
+#include <algorithm>
+
+#include "ir/loop/abi.hpp"
+
+namespace ag::passes {
+namespace {
+
+using loop::AxisRole;
+using loop::BufferId;
+using loop::ForOptions;
+using loop::Mapping;
+using LV = loop::ValueId;
+using LVs = std::vector<loop::ValueId>;
+
+/// Cost (additions) from which a value that several passes over a row need is kept instead of computed again.
+constexpr int keep_cost = 4;
+
+class KernelLowering : public ElementSource {
+ public:
+  KernelLowering(const Graph& g, const Plan& plan, GroupId gid) : g_(g), plan_(plan), group_(plan.groups[gid]), gid_(gid), b_("k") {}
+
+  LoweredKernel run() {
+    prepare();
+    switch (group_.kind) {
+      case GroupKind::map: map_kernel(); break;
+      case GroupKind::copy: copy_kernel(group_.copy_source); break;
+      case GroupKind::row: row_kernel(); break;
+      case GroupKind::contraction: contraction_kernel(); break;
+      default: AG_CHECK(false, "group has no kernel");
+    }
+    return finish();
+  }
+
+  LoweredKernel run_copy(ValueId from) {
+    reads_.insert({from, b_.param(g_.type(from).dtype, g_.type(from).elems(), loop::Access::read)});
+    out_.buffers.push_back(from);
+    copy_kernel(from);
+    return finish();
+  }
+
+  loop::Builder& builder() override { return b_; }
+  const Graph& graph() const override { return g_; }
+
+  LV leaf(ValueId v, std::span<const LV> index) override {
+    NodeId id = g_.value(v).node;
+    if (gid_ && plan_.group_of[id.index] == gid_ && group_.kind != GroupKind::copy) {
+      AG_CHECK(LVs(index.begin(), index.end()) == index_of(id));
+      return member(id);
+    }
+    auto it = reads_.find(v);
+    AG_CHECK(it != reads_.end());
+    return b_.load(it->second, linear_index(b_, g_.type(v).shape, index));
+  }
+
+  void trap(NodeId node, LV cond, std::uint32_t kind, LV detail) override {
+    set_origin(node);
+    b_.trap(cond, kind, detail);
+  }
+
+ private:
+  const Graph& g_;
+  const Plan& plan_;
+  Group group_;
+  GroupId gid_;
+  loop::Builder b_;
+  LoweredKernel out_;
+  std::unordered_map<ValueId, BufferId> reads_, writes_;
+  std::unordered_map<NodeId, std::vector<ValueId>> leaves_;   // of members: values outside and inside the group
+  std::vector<std::unordered_map<NodeId, LV>> memo_;          // innermost scope last
+  LVs at_;                                                    // current index in the full space
+  std::unordered_map<NodeId, int> level_;
+  std::unordered_map<NodeId, BufferId> kept_;                 // members that later phases read back
+  int phase_ = 0;
+
+  const Node& node(NodeId id) const { return g_.node(id); }
+  LowerClass cls(NodeId id) const { return node(id).op->lower_class; }
+  bool is_member(ValueId v) const { return plan_.group_of[g_.value(v).node.index] == gid_; }
+  bool full_space(NodeId id) const { return plan_.space[id.index] == Space::full; }
+
+  void set_origin(NodeId id) {
+    auto it = std::find(out_.origins.begin(), out_.origins.end(), id);
+    if (it == out_.origins.end()) it = out_.origins.insert(out_.origins.end(), id);
+    b_.set_origin(static_cast<std::uint32_t>(it - out_.origins.begin()) + 1);
+  }
+
+  LV zero() { return b_.index(0); }
+  LVs index_of(NodeId id) {
+    if (cls(id) == LowerClass::contraction) return at_;
+    Group group = group_;
+    return index_in_space(group, g_.type(node(id).result()).shape, plan_.space[id.index], at_, zero());
+  }
+
+  // -- parameters -------------------------------------------------------------------------------------------
+  void add_read(ValueId v) {
+    if (reads_.contains(v)) return;
+    reads_.emplace(v, b_.param(g_.type(v).dtype, g_.type(v).elems(), loop::Access::read));
+    out_.buffers.push_back(v);
+  }
+
+  void prepare() {
+    if (group_.kind == GroupKind::copy) {
+      LeafProbe probe(g_);
+      probe.compute(g_.value(group_.copy_source).node, probe.indices(group_.full));
+      for (const auto& leaf : probe.leaves) add_read(leaf.value);
+      return;
+    }
+    for (NodeId id : group_.members) {
+      LeafProbe probe(g_);
+      if (cls(id) == LowerClass::map || cls(id) == LowerClass::index) probe.compute(id, probe.indices(g_.type(node(id).result()).shape));
+      else
+        for (ValueId v : node(id).operands)
+          if (v) probe.element(v, probe.indices(g_.type(v).shape));
+      for (const auto& leaf : probe.leaves) {
+        leaves_[id].push_back(leaf.value);
+        if (!is_member(leaf.value)) add_read(leaf.value);
+      }
+      out_.label += (out_.label.empty() ? "" : "+") + std::string(node(id).op->name);
+    }
+    if (group_.kind == GroupKind::row) assign_levels();
+    for (NodeId id : group_.members) {
+      ValueId v = node(id).result();
+      if (!plan_.stored[v.index]) continue;
+      auto access = read_back(id) ? loop::Access::read_write : loop::Access::write;
+      writes_.emplace(v, b_.param(g_.type(v).dtype, g_.type(v).elems(), access));
+      out_.buffers.push_back(v);
+    }
+  }
+
+  LoweredKernel finish() {
+    b_.set_origin(0);
+    Dim elems = product(group_.full);
+    int cost = 0;
+    for (NodeId id : group_.members) cost += node(id).op->cost;
+    loop::Kernel& k = b_.kernel();
+    k.flops = elems * Dim(std::max(cost, 1));
+    if (group_.kind == GroupKind::contraction) {
+      ContractionDesc desc = contraction_desc();
+      for (int d : desc.lhs_contract) k.flops = k.flops * g_.type(node(group_.members[0]).operands[0]).shape[d];
+      k.flops = k.flops * Dim(2);
+    }
+    k.bytes = 0;
+    for (ValueId v : out_.buffers) k.bytes = k.bytes + g_.type(v).elems() * Dim(static_cast<std::int64_t>(dtype_bytes(g_.type(v).dtype)));
+    out_.kernel = std::move(b_).finish();
+    return std::move(out_);
+  }
+
+  // -- members ----------------------------------------------------------------------------------------------
+  LV member(NodeId id) {
+    for (std::size_t i = memo_.size(); i-- > 0;)
+      if (auto it = memo_[i].find(id); it != memo_[i].end()) return it->second;
+    LV value;
+    if (auto kept = kept_.find(id); kept != kept_.end() && level_[id] < phase_) {
+      value = b_.load(kept->second, kept_index(id, kept->second));
+    } else {
+      LVs at = index_of(id);
+      value = compute(id, at);
+      set_origin(id);
+    }
+    memo_.back().emplace(id, value);
+    return value;
+  }
+
+  void store(NodeId id) {
+    ValueId v = node(id).result();
+    auto it = writes_.find(v);
+    if (it == writes_.end()) return;
+    LV value = member(id);
+    set_origin(id);
+    b_.store(it->second, linear_index(b_, g_.type(v).shape, index_of(id)), value);
+  }
+
+  // -- loop nests -------------------------------------------------------------------------------------------
+  /// Parallel loops over the given dims of the full space, outermost first; dims of size one need no loop.
+  void nest(const std::vector<int>& dims, const std::vector<AxisRole>& roles, const std::function<void()>& body, std::size_t i = 0) {
+    if (i == dims.size()) return body();
+    int d = dims[i];
+    if (group_.full[d].is(1)) {
+      at_[d] = zero();
+      return nest(dims, roles, body, i + 1);
+    }
+    b_.for_each(b_.dim(group_.full[d]), ForOptions{.mapping = Mapping::parallel, .role = roles[i]}, [&](LV iv) {
+      at_[d] = iv;
+      nest(dims, roles, body, i + 1);
+    });
+  }
+
+  int last_real_dim(const std::vector<int>& dims) const {
+    for (std::size_t i = dims.size(); i-- > 0;)
+      if (!group_.full[dims[i]].is(1)) return static_cast<int>(i);
+    return -1;
+  }
+
+  std::vector<int> all_dims() const {
+    std::vector<int> dims;
+    for (std::size_t d = 0; d < group_.full.size(); ++d) dims.push_back(static_cast<int>(d));
+    return dims;
+  }
+
+  void map_kernel() {
+    at_.assign(group_.full.size(), LV{});
+    std::vector<int> dims = all_dims();
+    std::vector<AxisRole> roles(dims.size(), AxisRole::batch);
+    if (int last = last_real_dim(dims); last >= 0) roles[last] = AxisRole::col;
+    nest(dims, roles, [&] {
+      memo_.emplace_back();
+      for (NodeId id : group_.members) store(id);
+      memo_.pop_back();
+    });
+  }
+
+  void copy_kernel(ValueId from) {
+    const Type& t = g_.type(from);
+    group_.full = t.shape;
+    BufferId out = b_.param(t.dtype, t.elems(), loop::Access::write);
+    out_.buffers.push_back(from);
+    out_.label = "copy";
+    at_.assign(t.shape.size(), LV{});
+    std::vector<int> dims = all_dims();
+    std::vector<AxisRole> roles(dims.size(), AxisRole::batch);
+    if (int last = last_real_dim(dims); last >= 0) roles[last] = AxisRole::col;
+    nest(dims, roles, [&] {
+      LV value = group_.kind == GroupKind::copy ? element(from, at_) : leaf(from, at_);
+      b_.store(out, linear_index(b_, t.shape, at_), value);
+    });
+  }
+
+  // -- rows: maps and reductions over the same axes ------------------------------------------------------------
+  bool reduced_dim(int d) const { return std::binary_search(group_.axes.begin(), group_.axes.end(), d); }
+
+  /// Phase in which a member can be computed: a reduction's result is there one phase after its operand.
+  void assign_levels() {
+    for (NodeId id : group_.members) {
+      int level = 0;
+      for (ValueId v : leaves_[id])
+        if (is_member(v)) level = std::max(level, level_[g_.value(v).node]);
+      level_[id] = cls(id) == LowerClass::reduce ? level + 1 : level;
+    }
+  }
+
+  /// Members in the full space that phase `p` computes or reads back, from its roots backwards.
+  std::vector<NodeId> needed_in(int p) const {
+    std::vector<NodeId> needed;
+    std::vector<NodeId> work;
+    for (NodeId id : group_.members) {
+      if (cls(id) == LowerClass::reduce) {
+        if (level_.at(id) == p + 1)
+          for (ValueId v : leaves_.at(id))
+            if (is_member(v)) work.push_back(g_.value(v).node);
+      } else if (full_space(id) && level_.at(id) == p && plan_.stored[node(id).result().index]) {
+        work.push_back(id);
+      }
+    }
+    while (!work.empty()) {
+      NodeId id = work.back();
+      work.pop_back();
+      if (!full_space(id) || std::find(needed.begin(), needed.end(), id) != needed.end()) continue;
+      needed.push_back(id);
+      if (node(id).op->cost >= keep_cost && level_.at(id) < p) continue;  // read back
+      auto it = leaves_.find(id);
+      if (it == leaves_.end()) continue;
+      for (ValueId v : it->second)
+        if (is_member(v)) work.push_back(g_.value(v).node);
+    }
+    return needed;
+  }
+
+  int last_phase() const {
+    int last = 0;
+    for (NodeId id : group_.members) last = std::max(last, cls(id) == LowerClass::reduce ? level_.at(id) - 1 : full_space(id) ? level_.at(id) : 0);
+    return last;
+  }
+
+  /// True if the member is expensive and a later phase needs it again.
+  bool read_back(NodeId id) const {
+    if (group_.kind != GroupKind::row || !full_space(id) || node(id).op->cost < keep_cost) return false;
+    for (int p = level_.at(id) + 1; p <= last_phase(); ++p) {
+      std::vector<NodeId> needed = needed_in(p);
+      if (std::find(needed.begin(), needed.end(), id) != needed.end()) return true;
+    }
+    return false;
+  }
+
+  LV kept_index(NodeId id, BufferId buffer) {
+    ValueId v = node(id).result();
+    if (auto it = writes_.find(v); it != writes_.end() && it->second == buffer) return linear_index(b_, g_.type(v).shape, at_);
+    Dims inner;
+    LVs index;
+    for (int d : group_.axes) {
+      inner.push_back(group_.full[d]);
+      index.push_back(at_[d]);
+    }
+    return linear_index(b_, inner, index);
+  }
+
+  void row_kernel() {
+    std::vector<int> outer;
+    for (int d : all_dims())
+      if (!reduced_dim(d)) outer.push_back(d);
+    std::vector<int> all = all_dims();
+    int last = last_real_dim(all);
+    bool lanes_inner = last >= 0 && reduced_dim(all[last]);
+    for (NodeId id : group_.members) {
+      if (!read_back(id)) continue;
+      ValueId v = node(id).result();
+      if (writes_.contains(v)) kept_.emplace(id, writes_.at(v));
+      else if (lanes_inner) {
+        Dim inner = 1;
+        for (int d : group_.axes) inner = inner * group_.full[d];
+        kept_.emplace(id, b_.alloc(g_.type(v).dtype, inner, loop::Scope::scratch));
+      }
+    }
+    at_.assign(group_.full.size(), LV{});
+    std::vector<AxisRole> roles(outer.size(), AxisRole::batch);
+    if (int i = last_real_dim(outer); i >= 0 && !lanes_inner) roles[i] = AxisRole::col;
+    nest(outer, roles, [&] {
+      memo_.emplace_back();
+      for (phase_ = 0; phase_ <= last_phase(); ++phase_) {
+        outer_members(phase_);
+        phase(lanes_inner);
+      }
+      outer_members(phase_);
+      for (NodeId id : group_.members)
+        if (!full_space(id)) store(id);
+      memo_.pop_back();
+    });
+  }
+
+  void outer_members(int level) {
+    for (NodeId id : group_.members)
+      if (!full_space(id) && cls(id) != LowerClass::reduce && level_[id] == level) member(id);
+  }
+
+  void phase(bool lanes_inner) {
+    std::vector<NodeId> reductions;
+    bool stores = false;
+    for (NodeId id : group_.members) {
+      if (cls(id) == LowerClass::reduce && level_[id] == phase_ + 1) reductions.push_back(id);
+      stores = stores || (full_space(id) && level_[id] == phase_ && (writes_.contains(node(id).result()) || kept_.contains(id)));
+    }
+    if (reductions.empty() && !stores) return;
+    LVs init;
+    for (NodeId id : reductions) {
+      DType acc = accumulator_dtype(g_.type(node(id).operands[0]).dtype);
+      init.push_back(b_.constant_bits({acc, 1, 1}, loop::reduce_identity(kind_of(id), acc)));
+    }
+    ForOptions options{.mapping = reductions.empty() ? Mapping::parallel : Mapping::serial, .role = AxisRole::reduce, .reassociate = lanes_inner};
+    LVs final = inner_loops(0, init, options, [&](const LVs& carried) {
+      memo_.emplace_back();
+      for (NodeId id : group_.members)
+        if (full_space(id) && level_[id] == phase_) keep_or_store(id);
+      LVs next;
+      for (std::size_t i = 0; i < reductions.size(); ++i) {
+        NodeId id = reductions[i];
+        LV x = element(node(id).operands[0], at_);
+        set_origin(id);
+        x = b_.cast(x, b_.type(carried[i]).elem);
+        next.push_back(b_.op(loop::reduce_op(kind_of(id)), {carried[i], x}));
+      }
+      memo_.pop_back();
+      return next;
+    });
+    for (int d : group_.axes) at_[d] = zero();
+    for (std::size_t i = 0; i < reductions.size(); ++i)
+      memo_.back()[reductions[i]] = b_.cast(final[i], g_.type(node(reductions[i]).result()).dtype);
+  }
+
+  void keep_or_store(NodeId id) {
+    ValueId v = node(id).result();
+    if (writes_.contains(v)) return store(id);
+    auto it = kept_.find(id);
+    if (it == kept_.end()) return;
+    LV value = member(id);
+    b_.store(it->second, kept_index(id, it->second), value);
+  }
+
+  loop::ReduceKind kind_of(NodeId id) const { return node(id).op->reduce(NodeView{g_, id}).kind; }
+
+  LVs inner_loops(std::size_t i, const LVs& init, const ForOptions& options, const std::function<LVs(const LVs&)>& body) {
+    if (i == group_.axes.size()) return body(init);
+    int d = group_.axes[i];
+    if (group_.full[d].is(1)) {
+      at_[d] = zero();
+      return inner_loops(i + 1, init, options, body);
+    }
+    return b_.for_(b_.index(0), b_.dim(group_.full[d]), b_.index(1), options, init, [&](LV iv, const LVs& carried) {
+      at_[d] = iv;
+      return inner_loops(i + 1, carried, options, body);
+    });
+  }
+
+  // -- contractions -------------------------------------------------------------------------------------------
+  ContractionDesc contraction_desc() const { return node(group_.members[0]).op->contraction(NodeView{g_, group_.members[0]}); }
+
+  static std::vector<int> free_dims(int rank, const std::vector<int>& batch, const std::vector<int>& contract) {
+    std::vector<int> out;
+    for (int d = 0; d < rank; ++d)
+      if (std::find(batch.begin(), batch.end(), d) == batch.end() && std::find(contract.begin(), contract.end(), d) == contract.end()) out.push_back(d);
+    return out;
+  }
+
+  void contraction_kernel() {
+    NodeId id = group_.members[0];
+    ContractionDesc desc = contraction_desc();
+    std::size_t batch = desc.lhs_batch.size();
+    int lhs_rank = g_.type(node(id).operands[0]).rank();
+    std::size_t lhs_free = static_cast<std::size_t>(lhs_rank) - batch - desc.lhs_contract.size();
+    std::vector<int> dims = all_dims();
+    std::vector<AxisRole> roles(dims.size(), AxisRole::batch);
+    auto last_in = [&](std::size_t from, std::size_t to) {
+      for (std::size_t i = to; i-- > from;)
+        if (!group_.full[i].is(1)) return static_cast<int>(i);
+      return -1;
+    };
+    int row = last_in(batch, batch + lhs_free), col = last_in(batch + lhs_free, dims.size());
+    if (row >= 0) roles[row] = AxisRole::row;
+    if (col >= 0) roles[col] = AxisRole::col;
+    bool dot = col < 0;  // no columns: lanes go along the contracted axis
+    if (dot && row >= 0) roles[row] = AxisRole::batch;
+    at_.assign(dims.size(), LV{});
+    nest(dims, roles, [&] {
+      memo_.emplace_back();
+      memo_.back()[id] = contract(id, desc, dot);
+      for (NodeId m : group_.members) store(m);
+      memo_.pop_back();
+    });
+  }
+
+  LV contract(NodeId id, const ContractionDesc& desc, bool dot) {
+    ValueId lhs = node(id).operands[0], rhs = node(id).operands[1];
+    std::vector<int> lfree = free_dims(g_.type(lhs).rank(), desc.lhs_batch, desc.lhs_contract);
+    std::vector<int> rfree = free_dims(g_.type(rhs).rank(), desc.rhs_batch, desc.rhs_contract);
+    LVs li(g_.type(lhs).rank()), ri(g_.type(rhs).rank());
+    std::size_t out = 0;
+    for (std::size_t i = 0; i < desc.lhs_batch.size(); ++i, ++out) {
+      li[desc.lhs_batch[i]] = at_[out];
+      ri[desc.rhs_batch[i]] = at_[out];
+    }
+    for (int d : lfree) li[d] = at_[out++];
+    for (int d : rfree) ri[d] = at_[out++];
+    DType acc = accumulator_dtype(g_.type(lhs).dtype);
+    set_origin(id);
+    LV init = b_.constant_int(acc, 0);
+    if (is_float(acc)) init = b_.constant(acc, 0.0);
+    std::function<LV(std::size_t, LV)> loops = [&](std::size_t k, LV carry) -> LV {
+      if (k == desc.lhs_contract.size()) {
+        LV a = b_.cast(element(lhs, li), acc), x = b_.cast(element(rhs, ri), acc);
+        set_origin(id);
+        if (acc == DType::boolean) return b_.op(loop::Op::or_, {carry, b_.op(loop::Op::and_, {a, x})});
+        return is_float(acc) ? b_.op(loop::Op::fma, {a, x, carry}) : b_.add(carry, b_.mul(a, x));
+      }
+      const Dim& extent = g_.type(lhs).shape[desc.lhs_contract[k]];
+      auto step = [&](LV iv, LV c) {
+        li[desc.lhs_contract[k]] = iv;
+        ri[desc.rhs_contract[k]] = iv;
+        return loops(k + 1, c);
+      };
+      if (extent.is(1)) return step(zero(), carry);
+      ForOptions options{.mapping = Mapping::serial, .role = AxisRole::reduce, .reassociate = dot};
+      return b_.for_(zero(), b_.dim(extent), b_.index(1), options, {carry}, [&](LV iv, const LVs& c) { return LVs{step(iv, c[0])}; })[0];
+    };
+    return b_.cast(loops(0, init), g_.type(node(id).result()).dtype);
+  }
+};
+
+}  // namespace
+
+LoweredKernel lower_group(const Graph& g, const Plan& plan, GroupId gid) { return KernelLowering(g, plan, gid).run(); }
+
+LoweredKernel lower_copy(const Graph& g, ValueId from) {
+  Plan plan;
+  plan.groups.push(Group{.kind = GroupKind::map, .full = g.type(from).shape});
+  plan.group_of.resize(g.node_count());
+  return KernelLowering(g, plan, GroupId(std::size_t{0})).run_copy(from);
+}
+
+}  // namespace ag::passes

@@ -1,0 +1,49 @@
+// What is fused with what. A Plan is side tables over a graph of primitives; the graph itself stays as it is.
+//
+// Every value is one of: stored (it has a buffer), virtual (an index map such as a transpose, recomputed where it is
+// used), or a member of one group. A group becomes one kernel. All members of a group are computed at the group's
+// iteration index: in the full space (the group's shape), or, beside reductions, in the outer space (the shape
+// without the reduced axes). A member may be used inside its group only at that same index.
+#pragma once
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "ir/op.hpp"
+
+namespace ag::passes {
+
+using GroupId = Id<struct GroupTag>;
+
+enum class GroupKind : std::uint8_t { map, row, contraction, scatter, host, copy };
+enum class Space : std::uint8_t { full, outer };
+
+struct Group {
+  GroupKind kind = GroupKind::map;
+  Dims full;                        ///< the iteration space
+  std::vector<int> axes;            ///< row: the reduced axes of `full`, sorted
+  std::vector<NodeId> members;      ///< in topological order
+  ValueId copy_source;              ///< copy: stores this value (an output that is an input or a view)
+};
+
+struct Plan {
+  IdMap<GroupId, Group> groups;
+  std::vector<GroupId> order;                    ///< of execution
+  std::vector<GroupId> group_of;                 ///< by node; invalid for sources and virtual nodes
+  std::vector<Space> space;                      ///< by node, for members
+  std::vector<bool> stored;                      ///< by value
+  std::vector<std::string> notes;                ///< --print-fusion: why two ops were or were not fused
+};
+
+/// True for nodes that are index maps or constants: inlined where they are used.
+bool is_virtual(const Graph& g, NodeId id);
+
+/// Index vector of a node in a space, given one loop value per dim of the group's full shape. Empty if the node's
+/// shape does not fit. `zero` stands for dims of size one.
+std::vector<loop::ValueId> index_in_space(const Group& group, const Dims& shape, Space space,
+                                          const std::vector<loop::ValueId>& full, loop::ValueId zero);
+
+/// Greedy, near-linear: a node joins the group of a producer when indices align and no cycle arises.
+Plan make_plan(const Graph& g, bool fuse);
+
+}  // namespace ag::passes
