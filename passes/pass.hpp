@@ -24,6 +24,9 @@ struct PassContext {
   bool fast_math = false;
   Diags diagnostics;                                   ///< warnings; the caller shows them
   std::function<void(std::string_view)> trace_rule;    ///< --trace-rules: name of each rule that fires
+  bool fuse = true;                                    ///< -O0: every op is a kernel of its own
+  std::vector<std::string> fusion_notes;               ///< out: --print-fusion
+  std::vector<GraphPtr> host_graphs;                   ///< out: what each HostCall::function evaluates
 };
 
 /// The level that a pass works on decides which member is set.

@@ -1,0 +1,228 @@
+#include "passes/clone.hpp"
+
+#include <unordered_set>
+
+namespace ag::passes {
+
+using loop::BlockId;
+using loop::Op;
+using loop::OpClass;
+using loop::Stmt;
+using loop::StmtId;
+using LV = loop::ValueId;
+
+bool is_pure(const Stmt& s) {
+  switch (describe(s.op).cls) {
+    case OpClass::memory:
+    case OpClass::control:
+    case OpClass::sync: return false;
+    default: return s.op != Op::shuffle_xor;
+  }
+}
+
+void KernelCloner::clone_buffers() {
+  for (std::size_t i = 0; i < from_.buffers.size(); ++i) {
+    const loop::Buffer& b = from_.buffers[i];
+    loop::BufferId id = b.scope == loop::Scope::param ? b_.param(b.dtype, b.elems, b.access) : b_.alloc(b.dtype, b.elems, b.scope);
+    b_.kernel().buffers[id.index].noalias = b.noalias;
+    buffers_[loop::BufferId(i)] = id;
+  }
+  for (const std::string& d : from_.dims) b_.dim_param(d);
+  b_.kernel().flops = from_.flops;
+  b_.kernel().bytes = from_.bytes;
+  b_.kernel().origins = from_.origins;
+}
+
+LV KernelCloner::get(LV v) {
+  if (!v) return v;
+  if (auto it = values_.find(v); it != values_.end()) return it->second;
+  // A pure definition that nobody cloned yet (index arithmetic above a loop): clone it on demand.
+  StmtId def = from_.values[v].def;
+  AG_CHECK(def.valid() && is_pure(from_.stmts[def]));
+  clone(def);
+  return values_.at(v);
+}
+
+std::vector<LV> KernelCloner::yielded(BlockId block) {
+  std::vector<LV> out;
+  const Stmt& y = from_.stmts[from_.blocks[block].stmts.back()];
+  AG_CHECK(y.op == Op::yield);
+  for (LV v : y.operands) out.push_back(get(v));
+  return out;
+}
+
+void KernelCloner::clone_block(BlockId block, const std::function<bool(StmtId)>& skip) {
+  for (StmtId id : from_.blocks[block].stmts)
+    if (from_.stmts[id].op != Op::yield && !(skip && skip(id))) clone(id);
+}
+
+void KernelCloner::clone(StmtId id) {
+  const Stmt& s = from_.stmts[id];
+  OpClass cls = describe(s.op).cls;
+  if (is_pure(s) && values_.contains(s.results[0])) return;
+  if (cls == OpClass::control) return clone_control(s);
+  b_.set_origin(s.origin);
+  if (cls == OpClass::memory) return clone_memory(s);
+  if (s.op == Op::barrier) return b_.barrier();
+  if (s.op == Op::poll) return b_.poll();
+  if (s.op == Op::trap) return b_.trap(get(s.operands[0]), s.attr.index, s.operands.size() > 1 ? get(s.operands[1]) : LV{});
+  const loop::VType& t = from_.type(s.results[0]);
+  LV out;
+  switch (s.op) {
+    case Op::constant: out = b_.constant_bits(t, s.attr.imm); break;
+    case Op::dim: out = b_.dim_param(from_.dims[s.attr.index]); break;
+    case Op::lane_iota: out = b_.lane_iota(t.elem, t.lanes); break;
+    case Op::row_iota: out = b_.row_iota(t.elem, t.rows); break;
+    case Op::cast: out = b_.cast(get(s.operands[0]), t.elem); break;
+    case Op::bitcast: out = b_.bitcast(get(s.operands[0]), t.elem); break;
+    case Op::broadcast: out = b_.broadcast(get(s.operands[0]), t.rows, t.lanes); break;
+    case Op::reduce_lanes: out = b_.reduce_lanes(s.attr.reduce, get(s.operands[0])); break;
+    case Op::reduce_rows: out = b_.reduce_rows(s.attr.reduce, get(s.operands[0])); break;
+    default: {
+      std::vector<LV> operands;
+      for (LV v : s.operands) operands.push_back(get(v));
+      out = b_.op(s.op, operands);
+    }
+  }
+  values_[s.results[0]] = out;
+}
+
+void KernelCloner::clone_memory(const Stmt& s) {
+  auto at = [&](std::size_t i) { return i < s.operands.size() ? get(s.operands[i]) : LV{}; };
+  if (on_load && (s.op == Op::load || s.op == Op::load_tile))
+    if (LV v = on_load(s)) {
+      values_[s.results[0]] = v;
+      return;
+    }
+  loop::BufferId buffer = buffers_.at(s.attr.buffer);
+  b_.set_origin(s.origin);
+  switch (s.op) {
+    case Op::load: values_[s.results[0]] = b_.load(buffer, at(0), at(1)); break;
+    case Op::store: b_.store(buffer, at(0), at(1), at(2)); break;
+    case Op::load_tile: values_[s.results[0]] = b_.load_tile(buffer, from_.type(s.results[0]), at(0), at(1), at(2), at(3)); break;
+    default: b_.store_tile(buffer, at(0), at(1), at(2), at(3), at(4)); break;
+  }
+}
+
+void KernelCloner::clone_control(const Stmt& s) {
+  using Values = loop::Builder::Values;
+  auto bind_args = [&](BlockId block, const Values& args, std::size_t skip = 0) {
+    const std::vector<LV>& old = from_.blocks[block].args;
+    for (std::size_t i = 0; i < args.size(); ++i) values_[old[i + skip]] = args[i];
+  };
+  Values results;
+  if (s.op == Op::for_) {
+    Values init;
+    for (std::size_t i = 3; i < s.operands.size(); ++i) init.push_back(get(s.operands[i]));
+    loop::ForOptions options{.mapping = s.attr.mapping, .role = s.attr.role, .width = s.attr.width, .reassociate = s.attr.reassociate};
+    LV lo = get(s.operands[0]), hi = get(s.operands[1]), step = get(s.operands[2]);
+    if (on_for) on_for(s, options, step);
+    results = b_.for_(lo, hi, step, options, init, [&](LV iv, const Values& carried) {
+      values_[from_.blocks[s.blocks[0]].args[0]] = iv;
+      bind_args(s.blocks[0], carried, 1);
+      clone_block(s.blocks[0]);
+      return yielded(s.blocks[0]);
+    });
+  } else if (s.op == Op::if_) {
+    auto branch = [&](std::size_t i) { return [&, i] { clone_block(s.blocks[i]); return yielded(s.blocks[i]); }; };
+    results = b_.if_(get(s.operands[0]), branch(0), branch(1));
+  } else if (s.op == Op::while_) {
+    Values init;
+    for (LV v : s.operands) init.push_back(get(v));
+    results = b_.while_(init,
+        [&](const Values& args) {
+          bind_args(s.blocks[0], args);
+          clone_block(s.blocks[0]);
+          Values y = yielded(s.blocks[0]);
+          return std::pair<LV, Values>(y[0], Values(y.begin() + 1, y.end()));
+        },
+        [&](const Values& args) {
+          bind_args(s.blocks[1], args);
+          clone_block(s.blocks[1]);
+          return yielded(s.blocks[1]);
+        });
+  }
+  for (std::size_t i = 0; i < results.size(); ++i) values_[s.results[i]] = results[i];
+}
+
+// ---- hoisting ---------------------------------------------------------------------------------------------------
+
+namespace {
+
+class Hoister {
+ public:
+  explicit Hoister(loop::Kernel k) : k_(std::move(k)) {}
+
+  loop::Kernel run() {
+    visit(k_.top());
+    return std::move(k_);
+  }
+
+ private:
+  loop::Kernel k_;
+
+  /// Handles the loops inside a block, innermost first, and moves what they do not change in front of them.
+  void visit(BlockId block) {
+    std::vector<StmtId> out;
+    std::vector<StmtId> stmts = k_.blocks[block].stmts;
+    for (StmtId id : stmts) {
+      std::vector<BlockId> inner = k_.stmts[id].blocks;
+      for (BlockId b : inner) visit(b);
+      if (k_.stmts[id].op == Op::for_ || k_.stmts[id].op == Op::while_)
+        for (BlockId b : inner) lift(b, out, inner);
+      out.push_back(id);
+    }
+    k_.blocks[block].stmts = std::move(out);
+  }
+
+  void lift(BlockId body, std::vector<StmtId>& before, const std::vector<BlockId>& blocks) {
+    std::unordered_set<LV> inside;
+    for (BlockId b : blocks) collect(b, inside);
+    std::vector<StmtId> rest;
+    for (StmtId id : k_.blocks[body].stmts) {
+      const Stmt& s = k_.stmts[id];
+      bool invariant = is_pure(s);
+      for (LV v : s.operands) invariant = invariant && !inside.contains(v);
+      if (!invariant) {
+        rest.push_back(id);
+        continue;
+      }
+      for (LV r : s.results) inside.erase(r);
+      before.push_back(id);
+    }
+    k_.blocks[body].stmts = std::move(rest);
+  }
+
+  void collect(BlockId block, std::unordered_set<LV>& out) const {
+    for (LV v : k_.blocks[block].args) out.insert(v);
+    for (StmtId id : k_.blocks[block].stmts) {
+      for (LV v : k_.stmts[id].results) out.insert(v);
+      for (BlockId b : k_.stmts[id].blocks) collect(b, out);
+    }
+  }
+};
+
+}  // namespace
+
+loop::Kernel hoist_invariants(const loop::Kernel& kernel) { return Hoister(kernel).run(); }
+
+std::optional<Dim> as_dim(const loop::Kernel& k, LV v) {
+  StmtId def = k.values[v].def;
+  if (!def.valid()) return std::nullopt;
+  const Stmt& s = k.stmts[def];
+  if (s.op == Op::constant) return Dim(loop::bits_to_int(k.type(v).elem, s.attr.imm));
+  if (s.op == Op::dim) return Dim::symbol(k.dims[s.attr.index]);
+  if (s.operands.size() != 2) return std::nullopt;
+  auto a = as_dim(k, s.operands[0]), b = as_dim(k, s.operands[1]);
+  if (!a || !b) return std::nullopt;
+  switch (s.op) {
+    case Op::add: return *a + *b;
+    case Op::sub: return *a - *b;
+    case Op::mul: return *a * *b;
+    case Op::min: return min(*a, *b);
+    case Op::max: return max(*a, *b);
+    default: return std::nullopt;
+  }
+}
+
+}  // namespace ag::passes
