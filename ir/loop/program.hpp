@@ -66,6 +66,7 @@ struct DimGuard {
 
 struct Program {
   std::string name;
+  std::string stage = "lower";       ///< the last stage reached
   IdMap<ProgramBufferId, ProgramBuffer> buffers;
   std::vector<ProgramBufferId> inputs, outputs;
   IdMap<KernelId, Kernel> kernels;

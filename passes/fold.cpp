@@ -1,0 +1,111 @@
+#include <map>
+
+#include "ir/op.hpp"
+#include "passes/pass.hpp"
+#include "passes/rebuild.hpp"
+
+namespace ag::passes {
+namespace {
+
+/// Bytes of constants that folding may make: one result, and all together. Chains cannot get around the second.
+constexpr std::size_t max_result_bytes = 16u << 20, max_total_bytes = 64u << 20;
+
+class Folder {
+ public:
+  explicit Folder(const Graph& g) : g_(g) {}
+
+  Result<Graph> run() {
+    Graph out = empty_like(g_);
+    GraphBuilder b(out);
+    ValueMap map(g_.value_count());
+    std::vector<bool> is_input(g_.node_count());
+    for (ValueId v : g_.inputs) is_input[g_.value(v).node.index] = true;
+    for (NodeId id : g_.node_ids()) {
+      const Node& n = g_.node(id);
+      std::vector<Array> values;
+      if (is_input[id.index] || !evaluate(b, map, id, values)) {
+        NodeId copy = b.copy(g_, id, [&](ValueId v) { return map[v.index]; });
+        for (std::uint32_t r = 0; r < n.result_count; ++r) bind(out, n.result(r), out.node(copy).result(r), map);
+        continue;
+      }
+      for (std::uint32_t r = 0; r < n.result_count; ++r) {
+        b.set_origin(n.locs, n.grad_of ? map[n.grad_of.index] : ValueId{});
+        bind(out, n.result(r), b.constant(make_literal(values[r])), map);
+      }
+    }
+    map_signature(g_, map, out);
+    return out;
+  }
+
+ private:
+  const Graph& g_;
+  std::size_t total_ = 0;
+
+  void bind(Graph& out, ValueId from, ValueId to, ValueMap& map) {
+    map[from.index] = to;
+    const std::string& name = g_.value(from).name;
+    if (!name.empty() && out.value(to).name.empty() && !out.find(name)) out.set_name(to, name);
+  }
+
+  static const Literal* constant(const Graph& g, ValueId v) {
+    const Node& n = g.def(v);
+    const LiteralPtr* literal = n.attrs.get<LiteralPtr>("value");
+    bool parameter = n.attrs.get_or<bool>("trainable", false);
+    return literal && !parameter && n.operands.empty() ? literal->get() : nullptr;
+  }
+
+  /// The node's results if all its operands are constants, or if shape arithmetic knows them.
+  bool evaluate(GraphBuilder& b, const ValueMap& map, NodeId id, std::vector<Array>& out) {
+    const Node& n = g_.node(id);
+    if (constant(g_, n.result()) || !n.regions.empty()) return false;
+    std::size_t bytes = 0;
+    for (std::uint32_t r = 0; r < n.result_count; ++r) {
+      auto shape = static_shape(g_.type(n.result(r)).shape);
+      auto size = shape ? Array::byte_size(g_.type(n.result(r)).dtype, *shape) : std::nullopt;
+      if (!size) return false;
+      bytes += *size;
+    }
+    if (bytes > max_result_bytes || total_ + bytes > max_total_bytes) return false;
+    if (known_ints(n, out)) return true;
+    if (n.operands.empty()) return false;  // iota and the like are cheaper computed than stored
+    Graph sub;
+    GraphBuilder s(sub);
+    std::map<ValueId, ValueId> leaves;
+    for (ValueId v : n.operands) {
+      if (!v || leaves.contains(v)) continue;
+      if (!constant(b.graph(), map[v.index])) return false;
+      leaves[v] = s.copy(b.graph(), b.graph().value(map[v.index]).node, [](ValueId x) { return x; }).valid()
+                      ? ValueId(sub.value_count() - 1) : ValueId{};
+    }
+    NodeId copy = s.copy(g_, id, [&](ValueId v) { return leaves.at(v); });
+    for (std::uint32_t r = 0; r < n.result_count; ++r) sub.outputs.push_back({"", sub.node(copy).result(r), {}});
+    auto values = interpret(sub, {});
+    if (!values) return false;  // it would fail at run time too: let it, with its place
+    total_ += bytes;
+    out = std::move(*values);
+    return true;
+  }
+
+  bool known_ints(const Node& n, std::vector<Array>& out) const {
+    if (n.result_count != 1) return false;
+    const Value& v = g_.value(n.result());
+    if (!v.known_ints) return false;
+    auto shape = static_shape(v.type.shape);
+    if (!shape) return false;
+    Array a(v.type.dtype, *shape);
+    for (std::size_t i = 0; i < v.known_ints->size(); ++i) {
+      if (!(*v.known_ints)[i].is_const()) return false;
+      a.set_int(static_cast<std::int64_t>(i), (*v.known_ints)[i].value());
+    }
+    out = {a};
+    return true;
+  }
+};
+
+Result<Graph> run(const Graph& g, PassContext&) { return Folder(g).run(); }
+
+}  // namespace
+
+const Pass fold = {.name = "fold", .summary = "evaluate what depends on constants only", .on_graph = run};
+
+}  // namespace ag::passes

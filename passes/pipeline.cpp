@@ -1,0 +1,170 @@
+// The order of passes, and the one wrapper that verifies, times, prints and dumps around each.
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <regex>
+
+#include <fmt/format.h>
+
+#include "passes/diff.hpp"
+#include "passes/pass.hpp"
+
+namespace ag::passes {
+namespace {
+
+const std::vector<std::string> graph_o0{"autodiff", "decompose", "dce"};
+const std::vector<std::string> graph_o2{"autodiff", "cse", "algebra", "fold", "dce", "decompose", "cse", "algebra", "fold", "dce"};
+const std::vector<std::string> cpu_program{"lower", "schedule", "vectorise", "expand_math", "plan_memory"};
+const std::vector<std::string> cuda_program{"lower", "gpu_map", "expand_math", "plan_memory"};
+
+std::string text_of(const Stage& s) {
+  if (const Graph* g = std::get_if<Graph>(&s)) return print(*g, {.elide_weights = true});
+  return loop::print(std::get<loop::Program>(s));
+}
+
+std::size_t size_of(const Stage& s) {
+  if (const Graph* g = std::get_if<Graph>(&s)) return g->node_count();
+  std::size_t n = 0;
+  for (const loop::Kernel& k : std::get<loop::Program>(s).kernels) n += k.stmts.size();
+  return n;
+}
+
+bool listed(const std::vector<std::string>& names, const std::string& label, std::string_view pass) {
+  return std::any_of(names.begin(), names.end(), [&](const std::string& n) { return n == "all" || n == label || n == pass; });
+}
+
+class Runner {
+ public:
+  Runner(const PipelineOptions& options, PassContext& context) : options_(options), context_(context) {
+    if (!options.filter.empty()) filter_.emplace(options.filter);
+  }
+
+  Result<PipelineResult> run(Graph graph) {
+    std::vector<std::string> labels = options_.passes.empty() ? pipeline(options_.opt_level, context_.target) : stage_labels(options_.passes);
+    std::size_t first = 0;
+    if (auto at = std::find(labels.begin(), labels.end(), graph.stage); at != labels.end()) first = static_cast<std::size_t>(at - labels.begin()) + 1;
+    PipelineResult result{std::move(graph), {}};
+    if (std::string stage = std::get<Graph>(result.stage).stage; !options_.stop_after.empty() && past(labels, stage)) return result;
+    for (std::size_t i = first; i < labels.size(); ++i) {
+      std::string name = labels[i].substr(0, labels[i].find('.'));
+      const Pass* pass = find_pass(name);
+      if (!pass) return fail(Code::AG0010, {}, "there is no pass `" + name + "`; --list-passes names them");
+      if (!listed(options_.disabled, labels[i], name)) AG_TRY_(one(*pass, labels[i], result));
+      if (labels[i] == options_.stop_after) break;
+    }
+    return result;
+  }
+
+ private:
+  const PipelineOptions& options_;
+  PassContext& context_;
+  std::optional<std::regex> filter_;
+  int number_ = 0;
+
+  /// True if the stage to stop at is the given one or lies before it.
+  bool past(const std::vector<std::string>& labels, const std::string& stage) const {
+    if (options_.stop_after == "import") return true;
+    auto want = std::find(labels.begin(), labels.end(), options_.stop_after), is = std::find(labels.begin(), labels.end(), stage);
+    return is != labels.end() && want <= is;
+  }
+
+  bool selected(const std::string& label) const { return !filter_ || std::regex_search(label, *filter_); }
+  void print(const std::string& text) const {
+    if (options_.print) options_.print(text);
+  }
+
+  Status one(const Pass& pass, const std::string& label, PipelineResult& result) {
+    bool change = options_.print_change != PipelineOptions::Change::none && selected(label);
+    bool before_wanted = listed(options_.print_before, label, pass.name) && selected(label);
+    std::string before = change || before_wanted ? text_of(result.stage) : "";
+    if (before_wanted) print("// ----- before " + label + "\n" + before);
+    PassTime time{.name = label, .before = size_of(result.stage)};
+    auto start = std::chrono::steady_clock::now();
+    AG_TRY_(apply(pass, label, result.stage));
+    time.ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+    time.after = size_of(result.stage);
+    if (options_.verify_each) AG_TRY_(check(label, result.stage));
+    report(label, before, change, result.stage);
+    result.times.push_back(time);
+    return {};
+  }
+
+  Status apply(const Pass& pass, const std::string& label, Stage& stage) {
+    bool graph_now = std::holds_alternative<Graph>(stage);
+    if (graph_now != (pass.on_program == nullptr))
+      return fail(Code::AG0011, {}, fmt::format("pass `{}` works on {}, but the program is at the {} level here", pass.name,
+                                               pass.on_program ? "loops" : "graphs", graph_now ? "graph" : "loop"));
+    if (pass.on_graph) {
+      AG_TRY(Graph g, pass.on_graph(std::get<Graph>(stage), context_));
+      g.stage = label;
+      stage = std::move(g);
+    } else if (pass.lower) {
+      AG_TRY(loop::Program p, pass.lower(std::get<Graph>(stage), context_));
+      p.stage = label;
+      stage = std::move(p);
+    } else {
+      AG_TRY(loop::Program p, pass.on_program(std::move(std::get<loop::Program>(stage)), context_));
+      p.stage = label;
+      stage = std::move(p);
+    }
+    return {};
+  }
+
+  Status check(const std::string& label, const Stage& stage) const {
+    const Graph* g = std::get_if<Graph>(&stage);
+    Status s = g ? verify(*g) : loop::verify(std::get<loop::Program>(stage));
+    if (s) return s;
+    Diags diags{error(Code::AG9001, {}, "the pass `" + label + "` produced an invalid program; this is a bug of ag")};
+    diags.insert(diags.end(), s.error().begin(), s.error().end());
+    return fail(std::move(diags));
+  }
+
+  void report(const std::string& label, const std::string& before, bool change, const Stage& stage) {
+    bool after_wanted = listed(options_.print_after, label, label.substr(0, label.find('.'))) && selected(label);
+    bool dump = !options_.dump_dir.empty() && selected(label);
+    if (!change && !after_wanted && !dump) return;
+    std::string after = text_of(stage);
+    if (after_wanted) print("// ----- after " + label + "\n" + after);
+    if (change) {
+      // The header names the stage, so it always differs: compare what follows it.
+      auto body = [](const std::string& t) { return t.substr(std::min(t.find('\n'), t.size())); };
+      if (body(before) == body(after)) print("// ----- " + label + ": omitted because no change\n");
+      else if (options_.print_change == PipelineOptions::Change::diff) print("// ----- " + label + "\n" + line_diff(before, after));
+      else print("// ----- " + label + "\n" + after);
+    }
+    if (dump) {
+      std::error_code ec;
+      std::filesystem::create_directories(options_.dump_dir, ec);
+      std::ofstream out(std::filesystem::path(options_.dump_dir) / fmt::format("{:02}-{}.{}", ++number_, label, std::holds_alternative<Graph>(stage) ? "ag" : "loops"));
+      out << after;
+      if (!out) context_.diagnostics.push_back(warning(Code::AG0012, {}, "cannot write into the dump folder `" + options_.dump_dir + "`"));
+    }
+  }
+
+ public:
+  /// Second and later occurrences of a pass get a number: "cse", "cse.2".
+  static std::vector<std::string> stage_labels(const std::vector<std::string>& names) {
+    std::vector<std::string> labels;
+    for (std::size_t i = 0; i < names.size(); ++i) {
+      auto n = std::count(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(i), names[i]);
+      labels.push_back(n ? names[i] + "." + std::to_string(n + 1) : names[i]);
+    }
+    return labels;
+  }
+};
+
+}  // namespace
+
+std::vector<std::string> pipeline(int opt_level, const TargetSpec& target) {
+  std::vector<std::string> names = opt_level == 0 ? graph_o0 : graph_o2;
+  const std::vector<std::string>& tail = target.kind == TargetSpec::Kind::cuda ? cuda_program : cpu_program;
+  names.insert(names.end(), tail.begin(), tail.end());
+  return Runner::stage_labels(names);
+}
+
+Result<PipelineResult> run_pipeline(Graph graph, const PipelineOptions& options, PassContext& context) {
+  return Runner(options, context).run(std::move(graph));
+}
+
+}  // namespace ag::passes

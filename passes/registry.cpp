@@ -1,0 +1,21 @@
+// All passes, one line each.
+#include "passes/pass.hpp"
+
+namespace ag::passes {
+
+const std::vector<const Pass*>& all_passes() {
+  static const std::vector<const Pass*> passes{
+      &autodiff, &cse, &algebra, &fold, &dce, &decompose,  // Graph -> Graph
+      &lower,                                              // Graph -> Program
+      &schedule, &gpu_map, &vectorise, &expand_math, &plan_memory,  // Program -> Program
+  };
+  return passes;
+}
+
+const Pass* find_pass(std::string_view name) {
+  for (const Pass* p : all_passes())
+    if (p->name == name) return p;
+  return nullptr;
+}
+
+}  // namespace ag::passes
