@@ -242,8 +242,9 @@ class Planner {
       }
       GroupKind kind = plan_.groups[gid].kind;
       if (kind == GroupKind::scatter || kind == GroupKind::host) {
-        for (ValueId v : g_.node(id).operands)
-          if (v) store_whole(v);
+        if (kind == GroupKind::host)
+          for (ValueId v : g_.node(id).operands)
+            if (v) store_whole(v);
         for (std::uint32_t r = 0; r < g_.node(id).result_count; ++r) plan_.stored[g_.node(id).result(r).index] = true;
       }
     }
@@ -272,10 +273,10 @@ class Planner {
   }
 
   void order_groups() {
-    // A scatter or host node that reads a copied view runs after the copy.
+    // A host node that reads a copied view runs after the copy.
     for (NodeId id : g_.node_ids()) {
       GroupId gid = plan_.group_of[id.index];
-      if (!gid || (plan_.groups[gid].kind != GroupKind::scatter && plan_.groups[gid].kind != GroupKind::host)) continue;
+      if (!gid || plan_.groups[gid].kind != GroupKind::host) continue;
       for (ValueId v : g_.node(id).operands)
         for (const auto& [copied, copy] : copies_)
           if (copied == v) add_producers(gid, {copy});

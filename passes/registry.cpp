@@ -5,9 +5,9 @@ namespace ag::passes {
 
 const std::vector<const Pass*>& all_passes() {
   static const std::vector<const Pass*> passes{
-      &autodiff, &cse, &algebra, &fold, &dce, &decompose,  // Graph -> Graph
+      &autodiff, &cse, &fold, &dce, &decompose,  // Graph -> Graph
       &lower,                                              // Graph -> Program
-      &schedule, &gpu_map, &vectorise, &expand_math, &plan_memory,  // Program -> Program
+      &schedule,  // Program -> Program
   };
   return passes;
 }
