@@ -89,6 +89,11 @@ class Explainer {
     char close = object() ? '}' : ']';
     std::string_view what = object() ? "object" : "array";
     if (p >= text_.size()) return unclosed(p);
+    if (p == s_.last && p > 0 && at(p - 1) >= '0' && at(p - 1) <= '9' && word_byte(at(p))) {
+      std::size_t begin = p;  // the lexer took a number's first digits: 01, 0x1f, 3abc
+      while (begin > 0 && word_byte(text_[begin - 1])) --begin;
+      return number(begin, word(begin));
+    }
     if (at(p) == ',') {
       std::size_t q = skip(p + 1);
       if (at(q) == close) {
