@@ -43,13 +43,14 @@ std::string read_entry(json::View v, std::uint64_t data_size, Entry& e) {
     if (!n || *n < 0) return fmt::format("the shape of `{}` is malformed", e.name);
     e.shape.push_back(*n);
   }
-  auto begin = offsets[0].is(json::Kind::integer) ? offsets[0].as_uint() : std::nullopt;
-  auto end = offsets[1].is(json::Kind::integer) ? offsets[1].as_uint() : std::nullopt;
-  if (!begin || !end || *begin > *end || *end > data_size) return fmt::format("the offsets of `{}` lie outside the file", e.name);
+  auto offset = [&](std::size_t i, std::uint64_t otherwise) {
+    return offsets[i].is(json::Kind::integer) ? offsets[i].as_uint().value_or(otherwise) : otherwise;
+  };
+  e.begin = offset(0, 1);  // 1 and 0 are refused below
+  e.end = offset(1, 0);
+  if (e.begin > e.end || e.end > data_size) return fmt::format("the offsets of `{}` lie outside the file", e.name);
   auto size = Array::byte_size(e.dtype, e.shape);
-  if (!size || *size != *end - *begin) return fmt::format("the shape of `{}` does not need as many bytes as its offsets span", e.name);
-  e.begin = *begin;
-  e.end = *end;
+  if (!size || *size != e.end - e.begin) return fmt::format("the shape of `{}` does not need as many bytes as its offsets span", e.name);
   return {};
 }
 

@@ -41,8 +41,6 @@ struct CountingIterator {
   bool operator!=(const CountingIterator& o) const { return p != o.p; }
 };
 
-bool number_byte(char c) { return (c >= '0' && c <= '9') || c == '-' || c == '+' || c == '.' || c == 'e' || c == 'E'; }
-
 }  // namespace
 
 /// Builds the item array from SAX events. Every callback knows where its token ends (what the lexer has taken) and
@@ -110,10 +108,22 @@ class Builder {
   /// The lexer reads one byte beyond a number, so the end is found in the text.
   bool number() {
     std::size_t begin = token_start(), end = begin;
+    auto at = [&] { return end < text_.size() ? text_[end] : '\0'; };
+    auto digits = [&] { while (at() >= '0' && at() <= '9') ++end; };
+    if (at() == '-') ++end;
+    if (at() == '0') ++end;  // a leading zero stands alone: in 01 the 1 is the next token
+    else digits();
     bool integer = true;
-    while (end < text_.size() && number_byte(text_[end])) {
-      integer = integer && text_[end] != '.' && text_[end] != 'e' && text_[end] != 'E';
+    if (at() == '.') {
+      integer = false;
       ++end;
+      digits();
+    }
+    if (at() == 'e' || at() == 'E') {
+      integer = false;
+      ++end;
+      if (at() == '+' || at() == '-') ++end;
+      digits();
     }
     push(integer ? Kind::integer : Kind::number, begin, end);
     return true;
