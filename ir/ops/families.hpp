@@ -6,14 +6,18 @@
 
 namespace ag {
 
-std::vector<OpInfo> source_ops();  ///< input, constant
 std::vector<OpInfo> elementwise_unary_ops();
 std::vector<OpInfo> elementwise_binary_ops();
 std::vector<OpInfo> compare_select_ops();
+std::vector<OpInfo> source_ops();
+std::vector<OpInfo> movement_ops();
+std::vector<OpInfo> reduce_ops();
+std::vector<OpInfo> contraction_ops();
+std::vector<OpInfo> indexing_ops();
 
 using OpFamily = std::vector<OpInfo> (*)();
 inline constexpr OpFamily op_families[] = {
-    source_ops, elementwise_unary_ops, elementwise_binary_ops, compare_select_ops,
+    elementwise_unary_ops, elementwise_binary_ops, compare_select_ops, source_ops, movement_ops, reduce_ops, contraction_ops, indexing_ops,
 };
 
 }  // namespace ag
