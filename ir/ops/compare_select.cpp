@@ -46,6 +46,7 @@ OpInfo select_op() {
   o.linearity = Linearity::joint;
   o.linear_in = 0b110;
   o.transpose = select_transpose;
+  o.guards_lanes = true;
   o.scalar = as<L::select>;
   o.samples = [] {
     return std::vector<OpSample>{sample({"bool[2,3]", "f64[2,3]", "f64[2,3]"}), sample({"bool[3]", "f64[2,1]", "f64[]"}), sample({"bool[2,1]", "i32[3]", "i32[2,3]"}),

@@ -14,10 +14,13 @@ std::vector<OpInfo> movement_ops();
 std::vector<OpInfo> reduce_ops();
 std::vector<OpInfo> contraction_ops();
 std::vector<OpInfo> indexing_ops();
+std::vector<OpInfo> activation_ops();
+std::vector<OpInfo> matmul_ops();
 
 using OpFamily = std::vector<OpInfo> (*)();
 inline constexpr OpFamily op_families[] = {
     elementwise_unary_ops, elementwise_binary_ops, compare_select_ops, source_ops, movement_ops, reduce_ops, contraction_ops, indexing_ops,
+    activation_ops, matmul_ops,
 };
 
 }  // namespace ag
