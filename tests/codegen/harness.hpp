@@ -13,7 +13,7 @@ using Bytes = std::vector<std::uint8_t>;
 /// Elements of type t: every pair of interesting values turns up at some place, the rest is random bits.
 Bytes sample(DType t, std::size_t count, std::uint64_t seed);
 
-/// The targets that this machine can run: native, x86-64-v3 and, if it has AVX-512, x86-64-v4.
+/// The targets that kernels are run for: native (with AVX-512 where the machine has it) and x86-64-v3 (AVX2).
 const std::vector<std::string>& targets();
 
 /// Interprets `kernel` and runs its emitted code for every target; buffers that it writes must agree in every bit,
