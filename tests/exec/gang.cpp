@@ -113,11 +113,15 @@ TEST_CASE("workers do run parts") {
   } job;
   bool other = false;
   for (int i = 0; i < 200 && !other; ++i) {
-    gang.run(2, [](void* j, int p, int) {
-      static_cast<Job*>(j)->ids[p] = std::this_thread::get_id();
-      auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(2);
-      while (std::chrono::steady_clock::now() < until) {}
-    }, &job);
+    gang.run(
+        2,
+        [](void* j, int p, int) {
+          static_cast<Job*>(j)->ids[p] = std::this_thread::get_id();
+          auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(2);
+          while (std::chrono::steady_clock::now() < until) {
+          }
+        },
+        &job);
     CHECK(job.ids[0] == std::this_thread::get_id());
     other = job.ids[1] != job.ids[0];
   }

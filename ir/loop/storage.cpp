@@ -1,0 +1,214 @@
+#include "ir/loop/storage.hpp"
+
+#include <fmt/format.h>
+#include <algorithm>
+
+namespace ag::loop {
+namespace {
+
+/// Whether a <= b for all sizes, as far as can be told simply.
+bool provably_fits(const Dim& a, const Dim& b) {
+  return a == b || (a.is_const() && b.is_const() && a.value() <= b.value());
+}
+
+bool has_own_memory(BufferKind kind) { return kind != BufferKind::temp && kind != BufferKind::output; }
+
+std::string display(const Program& p, ProgramBufferId id) {
+  return p.buffers[id].name.empty() ? fmt::format("#{}", id.index) : p.buffers[id].name;
+}
+
+/// Walks the step table in order and notes every access. Nesting is limited by verify().
+class LiveWalk {
+ public:
+  LiveWalk(const Program& program, const Storage& storage)
+      : program_(program), storage_(storage), ranges_(program.buffers.size()), uses_(program.buffers.size()) {}
+
+  IdMap<ProgramBufferId, LiveRange> run() {
+    seq(program_.body, nullptr);
+    ++now_;
+    for (auto id : program_.outputs) touch(id, Touch::read, nullptr);
+    for (std::size_t i = 0; i < ranges_.size(); ++i) {
+      const Use& use = uses_[ProgramBufferId(i)];
+      // A value that begins anew in each trip of its only outermost loop need not survive from trip to trip,
+      // but loops inside that loop may read it in each of theirs.
+      const bool of_one_trip = use.opens_trip && !use.outside && use.outermost.size() == 1;
+      for (const Loop* loop : of_one_trip ? use.second : use.outermost) {
+        LiveRange& r = ranges_[ProgramBufferId(i)];
+        r = {std::min(r.first, loop->range.first), std::max(r.last, loop->range.last)};
+      }
+    }
+    return std::move(ranges_);
+  }
+
+ private:
+  enum class Touch { read, write, opening_write };
+  struct Loop {
+    const Seq* body;
+    const Loop* outer;
+    LiveRange range;
+  };
+  struct Use {
+    bool touched = false, outside = false, opens_trip = false;
+    std::vector<const Loop*> outermost, second;  // loops of depth 1 and 2 around the accesses
+  };
+
+  static void add(std::vector<const Loop*>& to, const Loop* loop) {
+    if (to.empty() || to.back() != loop) to.push_back(loop);  // in order of position: equal ones are neighbours
+  }
+
+  void touch(ProgramBufferId id, Touch how, const Loop* loop) {
+    if (!program_.buffers.contains(id)) return;
+    const ProgramBufferId home = storage_.home[id];
+    LiveRange& r = ranges_[home];
+    r = r.empty() ? LiveRange{now_, now_} : LiveRange{std::min(r.first, now_), std::max(r.last, now_)};
+    Use& use = uses_[home];
+    if (!use.touched) use.opens_trip = how == Touch::opening_write;
+    use.touched = true;
+    if (!loop) {
+      use.outside = true;
+      return;
+    }
+    const Loop* second = nullptr;
+    for (; loop->outer; loop = loop->outer) second = loop;
+    add(use.outermost, loop);
+    if (second) add(use.second, second);
+  }
+
+  void seq(const Seq& s, const Loop* loop) {
+    for (const Step& step : s.steps) {
+      ++now_;
+      const bool opens = loop && !loop->outer && loop->body == &s;  // runs in every trip
+      std::visit([&](const auto& st) { visit(st, loop, opens ? Touch::opening_write : Touch::write); }, step.value);
+    }
+  }
+  void seq(const std::shared_ptr<Seq>& s, const Loop* loop) {
+    if (s) seq(*s, loop);
+  }
+
+  void visit(const KernelCall& c, const Loop* loop, Touch write) {
+    if (!program_.kernels.contains(c.kernel)) return;
+    const Kernel& k = program_.kernels[c.kernel];
+    const std::size_t n = std::min(c.buffers.size(), k.buffers.size());
+    for (std::size_t i = 0; i < n; ++i)  // reads first: what a call reads and writes does not begin there
+      if (k.buffers[i].access != Access::write) touch(c.buffers[i], Touch::read, loop);
+    for (std::size_t i = 0; i < n; ++i)
+      if (k.buffers[i].access == Access::write) touch(c.buffers[i], write, loop);
+  }
+  void visit(const HostCall& c, const Loop* loop, Touch write) {
+    for (auto id : c.inputs) touch(id, Touch::read, loop);
+    for (auto id : c.outputs) touch(id, write, loop);
+  }
+  void visit(const IfStep& s, const Loop* loop, Touch) {
+    touch(s.predicate, Touch::read, loop);
+    seq(s.then, loop);
+    seq(s.otherwise, loop);
+  }
+  void visit(const WhileStep& s, const Loop* outer, Touch) {
+    auto& loop = *loops_.emplace_back(std::make_unique<Loop>(Loop{s.body.get(), outer, {now_, now_}}));
+    seq(s.cond, &loop);  // first, therefore what it touches is never taken for a value of one trip
+    ++now_;
+    touch(s.predicate, Touch::read, &loop);
+    seq(s.body, &loop);
+    loop.range.last = ++now_;
+  }
+
+  const Program& program_;
+  const Storage& storage_;
+  IdMap<ProgramBufferId, LiveRange> ranges_;
+  IdMap<ProgramBufferId, Use> uses_;
+  std::vector<std::unique_ptr<Loop>> loops_;
+  std::uint32_t now_ = 0;
+};
+
+}  // namespace
+
+Dim byte_size(const ProgramBuffer& b) {
+  return product(b.shape) * Dim(static_cast<std::int64_t>(dtype_bytes(b.dtype)));
+}
+
+Result<Storage> resolve_storage(const Program& program) {
+  const auto& buffers = program.buffers;
+  const std::size_t n = buffers.size();
+  Storage s{IdMap<ProgramBufferId, ProgramBufferId>(n), std::vector<bool>(program.outputs.size(), true)};
+  for (std::size_t i = 0; i < n; ++i) {
+    const ProgramBufferId id(i);
+    ProgramBufferId root = id;
+    for (std::size_t hops = 0; buffers[root].alias_of.valid(); ++hops) {
+      root = buffers[root].alias_of;
+      if (!buffers.contains(root) || hops == n)
+        return fail(Code::AG1091, {},
+                    fmt::format("buffer `{}` is an alias of itself or of nothing", display(program, id)));
+    }
+    if (root != id && has_own_memory(buffers[id].kind))
+      return fail(Code::AG1091, {},
+                  fmt::format("buffer `{}` has memory of its own and cannot be an alias", display(program, id)));
+    if (!provably_fits(byte_size(buffers[id]), byte_size(buffers[root])))
+      return fail(Code::AG1091, {},
+                  fmt::format("buffer `{}` does not fit into `{}`, whose memory it shares", display(program, id),
+                              display(program, root)));
+    s.home[id] = root;
+  }
+  // The first output among temps that share memory gives them its array, if it is surely large enough.
+  IdMap<ProgramBufferId, ProgramBufferId> moved(n);
+  for (std::size_t o = 0; o < program.outputs.size(); ++o) {
+    const ProgramBufferId id = program.outputs[o];
+    if (!buffers.contains(id)) return fail(Code::AG1091, {}, fmt::format("output {} is no buffer", o));
+    const ProgramBufferId root = s.home[id];
+    if (buffers[id].kind != BufferKind::output || has_own_memory(buffers[root].kind) || moved[root].valid()) continue;
+    if (!provably_fits(byte_size(buffers[root]), byte_size(buffers[id]))) continue;
+    moved[root] = id;
+    s.copied[o] = false;
+  }
+  for (std::size_t i = 0; i < n; ++i) {
+    ProgramBufferId& home = s.home[ProgramBufferId(i)];
+    if (moved[home].valid())
+      home = moved[home];
+    else if (buffers[home].kind == BufferKind::output)
+      return fail(Code::AG1091, {}, fmt::format("output buffer `{}` is not among the outputs", display(program, home)));
+  }
+  return s;
+}
+
+IdMap<ProgramBufferId, LiveRange> live_ranges(const Program& program, const Storage& storage) {
+  return LiveWalk(program, storage).run();
+}
+
+Status check_memory_plan(const Program& program, const Storage& storage, const DimEnv& env) {
+  struct Placed {
+    std::int64_t begin, end;
+    ProgramBufferId id;
+  };
+  const auto live = live_ranges(program, storage);
+  const auto arena = program.arena_bytes.eval(env);
+  if (!arena)
+    return fail(Code::AG1093, {}, fmt::format("arena size `{}` cannot be computed", program.arena_bytes.str()));
+  std::vector<Placed> placed;
+  for (std::size_t i = 0; i < program.buffers.size(); ++i) {
+    const ProgramBufferId id(i);
+    const ProgramBuffer& b = program.buffers[id];
+    if (storage.home[id] != id || b.kind != BufferKind::temp || live[id].empty()) continue;
+    if (!b.planned)
+      return fail(Code::AG1092, {}, fmt::format("temp `{}` has no place in the arena", display(program, id)));
+    const auto bytes = byte_size(b).eval(env), begin = b.offset.eval(env);
+    const auto end = bytes && begin ? checked_add(*begin, *bytes) : std::nullopt;
+    if (!end || *bytes < 0)
+      return fail(Code::AG1093, {},
+                  fmt::format("size `{}` or offset `{}` of temp `{}` cannot be computed", byte_size(b).str(),
+                              b.offset.str(), display(program, id)));
+    if (*begin < 0 || *begin % buffer_alignment != 0 || *end > *arena)
+      return fail(Code::AG1092, {},
+                  fmt::format("temp `{}` at {} to {} is misaligned or outside the arena of {} bytes",
+                              display(program, id), *begin, *end, *arena));
+    if (*bytes > 0) placed.push_back({*begin, *end, id});
+  }
+  std::sort(placed.begin(), placed.end(), [](auto& a, auto& b) { return a.begin < b.begin; });
+  for (std::size_t i = 0; i < placed.size(); ++i)
+    for (std::size_t j = i + 1; j < placed.size() && placed[j].begin < placed[i].end; ++j)
+      if (live[placed[i].id].overlaps(live[placed[j].id]))
+        return fail(Code::AG1092, {},
+                    fmt::format("temps `{}` and `{}` live at the same time and overlap in the arena",
+                                display(program, placed[i].id), display(program, placed[j].id)));
+  return {};
+}
+
+}  // namespace ag::loop

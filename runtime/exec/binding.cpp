@@ -1,0 +1,305 @@
+#include "runtime/exec/binding.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace ag::runtime {
+namespace {
+
+using loop::DimGuard;
+using loop::Program;
+using loop::ProgramBuffer;
+using loop::ProgramBufferId;
+
+constexpr std::int64_t cache_line = 64;
+
+std::string env_text(const DimEnv& env) {
+  std::vector<std::string> parts;
+  for (const auto& [symbol, value] : env) parts.push_back(fmt::format("{} = {}", symbol, value));
+  return fmt::format("{}", fmt::join(parts, ", "));
+}
+
+std::string shape_text(DType dtype, const Dims& shape) {
+  std::vector<std::string> parts;
+  for (const auto& d : shape) parts.push_back(d.str());
+  return fmt::format("{}[{}]", dtype_name(dtype), fmt::join(parts, ","));
+}
+
+Result<std::int64_t> size_of(const Dim& d, const DimEnv& env, std::string_view what, std::string_view name) {
+  auto value = d.eval(env);
+  if (value && *value >= 0) return *value;
+  return fail(Code::AG5008, {},
+              fmt::format("{} `{}` of `{}` {}{}{}", what, d.str(), name,
+                          value ? fmt::format("is {}", *value) : std::string("cannot be computed in 64 bits"),
+                          env.empty() ? "" : " with ", env_text(env)));
+}
+
+Status check_rank(std::string_view role, const ProgramBuffer& b, const HostArray& array) {
+  if (array.dtype != b.dtype)
+    return fail(Code::AG5002, {},
+                fmt::format("{} `{}` is {}, the program takes {}", role, b.name, describe(array.dtype, array.shape),
+                            shape_text(b.dtype, b.shape)));
+  if (array.shape.size() != b.shape.size())
+    return fail(Code::AG5003, {},
+                fmt::format("{} `{}` is {}, of rank {}; the program takes {}, of rank {}", role, b.name,
+                            describe(array.dtype, array.shape), array.shape.size(), shape_text(b.dtype, b.shape),
+                            b.shape.size()));
+  for (std::size_t axis = 0; axis < array.shape.size(); ++axis)
+    if (array.shape[axis] < 0)
+      return fail(Code::AG5004, {},
+                  fmt::format("{} `{}` has the size {} on axis {}", role, b.name, array.shape[axis], axis));
+  return {};
+}
+
+Status check_guard(const DimGuard& g, const DimEnv& env) {
+  const auto lhs = g.lhs.eval(env), rhs = g.rhs.eval(env);
+  bool holds = lhs && rhs;
+  const char* relation = "equal";
+  if (holds) {
+    switch (g.rel) {
+      case DimGuard::Rel::eq:
+        holds = *lhs == *rhs;
+        break;
+      case DimGuard::Rel::le:
+        holds = *lhs <= *rhs;
+        relation = "be at most";
+        break;
+      case DimGuard::Rel::divides:
+        holds = *lhs != 0 && *rhs % *lhs == 0;
+        relation = "divide";
+        break;
+    }
+  }
+  if (holds) return {};
+  auto value = [](const Dim& d, std::optional<std::int64_t> v) {
+    return d.is_const() ? d.str()
+                        : fmt::format("`{}`, {},", d.str(), v ? fmt::format("which is {}", *v) : "which has no value");
+  };
+  return fail(error(Code::AG5006, {}, g.text.empty() ? "the sizes of the inputs do not fit together" : g.text)
+                  .note(fmt::format("{} must {} {}", value(g.lhs, lhs), relation, value(g.rhs, rhs))));
+}
+
+}  // namespace
+
+Result<DimEnv> bind_sizes(const Program& program, std::span<const HostArray> inputs) {
+  if (inputs.size() != program.inputs.size())
+    return fail(Code::AG5001, {},
+                fmt::format("the program takes {} inputs, {} were passed", program.inputs.size(), inputs.size()));
+  for (std::size_t i = 0; i < inputs.size(); ++i)
+    AG_TRY_(check_rank("input", program.buffers[program.inputs[i]], inputs[i]));
+  DimEnv env;
+  for (const auto& s : program.dim_sources) {
+    const std::int64_t size = inputs[s.input].shape[s.axis];
+    auto [at, fresh] = env.emplace(s.symbol, size);
+    if (fresh || at->second == size) continue;
+    const auto first = std::find_if(program.dim_sources.begin(), program.dim_sources.end(),
+                                    [&](const auto& o) { return o.symbol == s.symbol; });
+    return fail(Code::AG5005, {},
+                fmt::format("`{}` is {} on axis {} of input `{}` but {} on axis {} of input `{}`", s.symbol, at->second,
+                            first->axis, program.buffers[program.inputs[first->input]].name, size, s.axis,
+                            program.buffers[program.inputs[s.input]].name));
+  }
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    const ProgramBuffer& b = program.buffers[program.inputs[i]];
+    AG_TRY_(check_array(program, "input", b, {}, inputs[i], env));
+  }
+  for (const auto& g : program.guards) AG_TRY_(check_guard(g, env));
+  return env;
+}
+
+Status check_array(const Program& program, std::string_view role, const ProgramBuffer& b,
+                   std::span<const std::int64_t> shape, const HostArray& array, const DimEnv& env) {
+  AG_TRY_(check_rank(role, b, array));
+  for (std::size_t axis = 0; axis < b.shape.size(); ++axis) {
+    const Dim& want = b.shape[axis];
+    std::int64_t size;
+    if (shape.empty()) {
+      AG_TRY(size, size_of(want, env, "size", b.name));
+    } else {
+      size = shape[axis];
+    }
+    if (array.shape[axis] == size) continue;
+    std::string why;
+    std::set<std::string> symbols;
+    want.collect_symbols(symbols);
+    for (const auto& s : program.dim_sources) {
+      if (!symbols.erase(s.symbol)) continue;
+      why += fmt::format("{}`{}` is {} by axis {} of input `{}`", why.empty() ? "" : ", ", s.symbol,
+                         env.find(s.symbol)->second, s.axis, program.buffers[program.inputs[s.input]].name);
+    }
+    Diag d = error(Code::AG5004, {},
+                   fmt::format("{} `{}` has size {} on axis {}, expected {}{}", role, b.name, array.shape[axis], axis,
+                               size, want.is_const() ? "" : fmt::format(" (`{}`)", want.str())));
+    if (!why.empty()) d.note(why);
+    return fail(std::move(d));
+  }
+  return {};
+}
+
+bool memory_ok(std::int64_t bytes, const HostArray& a) {
+  if (bytes == 0) return true;
+  return a.data != nullptr && a.bytes >= static_cast<std::size_t>(bytes) &&
+         reinterpret_cast<std::uintptr_t>(a.data) % dtype_bytes(a.dtype) == 0;
+}
+
+Status check_memory(std::string_view role, const ProgramBuffer& b, std::int64_t bytes, const HostArray& a) {
+  if (memory_ok(bytes, a)) return {};
+  std::string what = fmt::format("is not aligned to the {} bytes of {}", dtype_bytes(a.dtype), dtype_name(a.dtype));
+  if (a.data == nullptr)
+    what = "is a null pointer";
+  else if (a.bytes < static_cast<std::size_t>(bytes))
+    what = fmt::format("has {} bytes, its shape needs {}", a.bytes, bytes);
+  return fail(Code::AG5007, {}, fmt::format("the memory of {} `{}` {}", role, b.name, what));
+}
+
+Result<std::unique_ptr<Binding>> Binding::make(const Executable& e, DimEnv env, int threads) {
+  auto b = std::make_unique<Binding>();
+  b->env = std::move(env);
+  AG_TRY_(b->set_buffers(e));
+  AG_TRY_(b->set_calls(e, threads));
+  b->set_passed(e);
+  auto views = [&](const std::vector<ProgramBufferId>& ids) {
+    std::vector<HostArray> out;
+    for (auto id : ids)
+      out.push_back(
+          {e.program_.buffers[id].dtype, b->shapes[id.index], nullptr, static_cast<std::size_t>(b->bytes[id.index])});
+    return out;
+  };
+  for (const auto* call : e.host_calls_) b->host.push_back({views(call->inputs), views(call->outputs)});
+  return b;
+}
+
+Status Binding::set_buffers(const Executable& e) {
+  const Program& p = e.program_;
+  const std::size_t n = p.buffers.size();
+  shapes.resize(n), bytes.resize(n), offsets.resize(n), home_data.resize(n);
+  for (std::size_t i = 0; i < n; ++i) {
+    const ProgramBufferId id(i);
+    const ProgramBuffer& b = p.buffers[id];
+    std::optional<std::int64_t> total = static_cast<std::int64_t>(dtype_bytes(b.dtype));
+    for (const Dim& d : b.shape) {
+      AG_TRY(const std::int64_t size, size_of(d, env, "size", b.name));
+      shapes[i].push_back(size);
+      total = total ? checked_mul(*total, size) : total;
+    }
+    if (!total)
+      return fail(Code::AG5008, {},
+                  fmt::format("buffer `{}`, {}, is too large for this machine", b.name, describe(b.dtype, shapes[i])));
+    bytes[i] = *total;
+    if (b.kind == loop::BufferKind::temp && e.storage_.home[id] == id) {
+      AG_TRY(offsets[i], size_of(b.offset, env, "offset", b.name));
+    }
+  }
+  AG_TRY(arena_bytes, size_of(p.arena_bytes, env, "arena size", p.name));
+  AG_TRY(const std::int64_t scratch, size_of(p.scratch_bytes, env, "scratch size", p.name));
+  scratch_bytes = scratch / cache_line * cache_line + (scratch % cache_line ? cache_line : 0);
+  if (!e.fixed_plan_) AG_TRY_(loop::check_memory_plan(p, e.storage_, env));
+  for (std::size_t i = 0; i < n; ++i) {  // an alias is as large as its home for all sizes, or was proved to fit
+    const std::size_t home = e.storage_.home[ProgramBufferId(i)].index;
+    AG_CHECK(bytes[i] <= bytes[home], "an alias outgrows its home");
+  }
+  return {};
+}
+
+void Binding::set_passed(const Executable& e) {
+  const Program& p = e.program_;
+  for (std::size_t i = 0; i < p.buffers.size(); ++i) {
+    const ProgramBuffer& b = p.buffers[ProgramBufferId(i)];
+    if (b.kind == loop::BufferKind::state) {
+      if (b.index >= states.size()) states.resize(b.index + 1);
+      states[b.index] = ProgramBufferId(i);
+    } else if (b.kind == loop::BufferKind::constant) {
+      // Never written: Executable::create refuses kernels that would.
+      set_home(e, static_cast<std::uint32_t>(i), const_cast<void*>(b.constant.get()));
+    }
+  }
+  for (auto id : p.inputs) passed.push_back({id, "input", false, nullptr});
+  for (auto id : p.outputs) passed.push_back({id, "output", true, nullptr});
+  for (auto id : states) passed.push_back({id, "state", true, nullptr});
+  by_address_.resize(passed.size());
+}
+
+Status Binding::check_overlap(const Program& program) {
+  auto begin = [&](std::uint32_t i) { return reinterpret_cast<std::uintptr_t>(passed[i].data); };
+  auto end = [&](std::uint32_t i) { return begin(i) + static_cast<std::uintptr_t>(bytes[passed[i].id.index]); };
+  std::uint32_t n = 0;
+  for (std::uint32_t i = 0; i < passed.size(); ++i)
+    if (bytes[passed[i].id.index] > 0) by_address_[n++] = i;
+  std::sort(by_address_.begin(), by_address_.begin() + n, [&](auto a, auto b) { return begin(a) < begin(b); });
+  // Of the arrays that begin earlier, those that end last: any, and a writable one.
+  std::optional<std::uint32_t> any, written;
+  for (std::uint32_t k = 0; k < n; ++k) {
+    const std::uint32_t i = by_address_[k];
+    const auto rival = passed[i].writable ? any : written;
+    if (rival && begin(i) < end(*rival))
+      return fail(
+          Code::AG5017, {},
+          fmt::format("{} `{}` and {} `{}` overlap in memory", passed[*rival].role,
+                      program.buffers[passed[*rival].id].name, passed[i].role, program.buffers[passed[i].id].name));
+    if (!any || end(i) > end(*any)) any = i;
+    if (passed[i].writable && (!written || end(i) > end(*written))) written = i;
+  }
+  return {};
+}
+
+Status Binding::set_calls(const Executable& e, int threads) {
+  std::size_t dim_count = 0;
+  for (const auto* c : e.calls_) dim_count += c->dims.size();
+  dims.reserve(dim_count);  // calls keep pointers into these two
+  slots.resize(e.slots_.size());
+  for (const auto& entry : e.table_)
+    if (entry.kind == Executable::Entry::Kind::jump_if_false && bytes[entry.index] == 0)
+      return fail(Code::AG5020, {}, "a predicate has no element");
+  for (std::size_t i = 0; i < e.calls_.size(); ++i) AG_TRY_(set_call(e, i, threads));
+  return {};
+}
+
+Status Binding::set_call(const Executable& e, std::size_t index, int threads) {
+  const loop::KernelCall& c = *e.calls_[index];
+  const loop::Kernel& k = e.program_.kernels[c.kernel];
+  const std::size_t dims_begin = dims.size();
+  DimEnv kernel_env;
+  for (std::size_t d = 0; d < c.dims.size(); ++d) {
+    AG_TRY(const std::int64_t value, size_of(c.dims[d], env, "size argument", c.label));
+    dims.push_back(value);
+    kernel_env.emplace(k.dims[d], value);
+  }
+  std::int64_t moved = 0;
+  for (std::size_t i = 0; i < c.buffers.size(); ++i) {
+    const auto& b = e.program_.buffers[c.buffers[i]];
+    AG_TRY(const std::int64_t elems, size_of(k.buffers[i].elems, kernel_env, "extent", c.label));
+    const auto need = checked_mul(elems, static_cast<std::int64_t>(dtype_bytes(k.buffers[i].dtype)));
+    if (!need || *need > bytes[c.buffers[i].index])
+      return fail(Code::AG5020, {},
+                  fmt::format("kernel `{}` accesses {} elements of `{}`, which is {}", c.label, elems, b.name,
+                              describe(b.dtype, shapes[c.buffers[i].index])));
+    moved += std::min<std::int64_t>(*need, INT64_MAX / 1024);
+  }
+  AG_TRY(const std::int64_t tiles, size_of(k.tiles, kernel_env, "number of tiles", c.label));
+  // Estimates only: one that overflows is simply large.
+  auto estimate = [&](const Dim& d) {
+    return static_cast<double>(std::max<std::int64_t>(0, d.eval(kernel_env).value_or(INT64_MAX)));
+  };
+  double traffic = estimate(k.bytes);
+  if (traffic == 0) traffic = static_cast<double>(moved);
+  const double cost = estimate(k.flops) / flops_per_ns + traffic / bytes_per_ns;
+  const double parts =
+      std::min({static_cast<double>(threads), static_cast<double>(tiles), std::floor(cost / min_part_ns)});
+  calls.push_back({e.code_.functions[c.kernel.index],
+                   {slots.data() + e.call_slots_[index], dims.data() + dims_begin, nullptr, nullptr},
+                   tiles,
+                   cost,
+                   std::max(1, static_cast<int>(parts))});
+  return {};
+}
+
+void Binding::set_home(const Executable& e, std::uint32_t home, void* data) {
+  if (home_data[home] == data) return;
+  home_data[home] = data;
+  for (auto s = e.slots_begin_[home]; s < e.slots_begin_[home + 1]; ++s) slots[e.slots_[s]] = data;
+}
+
+}  // namespace ag::runtime

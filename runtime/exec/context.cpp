@@ -1,0 +1,331 @@
+// The run of a step: bind sizes, set pointers, walk the table.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cstring>
+#include <exception>
+
+#include "runtime/exec/binding.hpp"
+#include "runtime/exec/fp_state.hpp"
+
+namespace ag::runtime {
+namespace {
+
+using loop::BufferKind;
+using loop::ProgramBuffer;
+using loop::ProgramBufferId;
+
+constexpr std::size_t max_bindings = 8;
+
+/// Whether an array is exactly what was bound: the test of every run, so it makes no text.
+bool same_array(const HostArray& a, DType dtype, std::span<const std::int64_t> shape, std::int64_t bytes) {
+  return a.dtype == dtype && std::equal(a.shape.begin(), a.shape.end(), shape.begin(), shape.end()) &&
+         memory_ok(bytes, a);
+}
+
+std::string largest_temps(const loop::Program& p, const loop::Storage& s, const Binding& b) {
+  std::vector<std::size_t> temps;
+  for (std::size_t i = 0; i < p.buffers.size(); ++i)
+    if (p.buffers[ProgramBufferId(i)].kind == BufferKind::temp && s.home[ProgramBufferId(i)].index == i)
+      temps.push_back(i);
+  const std::size_t n = std::min<std::size_t>(temps.size(), 5);
+  std::partial_sort(temps.begin(), temps.begin() + n, temps.end(),
+                    [&](auto x, auto y) { return b.bytes[x] > b.bytes[y]; });
+  std::vector<std::string> lines;
+  for (std::size_t i = 0; i < n; ++i)
+    lines.push_back(fmt::format("`{}` {} ({} bytes)", p.buffers[ProgramBufferId(temps[i])].name,
+                                describe(p.buffers[ProgramBufferId(temps[i])].dtype, b.shapes[temps[i]]),
+                                b.bytes[temps[i]]));
+  return fmt::format("{}", fmt::join(lines, ", "));
+}
+
+}  // namespace
+
+/// Marks the context as running and gives its threads back at the end.
+struct ExecContext::Busy {
+  ExecContext& c;
+  bool entered;
+  explicit Busy(ExecContext& context) : c(context), entered(!c.busy_.exchange(true, std::memory_order_acquire)) {}
+  ~Busy() {
+    if (!entered) return;
+    c.gang_.release();
+    c.busy_.store(false, std::memory_order_release);
+  }
+  Status ok() const {
+    if (entered) return {};
+    return fail(Code::AG5018, {}, "this context is running already; each thread needs a context of its own");
+  }
+};
+
+ExecContext::ExecContext(std::shared_ptr<const Executable> executable, ExecOptions options)
+    : executable_(std::move(executable)), options_(std::move(options)) {
+  if (options_.host_pool) options_.threads = options_.host_pool->threads();
+  options_.threads = std::max(1, options_.threads);
+  if (!options_.host_pool && !options_.pool && options_.threads > 1)
+    options_.pool = std::make_shared<ThreadPool>(options_.threads - 1);
+  bindings_.reserve(max_bindings + 1);
+}
+
+ExecContext::~ExecContext() = default;
+
+Result<Binding*> ExecContext::bind(std::span<const HostArray> inputs) {
+  const loop::Program& p = executable_->program_;
+  auto matches = [&](const Binding& b) {
+    if (inputs.size() != p.inputs.size()) return false;
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+      const auto id = p.inputs[i];
+      if (!same_array(inputs[i], p.buffers[id].dtype, b.shapes[id.index], b.bytes[id.index])) return false;
+    }
+    return true;
+  };
+  for (std::size_t i = 0; i < bindings_.size(); ++i)
+    if (matches(*bindings_[i])) {
+      std::rotate(bindings_.begin(), bindings_.begin() + i, bindings_.begin() + i + 1);
+      return bindings_.front().get();
+    }
+  AG_TRY(DimEnv env, bind_sizes(p, inputs));
+  AG_TRY(auto binding, Binding::make(*executable_, std::move(env), options_.threads));
+  for (auto& c : binding->calls) c.args.context = &flags_;
+  for (std::size_t i = 0; i < inputs.size(); ++i)
+    AG_TRY_(check_memory("input", p.buffers[p.inputs[i]], binding->bytes[p.inputs[i].index], inputs[i]));
+  bindings_.insert(bindings_.begin(), std::move(binding));
+  if (bindings_.size() > max_bindings) bindings_.pop_back();
+  return bindings_.front().get();
+}
+
+Status ExecContext::prepare_memory(Binding& b, std::int64_t extra_bytes) {
+  const loop::Program& p = executable_->program_;
+  const auto scratch = checked_mul(b.scratch_bytes, options_.threads);
+  const auto own = scratch ? checked_add(b.arena_bytes, *scratch) : std::nullopt;
+  const auto total = own ? checked_add(*own, extra_bytes) : std::nullopt;
+  if (!total) return fail(Code::AG5008, {}, "the memory that the program needs cannot be counted in 64 bits");
+  if (options_.memory_limit > 0 && *total > options_.memory_limit) {
+    Diag d = error(Code::AG5009, {},
+                   fmt::format("the program needs {} bytes, the limit is {}", *total, options_.memory_limit));
+    d.note(fmt::format("{} bytes for temporaries, {} for scratch of {} threads, {} for outputs", b.arena_bytes,
+                       *scratch, options_.threads, extra_bytes));
+    if (b.arena_bytes > 0) d.note("largest temporaries: " + largest_temps(p, executable_->storage_, b));
+    return fail(std::move(d));
+  }
+  if (!arena_.reserve(b.arena_bytes) || !scratch_.reserve(*scratch))
+    return fail(Code::AG5010, {},
+                fmt::format("no memory for {} bytes of temporaries and {} of scratch", b.arena_bytes, *scratch));
+  if (b.arena != arena_.base() || !b.placed) {
+    b.arena = arena_.base();
+    b.placed = true;
+    for (std::size_t i = 0; i < p.buffers.size(); ++i)
+      if (p.buffers[ProgramBufferId(i)].kind == BufferKind::temp &&
+          executable_->storage_.home[ProgramBufferId(i)].index == i)
+        b.set_home(*executable_, static_cast<std::uint32_t>(i), b.arena + b.offsets[i]);
+  }
+  for (auto& c : b.calls) c.args.scratch = scratch_.base();
+  return {};
+}
+
+Status ExecContext::set_pointers(Binding& b, std::span<const HostArray> inputs, std::span<const HostArray> outputs,
+                                 std::span<const HostArray> states) {
+  const loop::Program& p = executable_->program_;
+  bool changed = false;
+  std::size_t at = 0;
+  auto set = [&](ProgramBufferId id, const HostArray& a, bool is_home) {
+    if (b.passed[at].data != a.data) {
+      b.passed[at].data = a.data;
+      changed = true;
+      if (is_home) b.set_home(*executable_, id.index, a.data);
+    }
+    ++at;
+  };
+  auto check = [&](std::string_view role, ProgramBufferId id, const HostArray& a) -> Status {
+    if (same_array(a, p.buffers[id].dtype, b.shapes[id.index], b.bytes[id.index])) return {};
+    AG_TRY_(check_array(p, role, p.buffers[id], b.shapes[id.index], a, b.env));
+    return check_memory(role, p.buffers[id], b.bytes[id.index], a);
+  };
+  if (outputs.size() != p.outputs.size())
+    return fail(Code::AG5001, {},
+                fmt::format("the program has {} outputs, {} arrays were passed", p.outputs.size(), outputs.size()));
+  if (states.size() != b.states.size())
+    return fail(Code::AG5001, {},
+                fmt::format("the program has {} states, {} were passed", b.states.size(), states.size()));
+  for (std::size_t i = 0; i < outputs.size(); ++i) AG_TRY_(check("output", p.outputs[i], outputs[i]));
+  for (std::size_t i = 0; i < states.size(); ++i) AG_TRY_(check("state", b.states[i], states[i]));
+  for (std::size_t i = 0; i < inputs.size(); ++i) set(p.inputs[i], inputs[i], true);
+  for (std::size_t i = 0; i < outputs.size(); ++i) set(p.outputs[i], outputs[i], !executable_->storage_.copied[i]);
+  for (std::size_t i = 0; i < states.size(); ++i) set(b.states[i], states[i], true);
+  if (!changed) return {};
+  auto overlap = b.check_overlap(p);
+  if (!overlap)
+    for (auto& x : b.passed) x.data = nullptr;  // look again next time
+  return overlap;
+}
+
+int ExecContext::threads_for(double cost_ns) {
+  if (options_.host_pool) return options_.threads;
+  if (!gang_.held()) {
+    waiting_ns_ += cost_ns;
+    if (waiting_ns_ < wake_ns && !options_.pool->hot()) return 1;
+    gang_.acquire(*options_.pool, options_.threads);
+  }
+  return gang_.size();
+}
+
+void ExecContext::call_kernel(Binding& b, std::uint32_t index) {
+  const BoundCall& c = b.calls[index];
+  const int parts = c.max_parts == 1 ? 1 : std::min(c.max_parts, threads_for(c.cost_ns));
+  if (parts == 1) {
+    if (c.tiles > 0) c.fn(&c.args, 0, c.tiles);
+    return;
+  }
+  struct Job {
+    const BoundCall& call;
+    char* scratch;
+    std::int64_t scratch_bytes;
+  } job{c, scratch_.base(), b.scratch_bytes};
+  auto part = [](void* user, int p, int parts) {
+    const Job& j = *static_cast<const Job*>(user);
+    const auto [lo, hi] = tile_range(j.call.tiles, p, parts);
+    loop::KernelArgs args = j.call.args;
+    args.scratch = j.scratch + p * j.scratch_bytes;
+    j.call.fn(&args, lo, hi);
+  };
+  if (!options_.host_pool) return gang_.run(parts, part, &job);
+  struct Foreign {
+    Job& job;
+    PartFn part;
+  } foreign{job, part};
+  options_.host_pool->parallel_for(
+      parts,
+      [](void* user, int p, int parts) {
+        FpState fp;  // the host's threads may be in any mode
+        auto* f = static_cast<Foreign*>(user);
+        f->part(&f->job, p, parts);
+      },
+      &foreign);
+}
+
+Status ExecContext::call_host(Binding& b, std::uint32_t index) {
+  const loop::HostCall& call = *executable_->host_calls_[index];
+  auto& views = b.host[index];
+  auto point = [&](const std::vector<ProgramBufferId>& ids, std::vector<HostArray>& arrays) {
+    for (std::size_t i = 0; i < ids.size(); ++i) arrays[i].data = b.home_data[executable_->storage_.home[ids[i]].index];
+  };
+  point(call.inputs, views.inputs);
+  point(call.outputs, views.outputs);
+  try {
+    return executable_->host_[call.function]({views.inputs, views.outputs, flags_.cancelled});
+  } catch (const std::exception& e) {
+    return fail(Code::AG5015, {}, fmt::format("host function `{}` threw: {}", call.label, e.what()));
+  } catch (...) {
+    return fail(Code::AG5015, {}, fmt::format("host function `{}` threw", call.label));
+  }
+}
+
+/// The error of a trap or a cancellation noticed after `entry`; both are then over.
+Status ExecContext::stopped(const Executable::Entry& entry) {
+  const auto kind = static_cast<loop::Trap>(flags_.trap_kind.exchange(0));
+  flags_.cancelled.store(0);
+  if (kind == loop::Trap::none) return fail(Code::AG5011, {}, "the run was cancelled");
+  Loc place;
+  std::string where;
+  if (entry.kind == Executable::Entry::Kind::kernel) {
+    const loop::KernelCall& call = *executable_->calls_[entry.index];
+    const auto& sources = executable_->program_.sources;
+    const std::size_t local = std::size_t{flags_.trap_origin} - 1;  // 0 means none
+    if (flags_.trap_origin != 0 && local < call.origins.size() && call.origins[local] < sources.size())
+      place = sources[call.origins[local]];
+    if (!call.label.empty()) where = fmt::format(" in `{}`", call.label);
+  }
+  switch (kind) {
+    case loop::Trap::index_out_of_range:
+      return fail(Code::AG5012, place, fmt::format("index {} is out of range{}", flags_.trap_detail, where));
+    case loop::Trap::integer_division_by_zero:
+      return fail(Code::AG5013, place, fmt::format("integer division by zero{}", where));
+    case loop::Trap::size_mismatch:
+      return fail(Code::AG5014, place, fmt::format("sizes do not match{}: {}", where, flags_.trap_detail));
+    default:
+      return fail(Code::AG5015, place, fmt::format("the host stopped the run{}", where));
+  }
+}
+
+Status ExecContext::execute(Binding& b, std::span<const HostArray> outputs) {
+  using Kind = Executable::Entry::Kind;
+  const auto& table = executable_->table_;
+  FpState fp;
+  flags_.trap_kind.store(0, std::memory_order_relaxed);
+  waiting_ns_ = 0;
+  for (std::size_t pc = 0; pc < table.size();) {
+    const auto& entry = table[pc++];
+    switch (entry.kind) {
+      case Kind::kernel:
+        call_kernel(b, entry.index);
+        break;
+      case Kind::host:
+        AG_TRY_(call_host(b, entry.index));
+        break;
+      case Kind::jump:
+        pc = entry.target;
+        break;
+      case Kind::jump_if_false: {
+        const auto home = executable_->storage_.home[ProgramBufferId{std::size_t{entry.index}}].index;
+        if (*static_cast<const std::uint8_t*>(b.home_data[home]) == 0) pc = entry.target;
+        break;
+      }
+    }
+    if (flags_.trap_kind.load(std::memory_order_relaxed) | flags_.cancelled.load(std::memory_order_relaxed))
+      return stopped(entry);
+  }
+  const auto& p = executable_->program_;
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    const auto id = p.outputs[i];
+    if (!executable_->storage_.copied[i] || b.bytes[id.index] == 0) continue;
+    std::memcpy(outputs[i].data, b.home_data[executable_->storage_.home[id].index],
+                static_cast<std::size_t>(b.bytes[id.index]));
+  }
+  return {};
+}
+
+Status ExecContext::run(std::span<const HostArray> inputs, std::span<const HostArray> outputs,
+                        std::span<const HostArray> states) {
+  Busy busy(*this);
+  AG_TRY_(busy.ok());
+  AG_TRY(Binding * b, bind(inputs));
+  AG_TRY_(prepare_memory(*b, 0));
+  AG_TRY_(set_pointers(*b, inputs, outputs, states));
+  return execute(*b, outputs);
+}
+
+Result<std::vector<OwnedArray>> ExecContext::run_allocating(std::span<const HostArray> inputs,
+                                                            std::span<const HostArray> states) {
+  Busy busy(*this);
+  AG_TRY_(busy.ok());
+  AG_TRY(Binding * b, bind(inputs));
+  const auto& p = executable_->program_;
+  std::int64_t bytes = 0;
+  for (auto id : p.outputs) {
+    const auto sum = checked_add(bytes, b->bytes[id.index]);
+    if (!sum) return fail(Code::AG5008, {}, "the size of the outputs cannot be counted in 64 bits");
+    bytes = *sum;
+  }
+  AG_TRY_(prepare_memory(*b, bytes));
+  std::vector<OwnedArray> arrays;
+  std::vector<HostArray> outputs;
+  for (auto id : p.outputs) {
+    AG_TRY(auto array, OwnedArray::allocate(p.buffers[id].dtype, b->shapes[id.index]));
+    outputs.push_back(array.view());
+    arrays.push_back(std::move(array));
+  }
+  AG_TRY_(set_pointers(*b, inputs, outputs, states));
+  AG_TRY_(execute(*b, outputs));
+  return arrays;
+}
+
+Result<std::vector<std::vector<std::int64_t>>> ExecContext::output_shapes(std::span<const HostArray> inputs) {
+  Busy busy(*this);
+  AG_TRY_(busy.ok());
+  AG_TRY(Binding * b, bind(inputs));
+  std::vector<std::vector<std::int64_t>> shapes;
+  for (auto id : executable_->program_.outputs) shapes.push_back(b->shapes[id.index]);
+  return shapes;
+}
+
+}  // namespace ag::runtime

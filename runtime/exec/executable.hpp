@@ -1,0 +1,123 @@
+// A program with its machine code, ready to run. An Executable is immutable and may be shared by many
+// threads, each with an ExecContext of its own: arena, scratch, gang, flags, and what was computed for the
+// sizes seen last. After the first run with given sizes, a run allocates nothing.
+#pragma once
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "ir/loop/abi.hpp"
+#include "ir/loop/storage.hpp"
+#include "runtime/exec/gang.hpp"
+#include "runtime/exec/host_array.hpp"
+
+namespace ag::runtime {
+
+/// What a host function sees: views of the buffers of its step.
+struct HostCallArgs {
+  std::span<const HostArray> inputs, outputs;
+  const std::atomic<std::uint32_t>& cancelled;  ///< long work looks at it now and then
+};
+/// Its errors become the run's. May be called from several contexts at the same time.
+using HostFn = std::function<Status(const HostCallArgs&)>;
+
+/// Machine code of a program's kernels, indexed by KernelId; `owner` keeps it loaded.
+struct KernelCode {
+  std::vector<loop::KernelFn> functions;
+  std::shared_ptr<const void> owner;
+};
+
+class Executable {
+ public:
+  /// Errors: AG5020, something that the program needs is missing (a kernel, a host function, the memory
+  /// plan, the source of a size), and what resolve_storage() finds.
+  static Result<std::shared_ptr<const Executable>> create(loop::Program program, KernelCode code,
+                                                          std::vector<HostFn> host = {});
+  const loop::Program& program() const { return program_; }
+
+ private:
+  friend class ExecContext;
+  friend struct Binding;
+  /// The steps as a flat table with jumps.
+  struct Entry {
+    enum class Kind : std::uint8_t { kernel, host, jump_if_false, jump } kind;
+    std::uint32_t index;   ///< into calls_, host_calls_, or the predicate's buffer
+    std::uint32_t target;  ///< of jumps
+  };
+  Executable() = default;
+  Status flatten(const loop::Seq& seq, int depth);
+  Status check() const;
+  void index_slots();
+
+  loop::Program program_;
+  loop::Storage storage_;
+  KernelCode code_;
+  std::vector<HostFn> host_;
+  std::vector<Entry> table_;
+  std::vector<const loop::KernelCall*> calls_;
+  std::vector<const loop::HostCall*> host_calls_;
+  std::vector<std::uint32_t> call_slots_;   ///< where each call's pointers begin
+  std::vector<std::uint32_t> slots_;        ///< pointer slots that hold a home's address, home by home
+  std::vector<std::uint32_t> slots_begin_;  ///< per home, into slots_; one more at the end
+  bool fixed_plan_ = false;                 ///< all sizes constant: the memory plan is checked once
+};
+
+struct ExecOptions {
+  int threads = 1;                      ///< the calling thread included
+  std::shared_ptr<ThreadPool> pool;     ///< shared with other contexts; without one the context makes its own
+  std::shared_ptr<HostPool> host_pool;  ///< instead of threads of ours
+  std::int64_t memory_limit = 0;        ///< bytes of arena, scratch and allocated outputs; 0: none
+};
+
+struct Binding;
+
+/// One run at a time; cancel() alone may be called from any thread.
+class ExecContext {
+ public:
+  explicit ExecContext(std::shared_ptr<const Executable> executable, ExecOptions options = {});
+  ~ExecContext();
+  ExecContext(const ExecContext&) = delete;
+  ExecContext& operator=(const ExecContext&) = delete;
+
+  /// Runs the program. Inputs and outputs in the order of Program::inputs and outputs, `states` by their
+  /// index. The caller's output arrays must have the right dtype and shape and overlap nothing. After an
+  /// error the outputs (and states) hold anything; the context can be used again.
+  Status run(std::span<const HostArray> inputs, std::span<const HostArray> outputs,
+             std::span<const HostArray> states = {});
+  /// The same, into new arrays.
+  Result<std::vector<OwnedArray>> run_allocating(std::span<const HostArray> inputs,
+                                                 std::span<const HostArray> states = {});
+  /// Shapes that the outputs will have.
+  Result<std::vector<std::vector<std::int64_t>>> output_shapes(std::span<const HostArray> inputs);
+
+  /// Makes the run in progress, or if there is none the next one, return AG5011 soon.
+  void cancel() { flags_.cancelled.store(1, std::memory_order_relaxed); }
+
+  const Executable& executable() const { return *executable_; }
+  std::size_t arena_bytes() const { return arena_.capacity() + scratch_.capacity(); }
+
+ private:
+  struct Busy;
+  Result<Binding*> bind(std::span<const HostArray> inputs);
+  Status prepare_memory(Binding& binding, std::int64_t extra_bytes);
+  Status set_pointers(Binding& b, std::span<const HostArray> inputs, std::span<const HostArray> outputs,
+                      std::span<const HostArray> states);
+  Status execute(Binding& b, std::span<const HostArray> outputs);
+  void call_kernel(Binding& b, std::uint32_t call);
+  Status call_host(Binding& b, std::uint32_t call);
+  int threads_for(double cost_ns);
+  Status stopped(const Executable::Entry& entry);
+
+  std::shared_ptr<const Executable> executable_;
+  ExecOptions options_;
+  loop::ContextBlock flags_;
+  Arena arena_, scratch_;
+  Gang gang_;
+  double waiting_ns_ = 0;  ///< divisible work done so far in this step without a gang
+  std::atomic<bool> busy_{false};
+  std::vector<std::unique_ptr<Binding>> bindings_;  ///< last used first
+};
+
+}  // namespace ag::runtime

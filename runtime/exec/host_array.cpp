@@ -1,0 +1,70 @@
+#include "runtime/exec/host_array.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <sys/mman.h>
+
+#include <cstdlib>
+
+#include "ir/base/dim.hpp"
+
+namespace ag::runtime {
+namespace {
+
+constexpr std::size_t huge_page = std::size_t{2} << 20;
+
+/// nullptr if there is no memory. Freed by std::free.
+void* allocate_aligned(std::size_t bytes) {
+  if (bytes > std::size_t{1} << 62) return nullptr;
+  const bool large = bytes >= 2 * huge_page;
+  const std::size_t align = large ? huge_page : 64;
+  void* p = nullptr;
+  if (posix_memalign(&p, align, (bytes + align - 1) / align * align + (bytes == 0 ? align : 0)) != 0) return nullptr;
+  // First touch of 4 KiB pages is five times slower than of huge ones.
+  if (large) madvise(p, bytes, MADV_HUGEPAGE);
+  return p;
+}
+
+}  // namespace
+
+std::string describe(DType dtype, std::span<const std::int64_t> shape) {
+  return fmt::format("{}[{}]", dtype_name(dtype), fmt::join(shape, ","));
+}
+
+Result<OwnedArray> OwnedArray::allocate(DType dtype, std::vector<std::int64_t> shape) {
+  auto bytes = static_cast<std::int64_t>(dtype_bytes(dtype));
+  for (auto size : shape) {
+    const auto product = size >= 0 ? checked_mul(bytes, size) : std::nullopt;
+    if (!product)
+      return fail(Code::AG5008, {}, fmt::format("an array {} is too large for this machine", describe(dtype, shape)));
+    bytes = *product;
+  }
+  OwnedArray a;
+  a.memory_.reset(allocate_aligned(static_cast<std::size_t>(bytes)));
+  if (!a.memory_)
+    return fail(Code::AG5010, {}, fmt::format("no memory for an array {} of {} bytes", describe(dtype, shape), bytes));
+  a.view_ = {dtype, std::move(shape), a.memory_.get(), static_cast<std::size_t>(bytes)};
+  return a;
+}
+
+void OwnedArray::Free::operator()(void* p) const noexcept { std::free(p); }
+
+bool Arena::reserve(std::size_t bytes) {
+  if (bytes <= capacity_) return true;
+  free();
+  base_ = static_cast<char*>(allocate_aligned(bytes));
+  if (!base_) return false;
+  capacity_ = bytes;
+#ifdef MADV_POPULATE_WRITE
+  if (bytes >= 2 * huge_page) madvise(base_, bytes / 4096 * 4096, MADV_POPULATE_WRITE);  // a hint: failure is harmless
+#endif
+  return true;
+}
+
+void Arena::free() {
+  std::free(base_);
+  base_ = nullptr;
+  capacity_ = 0;
+}
+
+}  // namespace ag::runtime
