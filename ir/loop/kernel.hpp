@@ -79,9 +79,11 @@ enum class Mapping : std::uint8_t {
   vector,    ///< to be widened to lanes by the pass vectorise (step = width); may carry reductions
   rows,      ///< to be widened to rows by the pass vectorise (step = rows)
   unrolled,  ///< constant bounds; emitted unrolled
-  grid_x, grid_y, grid_z,     ///< GPU: block index
-  block_x, block_y, block_z,  ///< GPU: thread index in the block; iv goes from lo by step from the thread's own index
-  lane,                       ///< GPU: lane of the warp (32)
+  // GPU: iv goes from lo + step * own index on by step * number of them, while below hi; all threads in lockstep, so a
+  // barrier inside is allowed only if every thread makes the same trips.
+  grid_x, grid_y, grid_z,     ///< index and number of the block
+  block_x, block_y, block_z,  ///< of the thread in its block
+  lane,                       ///< of the lane in its warp (32; lanes are consecutive threads, x fastest)
 };
 std::string_view mapping_name(Mapping m);
 

@@ -27,13 +27,15 @@ void check(Op op, DType t, const std::vector<T>& x, const std::vector<T>& y, dou
   CHECK(worst <= limit);
   CHECK(wrong_zero == 0);
   if (std::getenv("AG_MATH_REPORT"))
-    std::printf("%-8s %s worst %.3f ulp at %.17g\n", std::string(describe(op).name).c_str(), std::string(dtype_name(t)).c_str(),
-                worst, double(x[at]));
+    std::printf("%-8s %s worst %.3f ulp at %.17g\n", std::string(describe(op).name).c_str(),
+                std::string(dtype_name(t)).c_str(), worst, double(x[at]));
 }
 
-const std::vector<double> special = {0.0, -0.0, 1, -1, 2, -2, 3, -3, 0.5, -0.5, 1.5, -1.5, 1e30, -1e30, 1e-30, -1e-30, 1e300,
-                                     -1e300, 1e-310, 0x1p53, 0x1p53 + 2, 0x1p52 + 1, -0x1p52 - 1, 0x1p24, 0x1p23 + 1, HUGE_VAL,
-                                     -HUGE_VAL, std::nan(""), 0.9999999, 1.0000001, 127, 128, 1023, 1024, 1e-45, 3.4e38};
+const std::vector<double> special = {
+    0.0,          -0.0,      1,          -1,         2,           -2,     3,          -3,       0.5,
+    -0.5,         1.5,       -1.5,       1e30,       -1e30,       1e-30,  -1e-30,     1e300,    -1e300,
+    1e-310,       0x1p53,    0x1p53 + 2, 0x1p52 + 1, -0x1p52 - 1, 0x1p24, 0x1p23 + 1, HUGE_VAL, -HUGE_VAL,
+    std::nan(""), 0.9999999, 1.0000001,  127,        128,         1023,   1024,       1e-45,    3.4e38};
 template <class T>
 std::pair<std::vector<T>, std::vector<T>> pairs(bool positive) {
   std::pair<std::vector<T>, std::vector<T>> out;

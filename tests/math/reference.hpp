@@ -42,28 +42,17 @@ inline long double wide_sigmoidl(long double x) { return 1 / (1 + std::exp(-x));
 inline const std::vector<Function>& functions() {
   using loop::Op;
   static const std::vector<Function> table = {
-      {Op::exp, std::exp, std::exp, 2, 4},
-      {Op::exp2, std::exp2, std::exp2, 2, 4},
-      {Op::expm1, std::expm1, std::expm1, 2, 4},
-      {Op::log, std::log, std::log, 2, 4},
-      {Op::log2, std::log2, std::log2, 2, 4},
-      {Op::log1p, std::log1p, std::log1p, 2, 4},
-      {Op::tanh, std::tanh, std::tanh, 2, 4},
-      {Op::sigmoid, wide_sigmoid, wide_sigmoidl, 3, 4},
-      {Op::erf, std::erf, std::erf, 2, 4},
-      {Op::erfc, std::erfc, std::erfc, 2, 4},
-      {Op::sin, std::sin, std::sin, 2, 4},
-      {Op::cos, std::cos, std::cos, 2, 4},
-      {Op::tan, std::tan, std::tan, 2, 4},
-      {Op::asin, std::asin, std::asin, 2, 4},
-      {Op::acos, std::acos, std::acos, 2, 4},
-      {Op::atan, std::atan, std::atan, 2, 4},
-      {Op::sinh, std::sinh, std::sinh, 2, 4},
-      {Op::cosh, std::cosh, std::cosh, 2, 4},
-      {Op::asinh, std::asinh, std::asinh, 2, 4},
-      {Op::acosh, std::acosh, std::acosh, 2, 4},
-      {Op::atanh, std::atanh, std::atanh, 2, 4},
-      {Op::rsqrt, wide_rsqrt, wide_rsqrtl, 2, 4},
+      {Op::exp, std::exp, std::exp, 2, 4},       {Op::exp2, std::exp2, std::exp2, 2, 4},
+      {Op::expm1, std::expm1, std::expm1, 2, 4}, {Op::log, std::log, std::log, 2, 4},
+      {Op::log2, std::log2, std::log2, 2, 4},    {Op::log1p, std::log1p, std::log1p, 2, 4},
+      {Op::tanh, std::tanh, std::tanh, 2, 4},    {Op::sigmoid, wide_sigmoid, wide_sigmoidl, 3, 4},
+      {Op::erf, std::erf, std::erf, 2, 4},       {Op::erfc, std::erfc, std::erfc, 2, 4},
+      {Op::sin, std::sin, std::sin, 2, 4},       {Op::cos, std::cos, std::cos, 2, 4},
+      {Op::tan, std::tan, std::tan, 2, 4},       {Op::asin, std::asin, std::asin, 2, 4},
+      {Op::acos, std::acos, std::acos, 2, 4},    {Op::atan, std::atan, std::atan, 2, 4},
+      {Op::sinh, std::sinh, std::sinh, 2, 4},    {Op::cosh, std::cosh, std::cosh, 2, 4},
+      {Op::asinh, std::asinh, std::asinh, 2, 4}, {Op::acosh, std::acosh, std::acosh, 2, 4},
+      {Op::atanh, std::atanh, std::atanh, 2, 4}, {Op::rsqrt, wide_rsqrt, wide_rsqrtl, 2, 4},
       {Op::cbrt, std::cbrt, std::cbrt, 2, 4},
   };
   return table;
@@ -78,9 +67,10 @@ inline std::vector<float> floats(std::uint32_t stride) {
     std::memcpy(&x, &u, 4);
     out.push_back(x);
   }
-  for (double d : {0.0, 1.0, 0.5, 2.0, 3.0, 10.0, 88.72283, 88.8, 103.97, 104.0, 127.0, 128.0, 149.0, 150.0, 1e-45, 1e-38,
-                   0.70710677, 1.4142135, 0.693147, 0.785398, 1.570796, 3.14159274, 1e5, 1e10, 1.0737418e9, 1e30, 3.4028235e38,
-                   8.3886e6, 1.6777216e7, 9.0, 4.0, 3.9, 0.9999999, 1.0000001, 5.9e-8, 2.9e-8})
+  for (double d : {0.0,      1.0,         0.5,      2.0,        3.0,   10.0,      88.72283,    88.8,       103.97,
+                   104.0,    127.0,       128.0,    149.0,      150.0, 1e-45,     1e-38,       0.70710677, 1.4142135,
+                   0.693147, 0.785398,    1.570796, 3.14159274, 1e5,   1e10,      1.0737418e9, 1e30,       3.4028235e38,
+                   8.3886e6, 1.6777216e7, 9.0,      4.0,        3.9,   0.9999999, 1.0000001,   5.9e-8,     2.9e-8})
     for (int s : {-1, 1})
       for (int step = -2; step <= 2; ++step) {
         float x = static_cast<float>(s * d);
@@ -108,9 +98,35 @@ inline std::vector<double> doubles(int per_exponent) {
       out.push_back(x);
     }
   }
-  for (double d : {0.0, 1.0, 0.5, 2.0, 709.78, 745.1, 745.2, 1022.0, 1023.0, 1024.0, 1074.0, 1075.0, 0.7071067811865475,
-                   1.4142135623730951, 1.5707963267948966, 3.141592653589793, 0.7853981633974483, 1048576.0, 1e22, 26.5, 27.2, 28.0,
-                   1.1e-16, 5.5e-17, 22.0, 710.4, 4.9e-324, 2.2250738585072014e-308, 6381956970095103.0 * 0x1p797})
+  for (double d : {0.0,
+                   1.0,
+                   0.5,
+                   2.0,
+                   709.78,
+                   745.1,
+                   745.2,
+                   1022.0,
+                   1023.0,
+                   1024.0,
+                   1074.0,
+                   1075.0,
+                   0.7071067811865475,
+                   1.4142135623730951,
+                   1.5707963267948966,
+                   3.141592653589793,
+                   0.7853981633974483,
+                   1048576.0,
+                   1e22,
+                   26.5,
+                   27.2,
+                   28.0,
+                   1.1e-16,
+                   5.5e-17,
+                   22.0,
+                   710.4,
+                   4.9e-324,
+                   2.2250738585072014e-308,
+                   6381956970095103.0 * 0x1p797})
     for (int s : {-1, 1})
       for (int step = -2; step <= 2; ++step) {
         double x = s * d;
