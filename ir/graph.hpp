@@ -155,7 +155,8 @@ std::string print(const Graph& graph, const PrintOptions& options = {});
 Result<Graph> parse_graph(std::string_view text, std::string file = "<text>", const std::string& resources = {});
 
 struct InterpretOptions {
-  std::int64_t max_trips = std::int64_t{1} << 31;
+  std::int64_t max_trips = std::int64_t{1} << 31;  ///< of one Loop
+  std::size_t max_bytes = 0;    ///< all values alive at once; 0: the machine's memory
   DimEnv dims;                  ///< bindings of symbols that no input gives
   std::function<void(NodeId, std::span<const Array>)> observer;  ///< after each node of the top graph
 };
@@ -163,7 +164,12 @@ struct InterpretOptions {
 /// in graph order. Errors: AG5xxx with the node's place.
 Result<std::vector<Array>> interpret(const Graph& graph, std::span<const Array> inputs, const InterpretOptions& options = {});
 
-/// Symbols of the input types solved from concrete shapes; AG5xxx where they contradict.
-Result<DimEnv> bind_dims(const Graph& graph, std::span<const std::vector<std::int64_t>> input_shapes);
+/// One node alone, as the interpreter runs it: one array per operand (an empty Array for an omitted one). Constant
+/// folding uses it. Nodes of any tier; an input is an error.
+Result<std::vector<Array>> evaluate(const NodeView& node, std::span<const Array> operands, const InterpretOptions& options = {});
+
+/// Symbols of the input types solved from concrete shapes (`N` from 2*N + 1 = 7 too); AG52xx where they contradict or
+/// break declared bounds. `given` helps where the inputs do not determine a symbol; it never overrides them.
+Result<DimEnv> bind_dims(const Graph& graph, std::span<const std::vector<std::int64_t>> input_shapes, const DimEnv& given = {});
 
 }  // namespace ag

@@ -93,4 +93,8 @@ std::unexpected<Diags> InferCtx::error(Code code, std::string message, std::stri
   return fail(std::move(d));
 }
 
+std::unexpected<Diags> EvalCtx::error(Code code, std::string message) const {
+  return fail(code, node.graph.loc(node.result()), "`" + std::string(node.node().op->name) + "` " + std::move(message));
+}
+
 }  // namespace ag

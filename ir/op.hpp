@@ -107,10 +107,14 @@ class InferCtx {
 struct EvalCtx {
   NodeView node;
   std::span<const Array> in;                         ///< one per operand (an empty Array for an omitted one)
-  std::vector<std::vector<std::int64_t>> out_shapes; ///< concrete, where the type determines them
+  std::vector<std::vector<std::int64_t>> out_shapes; ///< concrete; empty where only the data determines it
   const DimEnv& dims;                                ///< values of all symbols
   const InterpretOptions& options;
+  /// Runs a region of the node on these inputs.
+  std::function<Result<std::vector<Array>>(const Graph& region, std::span<const Array> inputs)> run;
   std::optional<std::int64_t> value(const Dim& d) const { return d.eval(dims); }
+  /// An error at this node: "`name` message".
+  std::unexpected<Diags> error(Code code, std::string message) const;
 };
 
 /// Emits element `index` of a node's result; passes/lower implements it. `operand(i, idx)` is element idx of operand
