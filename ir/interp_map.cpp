@@ -8,10 +8,8 @@
 namespace ag {
 namespace {
 
-constexpr std::int64_t lanes = 256;
-
-/// One loop over whole tiles and one shorter tile for the rest: no lane computes what is not there, so none traps.
-loop::Kernel build(const NodeView& node, const std::vector<bool>& splat, std::int64_t elems) {
+/// One loop over whole tiles and one shorter tile for the rest: no lane computes what is not there.
+loop::Kernel build(const NodeView& node, const std::vector<bool>& splat, std::int64_t elems, std::int64_t lanes) {
   loop::Builder b("map");
   std::vector<loop::BufferId> in;
   for (std::size_t i = 0; i < splat.size(); ++i)
@@ -36,6 +34,18 @@ loop::Kernel build(const NodeView& node, const std::vector<bool>& splat, std::in
     });
   if (elems % lanes) tile(b.index(elems / lanes * lanes), elems % lanes);
   return std::move(b).finish();
+}
+
+bool has_trap(const loop::Kernel& k) {
+  for (const loop::Stmt& s : k.stmts)
+    if (s.op == loop::Op::trap) return true;
+  return false;
+}
+
+/// In tiles of 256 elements; one by one if the rule traps, since the condition of a trap is a scalar.
+loop::Kernel build(const NodeView& node, const std::vector<bool>& splat, std::int64_t elems) {
+  loop::Kernel tiles = build(node, splat, elems, 256);
+  return has_trap(tiles) ? build(node, splat, elems, 1) : tiles;
 }
 
 std::unexpected<Diags> trapped(const NodeView& node, const loop::TrapRecord& trap) {

@@ -9,7 +9,7 @@
 using namespace ag;
 
 namespace {
-Array floats(std::vector<std::int64_t> shape, std::vector<double> v) { return Array::of<double>(DType::f32, std::move(shape), v); }
+Array f32s(std::vector<std::int64_t> shape, std::vector<double> v) { return Array::of<double>(DType::f32, std::move(shape), v); }
 Array integers(DType t, std::vector<std::int64_t> shape, std::vector<std::int64_t> v) { return Array::of<std::int64_t>(t, std::move(shape), v); }
 Graph graph_of(std::vector<std::pair<std::string, std::string>> inputs) {
   Graph g;
@@ -51,7 +51,7 @@ TEST_CASE("maps broadcast as numpy does") {
   CHECK(g.type(sum).str() == "f32[N,2,3]");
   g.outputs.push_back({"z", b.add_op("mul", {sum, g.inputs[2]}), {}});
   REQUIRE(verify(g));
-  auto out = interpret(g, std::vector{floats({2, 1, 3}, {1, 2, 3, 4, 5, 6}), floats({2, 1}, {10, 20}), floats({}, {2})});
+  auto out = interpret(g, std::vector{f32s({2, 1, 3}, {1, 2, 3, 4, 5, 6}), f32s({2, 1}, {10, 20}), f32s({}, {2})});
   REQUIRE(out);
   CHECK(format_values((*out)[0]) == "[[[22, 24, 26], [42, 44, 46]], [[28, 30, 32], [48, 50, 52]]]");
   // Sizes known only now.
@@ -110,10 +110,10 @@ TEST_CASE("inputs are checked, memory is limited, dead nodes are not run") {
   GraphBuilder b(g);
   b.add_op("div", {g.inputs[1], g.inputs[1]});  // dead, would trap
   g.outputs.push_back({"y", b.add_op("exp", {g.inputs[0]}), {}});
-  CHECK(interpret(g, std::vector{floats({1}, {0}), integers(DType::i32, {}, {0})}).value()[0].get_double(0) == 1);
-  CHECK(code_of(interpret(g, std::vector{floats({1}, {0})})) == Code::AG5201);
-  CHECK(code_of(interpret(g, std::vector{floats({1}, {0}), floats({}, {0})})) == Code::AG5202);
-  CHECK(code_of(interpret(g, std::vector{floats({1}, {0}), integers(DType::i32, {}, {0})}, {.dims = {{"N", 2}}})) == Code::AG5203);
+  CHECK(interpret(g, std::vector{f32s({1}, {0}), integers(DType::i32, {}, {0})}).value()[0].get_double(0) == 1);
+  CHECK(code_of(interpret(g, std::vector{f32s({1}, {0})})) == Code::AG5201);
+  CHECK(code_of(interpret(g, std::vector{f32s({1}, {0}), f32s({}, {0})})) == Code::AG5202);
+  CHECK(code_of(interpret(g, std::vector{f32s({1}, {0}), integers(DType::i32, {}, {0})}, {.dims = {{"N", 2}}})) == Code::AG5203);
   CHECK(code_of(interpret(g, std::vector{Array(DType::f32, {1000}), integers(DType::i32, {}, {0})}, {.max_bytes = 7000})) == Code::AG5206);
   CHECK(interpret(g, std::vector{Array(DType::f32, {1000}), integers(DType::i32, {}, {0})}, {.max_bytes = 9000}));
 }
