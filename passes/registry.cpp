@@ -8,6 +8,7 @@ const std::vector<const Pass*>& all_passes() {
       &autodiff, &cse, &fold, &dce, &decompose,  // Graph -> Graph
       &lower,                                              // Graph -> Program
       &schedule,  // Program -> Program
+      &plan_memory,
   };
   return passes;
 }

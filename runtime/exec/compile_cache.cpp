@@ -1,0 +1,153 @@
+#include "runtime/exec/compile_cache.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <system_error>
+#include <thread>
+
+#include "codegen/backend.hpp"
+#include "ir/loop/abi.hpp"
+
+namespace ag::runtime {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+/// With line info emitted code holds the origins of all statements; the structural hash knows those of traps.
+std::uint64_t origin_hash(const loop::Kernel& kernel) {
+  std::uint64_t h = 0xcbf29ce484222325u;
+  for (const auto& s : kernel.stmts) h = (h ^ (s.origin + 1)) * 0x100000001b3u;
+  return h;
+}
+
+std::string kernel_id(const loop::Kernel& kernel, const CompileOptions& options) {
+  const auto h = loop::structural_hash(kernel);
+  std::string id = fmt::format("{:016x}{:016x}", h[0], h[1]);
+  return options.line_info ? fmt::format("{}_{:016x}", id, origin_hash(kernel)) : id;
+}
+
+Result<std::string> emit(const loop::Kernel& kernel, const TargetSpec& target, const CompileOptions& options,
+                         const std::string& symbol) {
+  const auto kind = target.kind == TargetSpec::Kind::cuda ? codegen::EmitKind::ptx : codegen::EmitKind::object;
+  const codegen::EmitOptions emit_options{options.opt_level, symbol, options.line_info};
+  try {
+    return codegen::backend_of(target).emit(kernel, target, kind, emit_options);
+  } catch (const InternalError& e) {  // must not leave the thread
+    return fail(Code::AG9001, {}, fmt::format("{} ({}:{})", e.message, e.file, e.line));
+  } catch (const std::exception& e) {
+    return fail(Code::AG9001, {}, fmt::format("while compiling kernel {}: {}", kernel.name, e.what()));
+  }
+}
+
+/// Calls job(i) for each i in [0, n) on up to `threads` threads, the calling one included.
+template <class Job>
+void parallel(std::size_t n, int threads, Job job) {
+  std::atomic<std::size_t> next{0};
+  auto work = [&] {
+    for (std::size_t i; (i = next.fetch_add(1)) < n;) job(i);
+  };
+  std::vector<std::thread> others;
+  const std::size_t wanted = std::min<std::size_t>(n, static_cast<std::size_t>(std::max(1, threads)));
+  try {
+    for (std::size_t t = 1; t < wanted; ++t) others.emplace_back(work);
+  } catch (const std::system_error&) {  // fewer threads do the same
+  }
+  work();
+  for (auto& t : others) t.join();
+}
+
+}  // namespace
+
+CompiledKernelRef CompileCache::find_or_begin(const std::string& key) {
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    auto [at, fresh] = entries_.try_emplace(key, Entry{nullptr, used_.end()});
+    if (fresh) return nullptr;
+    if (at->second.object) {
+      used_.splice(used_.begin(), used_, at->second.used);
+      return at->second.object;
+    }
+    made_.wait(lock);
+  }
+}
+
+void CompileCache::end(const std::string& key, CompiledKernelRef object) {
+  std::lock_guard lock(mutex_);
+  const auto at = entries_.find(key);
+  if (object) {
+    bytes_ += object->bytes.size();
+    used_.push_front(key);
+    at->second = {std::move(object), used_.begin()};
+  } else {
+    entries_.erase(at);
+  }
+  while (bytes_ > max_bytes_ && !used_.empty()) {
+    const auto oldest = entries_.find(used_.back());
+    bytes_ -= oldest->second.object->bytes.size();
+    entries_.erase(oldest);
+    used_.pop_back();
+  }
+  made_.notify_all();
+}
+
+std::size_t CompileCache::entries() const {
+  std::lock_guard lock(mutex_);
+  return used_.size();
+}
+
+std::size_t CompileCache::bytes() const {
+  std::lock_guard lock(mutex_);
+  return bytes_;
+}
+
+std::string compile_key(const loop::Kernel& kernel, const TargetSpec& target, const CompileOptions& options) {
+  return fmt::format("{}-{}-{}-{}-v{}-O{}{}-abi{}-ptx{}-llvm{}", kernel_id(kernel, options),
+                     target.kind == TargetSpec::Kind::cuda ? "cuda" : "cpu", target.cpu, target.features,
+                     target.vector_bits, options.opt_level, options.line_info ? "g" : "", loop::abi_version,
+                     target.ptx_version, codegen::llvm_version());
+}
+
+std::string compile_symbol(const loop::Kernel& kernel, const CompileOptions& options) {
+  return "ag_" + kernel_id(kernel, options);
+}
+
+Result<CompiledKernels> compile_kernels(std::span<const loop::Kernel> kernels, const TargetSpec& target,
+                                        const CompileOptions& options) {
+  CompileCache own;
+  CompileCache& cache = options.cache ? *options.cache : own;
+  std::vector<std::string> keys;
+  std::unordered_map<std::string, std::size_t> first;  // of the equal ones
+  std::vector<std::size_t> unique;
+  for (const auto& k : kernels) {
+    keys.push_back(compile_key(k, target, options));
+    if (first.emplace(keys.back(), keys.size() - 1).second) unique.push_back(keys.size() - 1);
+  }
+  CompiledKernels out{std::vector<CompiledKernelRef>(kernels.size()), std::vector<double>(kernels.size()), 0};
+  std::vector<Diags> errors(kernels.size());
+  std::atomic<int> compiled{0};
+  parallel(unique.size(), options.threads, [&](std::size_t u) {
+    const std::size_t i = unique[u];
+    const std::string symbol = compile_symbol(kernels[i], options);
+    auto object = cache.get(keys[i], symbol, [&] {
+      const auto start = Clock::now();
+      auto bytes = emit(kernels[i], target, options, symbol);
+      out.compile_ms[i] = std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+      ++compiled;
+      return bytes;
+    });
+    if (object)
+      out.kernels[i] = std::move(*object);
+    else
+      errors[i] = std::move(object).error();
+  });
+  for (auto& e : errors)
+    if (!e.empty()) return fail(std::move(e));
+  for (std::size_t i = 0; i < kernels.size(); ++i) out.kernels[i] = out.kernels[first.at(keys[i])];
+  out.compiled = compiled;
+  return out;
+}
+
+}  // namespace ag::runtime

@@ -1,0 +1,229 @@
+// Memory plans are checked twice: by the planner's own checker, and by running the step table on a model of the
+// arena in which each byte remembers who wrote it last.
+#include <random>
+
+#include "passes/pass.hpp"
+#include "tests/exec/programs.hpp"
+
+using namespace ag;
+using namespace ag::runtime::test;
+using loop::LiveRange;
+using loop::Program;
+
+namespace {
+
+class RandomProgram {
+ public:
+  explicit RandomProgram(unsigned seed) : gen_(seed) {
+    symbolic_ = roll(3) == 0;
+    const int n = 3 + roll(12);
+    for (int i = 0; i < n; ++i) add_buffer();
+    predicate_ = m_.temp("p", {}, DType::boolean);
+    for (auto access : {Access::read, Access::write, Access::read_write})
+      kernels_.push_back(m_.kernel(nullptr, {{DType::f32, access, 0}}, 1, 0, false));
+    m_.p.body = seq(0, 4 + roll(20));
+  }
+  Program& program() { return m_.p; }
+  ProgramBufferId predicate() const { return predicate_; }
+
+ private:
+  int roll(int n) { return static_cast<int>(gen_() % static_cast<unsigned>(n)); }
+
+  void add_buffer() {
+    static const std::int64_t sizes[] = {1, 15, 16, 17, 100, 1000};
+    Dim d = sizes[roll(6)];
+    if (symbolic_ && roll(2)) d = roll(2) ? Dim::symbol("N") : Dim::symbol("N") * d + Dim::symbol("M");
+    const int kind = roll(8);
+    ProgramBufferId id;
+    if (kind == 0) {
+      id = m_.output("y" + std::to_string(buffers_.size()), {d});
+    } else {
+      id = m_.temp("t" + std::to_string(buffers_.size()), {d});
+    }
+    if (!buffers_.empty() && roll(6) == 0) {  // in place: the same size as an earlier one
+      const auto of = buffers_[roll(static_cast<int>(buffers_.size()))];
+      m_.p.buffers[id].shape = m_.p.buffers[of].shape;
+      m_.p.buffers[id].alias_of = of;
+    }
+    buffers_.push_back(id);
+  }
+
+  loop::Step kernel_step() {
+    const auto k = kernels_[roll(3)];
+    return m_.call(k, {buffers_[roll(static_cast<int>(buffers_.size()))]}, {});
+  }
+  loop::Seq seq(int depth, int steps) {
+    loop::Seq s;
+    for (int i = 0; i < steps; ++i) {
+      const int kind = depth < 3 ? roll(10) : 9;
+      auto nested = [&] { return std::make_shared<loop::Seq>(seq(depth + 1, roll(6))); };
+      if (kind == 0)
+        s.steps.push_back({loop::IfStep{predicate_, nested(), nested()}});
+      else if (kind == 1)
+        s.steps.push_back({loop::WhileStep{predicate_, nested(), nested()}});
+      else
+        s.steps.push_back(kernel_step());
+    }
+    return s;
+  }
+
+  std::mt19937 gen_;
+  bool symbolic_;
+  ProgramMaker m_;
+  std::vector<ProgramBufferId> buffers_;
+  std::vector<loop::KernelId> kernels_;
+  ProgramBufferId predicate_;
+};
+
+/// Runs the steps: a write puts a new token into the buffer's bytes, a read of a buffer that was written before
+/// must find the token of that write.
+class ArenaModel {
+ public:
+  ArenaModel(const Program& p, const DimEnv& env, unsigned seed)
+      : p_(p),
+        storage_(*resolve_storage(p)),
+        env_(env),
+        gen_(seed),
+        arena_(*p.arena_bytes.eval(env)),
+        tokens_(p.buffers.size()) {}
+
+  bool run() {
+    walk(p_.body);
+    for (std::size_t o = 0; o < p_.outputs.size(); ++o)
+      if (storage_.copied[o]) read(p_.outputs[o]);
+    return ok_;
+  }
+
+ private:
+  void walk(const loop::Seq& s) {
+    for (const auto& step : s.steps) {
+      if (const auto* call = std::get_if<loop::KernelCall>(&step.value)) {
+        const auto access = p_.kernels[call->kernel].buffers[0].access;
+        if (access != Access::write) read(call->buffers[0]);
+        if (access != Access::read) write(call->buffers[0]);
+      } else if (const auto* branch = std::get_if<loop::IfStep>(&step.value)) {
+        walk(gen_() % 2 ? *branch->then : *branch->otherwise);
+      } else if (const auto* loop = std::get_if<loop::WhileStep>(&step.value)) {
+        const int trips = static_cast<int>(gen_() % 4);
+        for (int i = 0; i < trips; ++i) walk(*loop->cond), walk(*loop->body);
+        walk(*loop->cond);
+      }
+    }
+  }
+  void write(ProgramBufferId id) {
+    const auto home = storage_.home[id];
+    tokens_[home.index] = ++next_;
+    each_byte(home, [&](long& b) { b = next_; });
+  }
+  void read(ProgramBufferId id) {
+    const auto home = storage_.home[id];
+    if (tokens_[home.index] == 0) return;
+    each_byte(home, [&](long& b) { ok_ = ok_ && b == tokens_[home.index]; });
+  }
+  template <class F>
+  void each_byte(ProgramBufferId home, F f) {
+    const auto& b = p_.buffers[home];
+    if (b.kind != BufferKind::temp) return;
+    const auto begin = *b.offset.eval(env_), bytes = *byte_size(b).eval(env_);
+    for (auto i = begin; i < begin + bytes; ++i) f(arena_.at(static_cast<std::size_t>(i)));
+  }
+
+  const Program& p_;
+  loop::Storage storage_;
+  DimEnv env_;
+  std::mt19937 gen_;
+  std::vector<long> arena_;
+  std::vector<long> tokens_;
+  long next_ = 0;
+  bool ok_ = true;
+};
+
+Program planned(Program p) {
+  passes::PassContext context;
+  auto result = passes::plan_memory.on_program(std::move(p), context);
+  INFO(message_of(result));
+  REQUIRE(result);
+  return std::move(*result);
+}
+
+}  // namespace
+
+TEST_CASE("random programs keep every value until its last reader") {
+  std::int64_t arena = 0, sum = 0;
+  for (unsigned seed = 0; seed < 3000; ++seed) {
+    RandomProgram random(seed);
+    const Program p = planned(random.program());
+    const auto storage = resolve_storage(p);
+    REQUIRE(storage);
+    for (std::int64_t n : {0, 1, 7, 100}) {
+      const DimEnv env{{"N", n}, {"M", 3 * n}};
+      INFO("seed " << seed << ", N = " << n);
+      auto status = check_memory_plan(p, *storage, env);
+      INFO(message_of(status));
+      REQUIRE(status);
+      for (unsigned run = 0; run < 4; ++run) REQUIRE(ArenaModel(p, env, run).run());
+      arena += *p.arena_bytes.eval(env);
+      for (const auto& b : p.buffers) sum += b.kind == BufferKind::temp ? *byte_size(b).eval(env) : 0;
+    }
+  }
+  CHECK(arena < sum / 10 * 8);  // and memory is shared, as far as random lives allow
+}
+
+TEST_CASE("the checker finds overlaps, misalignment and what lies outside") {
+  ProgramMaker m;
+  const auto a = m.temp("a", {16}), b = m.temp("b", {16}), c = m.temp("c", {16}), y = m.output("y", {16});
+  const auto k = m.kernel(nullptr, {{DType::f32, Access::read, 16}, {DType::f32, Access::write, 16}}, 1, 0, false);
+  m.add(m.call(k, {a, b}, {}));
+  m.add(m.call(k, {b, c}, {}));
+  m.add(m.call(k, {c, y}, {}));
+  Program p = planned(m.p);
+  CHECK(p.arena_bytes.is(128));  // a and c share
+  CHECK(p.buffers[a].offset == p.buffers[c].offset);
+  const auto storage = resolve_storage(p);
+  CHECK(check_memory_plan(p, *storage, {}));
+  auto broken = [&](auto spoil) {
+    Program q = p;
+    spoil(q);
+    return message_of(check_memory_plan(q, *storage, {}));
+  };
+  using Catch::Contains;
+  CHECK_THAT(broken([&](Program& q) { q.buffers[b].offset = q.buffers[a].offset; }), Contains("live at the same time"));
+  CHECK_THAT(broken([&](Program& q) { q.buffers[b].offset = 32; }), Contains("misaligned"));
+  CHECK_THAT(broken([&](Program& q) { q.buffers[b].offset = 128; }), Contains("outside"));
+  CHECK_THAT(broken([&](Program& q) { q.buffers[b].offset = -64; }), Contains("outside"));
+  CHECK_THAT(broken([&](Program& q) { q.buffers[b].planned = false; }), Contains("no place"));
+  CHECK_THAT(broken([&](Program& q) { q.buffers[b].offset = Dim::symbol("Q"); }), Contains("cannot be computed"));
+}
+
+TEST_CASE("temporaries of one trip share memory, carried ones do not") {
+  // while (p) { t = f(c); u = f(t); c = f(u) }: t and u live within a trip, c from trip to trip.
+  ProgramMaker m;
+  const auto x = m.input("x", {64}), y = m.output("y", {64});
+  const auto c = m.temp("c", {64}), t = m.temp("t", {64}), u = m.temp("u", {64}), v = m.temp("v", {64});
+  const auto p = m.temp("p", {}, DType::boolean);
+  const auto k = m.kernel(nullptr, {{DType::f32, Access::read, 64}, {DType::f32, Access::write, 64}}, 1, 0, false);
+  const auto test =
+      m.kernel(nullptr, {{DType::f32, Access::read, 64}, {DType::boolean, Access::write, 1}}, 1, 0, false);
+  auto seq = [](std::vector<loop::Step> steps) { return std::make_shared<loop::Seq>(loop::Seq{std::move(steps)}); };
+  m.add(m.call(k, {x, c}, {}));
+  m.add({loop::WhileStep{
+      p, seq({m.call(test, {c, p}, {})}),
+      seq({m.call(k, {c, t}, {}), m.call(k, {t, u}, {}), m.call(k, {u, v}, {}), m.call(k, {v, c}, {})})}});
+  m.add(m.call(k, {c, y}, {}));
+  const Program q = planned(m.p);
+  CHECK(q.arena_bytes.is(3 * 256 + 64));  // c, p, and two for t, u and v
+  CHECK(q.buffers[t].offset == q.buffers[v].offset);
+}
+
+TEST_CASE("scratch is what the hungriest kernel needs, over the program's sizes") {
+  ProgramMaker m;
+  const Dim N = Dim::symbol("N"), n = Dim::symbol("n");
+  const auto x = m.input("x", {N});
+  for (int lines : {1, 5, 3}) {
+    const auto k = m.kernel(nullptr, {{DType::f32, Access::read, n}}, 1);
+    m.p.kernels[k].buffers.push_back(
+        {.dtype = DType::f32, .scope = loop::Scope::scratch, .elems = n * Dim(16 * lines)});
+    m.add(m.call(k, {x}, {N}));
+  }
+  CHECK(planned(m.p).scratch_bytes.eval({{"N", 10}}) == 10 * 5 * 64);
+}
