@@ -80,6 +80,7 @@ class Machine {
 
   bool fail_at(const Instr& in, Code code, const std::string& what) {
     error_ = error(code, {}, fmt::format("{}: {}", place_of(k_, in.stmt), what));
+    error_->note(print_stmt(k_, in.stmt));
     if (code_.lockstep) error_->note(fmt::format("in block ({}, {}, {})", block_id_[0], block_id_[1], block_id_[2]));
     return false;
   }

@@ -76,12 +76,22 @@ struct Common {
     return ldexp(fma(r, polynomial(r, P::exp2_poly), 1.0), as_int(t) - P::magic_bits);
   }
 
-  /// e^x - 1 = 2^k (e^r - 1) + (2^k - 1), computed at half its size so that 2^k cannot overflow.
+  /// scale * (e^x - 1) for scale * 2^k = power_of_two(k + log_scale), as 2^k r + (2^k - 1), which is nearly exact, plus
+  /// the small rest 2^k (e^r - 1 - r), into which the rounding error of r goes.
+  template <class V>
+  static V expm1_scaled(V x, std::int64_t log_scale) {
+    V t = fma(x, 1.4426950408889634, P::magic);
+    V n = t - P::magic;
+    V first = fma(n, -P::ln2_hi, x), r = fma(n, -P::ln2_lo, first);
+    V lost = fma(n, -P::ln2_lo, first - r);
+    V rest = fma(r * r, polynomial(r, P::expm1_poly), lost);
+    V s = power_of_two(as_int(t) - (P::magic_bits - log_scale));
+    return fma(s, rest, fma(s, r, s - (log_scale == 0 ? 1.0 : 0.5)));
+  }
+  /// At half its size, so that 2^k cannot overflow.
   template <class V>
   static V expm1(V x) {
-    auto [r, k] = reduce_exp(clamp(x, P::expm1_min, P::exp_max));
-    V h = power_of_two(k - 1);
-    V y = fma(h, expm1_reduced(r), h - 0.5) * 2.0;
+    V y = expm1_scaled(clamp(x, P::expm1_min, P::exp_max), -1) * 2.0;
     return select(abs(x) < P::tiny, x, y);
   }
 

@@ -238,8 +238,8 @@ struct F64 : Common<F64> {
   template <class V>
   static V asin(V x) {
     auto a = arc_sine(x);
-    V sum = a.s + a.w;
-    return copysign(select(a.large, V(half_pi_hi) - (sum * 2.0 - half_pi_lo), sum), x);
+    V twice = a.s * 2.0, h = V(half_pi_hi) - twice, lost = (V(half_pi_hi) - h) - twice;
+    return copysign(select(a.large, h + (lost - fma(a.w, 2.0, -half_pi_lo)), a.s + a.w), x);
   }
   template <class V>
   static V acos(V x) {
@@ -254,11 +254,9 @@ struct F64 : Common<F64> {
   template <class V>
   static V sinh(V x) {
     V a = abs(x);
-    auto [r, k] = reduce_exp(select(a > 711.0, 711.0, a));
-    V p = expm1_reduced(r), s = power_of_two(k);
-    V t = fma(s, p, s - 1.0);
-    V y = select(a > 22.0, ldexp(p + 1.0, k - 1), (t + t / (t + 1.0)) * 0.5);
-    return copysign(y, x);
+    auto [p, k] = exp_parts(select(a > 711.0, 711.0, a));
+    V t = expm1_scaled(select(a > 22.0, 22.0, a), 0);
+    return copysign(select(a > 22.0, ldexp(p, k - 1), (t + t / (t + 1.0)) * 0.5), x);
   }
   template <class V>
   static V cosh(V x) {
@@ -311,8 +309,9 @@ struct F64 : Common<F64> {
     V t = (a - 4.0) / (a + 4.0);
     V square = a * a, low = fma(a, a, -square);
     auto [r, k] = reduce_exp(-square);
-    V p = exp_reduced(r - low) * polynomial(t, erfc_poly) / fma(a, 2.0, 1.0);
-    return ldexp(p, k);
+    V g = polynomial(t, erfc_poly), e = r - low;
+    V p = fma(g, e * fma(e, polynomial(e, exp_poly), 1.0), g);
+    return ldexp(p / fma(a, 2.0, 1.0), k);
   }
   template <class V>
   static V erf(V x) {
@@ -322,7 +321,7 @@ struct F64 : Common<F64> {
   template <class V>
   static V erfc(V x) {
     V a = abs(x), tail = erfc_tail(a);
-    return select(a < 0.5, V(1.0) - erf_small(x), select(x < 0.0, V(2.0) - tail, tail));
+    return select(a < 0.75, V(1.0) - erf_small(x), select(x < 0.0, V(2.0) - tail, tail));
   }
 
   // ---- powers ----
