@@ -16,11 +16,19 @@ std::vector<OpInfo> contraction_ops();
 std::vector<OpInfo> indexing_ops();
 std::vector<OpInfo> activation_ops();
 std::vector<OpInfo> matmul_ops();
+std::vector<OpInfo> reduce_composite_ops();
+std::vector<OpInfo> shape_ops();
+std::vector<OpInfo> onnx_elementwise_ops();
+std::vector<OpInfo> slicing_ops();
+std::vector<OpInfo> onnx_indexing_ops();
+std::vector<OpInfo> norm_ops();
+std::vector<OpInfo> loss_ops();
 
 using OpFamily = std::vector<OpInfo> (*)();
 inline constexpr OpFamily op_families[] = {
     elementwise_unary_ops, elementwise_binary_ops, compare_select_ops, source_ops, movement_ops, reduce_ops, contraction_ops, indexing_ops,
-    activation_ops, matmul_ops,
+    activation_ops, matmul_ops, reduce_composite_ops, shape_ops, onnx_elementwise_ops, slicing_ops, onnx_indexing_ops,
+    norm_ops, loss_ops,
 };
 
 }  // namespace ag
