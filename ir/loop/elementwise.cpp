@@ -312,6 +312,41 @@ void run_ternary(const ElemArgs& a) {
     out[i] = from_compute<T>(
         F()(to_compute(x[i * a.stride[0]]), to_compute(y[i * a.stride[1]]), to_compute(z[i * a.stride[2]])));
 }
+#if defined(__x86_64__)
+/// The machine's fma, many times faster than a call of the library's. Same bits.
+template <class T>
+__attribute__((target("avx2,fma"), optimize("O3"))) void run_fma_hardware(const ElemArgs& a) {
+  auto* out = static_cast<T*>(a.out);
+  const T *x = in<T>(a, 0), *y = in<T>(a, 1), *z = in<T>(a, 2);
+  auto one = [](T p, T q, T r) __attribute__((target("avx2,fma"), always_inline)) {
+    if constexpr (sizeof(T) == 4)
+      return __builtin_fmaf(p, q, r);
+    else
+      return __builtin_fma(p, q, r);
+  };
+  if (a.stride[0] == 0 && a.stride[1] == 1 && a.stride[2] == 1) {
+    const T p = *x;
+    for (std::ptrdiff_t i = 0; i < a.n; ++i) out[i] = one(p, y[i], z[i]);
+  } else if (a.stride[0] == 1 && a.stride[1] == 1 && a.stride[2] == 1) {
+    for (std::ptrdiff_t i = 0; i < a.n; ++i) out[i] = one(x[i], y[i], z[i]);
+  } else {
+    for (std::ptrdiff_t i = 0; i < a.n; ++i) out[i] = one(x[i * a.stride[0]], y[i * a.stride[1]], z[i * a.stride[2]]);
+  }
+}
+bool has_fma() {
+  static const bool yes = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  return yes;
+}
+#endif
+template <class T>
+ElemFn fma_fn() {
+#if defined(__x86_64__)
+  if constexpr (std::is_floating_point_v<T>)
+    if (has_fma()) return run_fma_hardware<T>;
+#endif
+  return run_ternary<Fma, T>;
+}
+
 template <class F, class T>
 void run_compare(const ElemArgs& a) {
   auto* out = static_cast<Bool8*>(a.out);
@@ -491,7 +526,7 @@ ElemFn elementwise_fn(Op op, DType result, DType operand) {
       return with_element(t, [](auto e) -> ElemFn {
         using T = decltype(e);
         if constexpr (Fma::ok<T>)
-          return run_ternary<Fma, T>;
+          return fma_fn<T>();
         else
           return nullptr;
       });

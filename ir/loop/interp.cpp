@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <optional>
 
@@ -93,8 +94,49 @@ class Machine {
       return false;
     }
     for (std::uint32_t i = b.begin; i < b.end; ++i)
-      if (!exec(code_.instrs[i])) return false;
+      if (!quick(code_.steps[i])) return false;
     return true;
+  }
+
+  template <class T>
+  static T value(const std::uint8_t* p) {
+    T v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+  }
+  template <class T>
+  static bool set(std::uint8_t* p, T v) {
+    std::memcpy(p, &v, sizeof v);
+    return true;
+  }
+  bool quick(const Step& s) {
+    using U = std::uint64_t;
+    switch (s.quick) {
+      case Quick::add_i64:
+        return set(s.out, value<U>(s.a) + value<U>(s.b));
+      case Quick::sub_i64:
+        return set(s.out, value<U>(s.a) - value<U>(s.b));
+      case Quick::mul_i64:
+        return set(s.out, value<U>(s.a) * value<U>(s.b));
+      case Quick::add_f32:
+        return set(s.out, value<float>(s.a) + value<float>(s.b));
+      case Quick::sub_f32:
+        return set(s.out, value<float>(s.a) - value<float>(s.b));
+      case Quick::mul_f32:
+        return set(s.out, value<float>(s.a) * value<float>(s.b));
+      case Quick::fma_f32:
+        return set(s.out, std::fma(value<float>(s.a), value<float>(s.b), value<float>(s.c)));
+      case Quick::load4: {
+        const Memory& m = code_.memory[code_.instrs[s.instr].buffer];
+        const auto index = value<U>(s.a);
+        if (index >= static_cast<U>(m.elems)) [[unlikely]]
+          return exec(code_.instrs[s.instr]);  // which says why
+        std::memcpy(s.out, m.data + index * 4, 4);
+        return true;
+      }
+      default:
+        return exec(code_.instrs[s.instr]);
+    }
   }
 
   bool exec(const Instr& in) {
@@ -187,24 +229,37 @@ class Machine {
     }
   }
 
+  /// out += a * b on rows x cols elements of `size` bytes in the accumulator's type.
+  static void contract_rows(const Instr& in, std::uint8_t* out, const std::uint8_t* a, const std::uint8_t* b,
+                            std::size_t size) {
+    const int rows = in.in[0].type.rows, cols = in.in[0].type.lanes, depth = in.in[1].type.lanes;
+    for (int i = 0; i < rows; ++i)
+      for (int p = 0; p < depth; ++p) {
+        std::uint8_t* row = out + static_cast<std::size_t>(i) * cols * size;
+        in.combine(
+            {row,
+             {a + static_cast<std::size_t>(i * depth + p) * size, b + static_cast<std::size_t>(p) * cols * size, row},
+             {0, 1, 1},
+             cols});
+      }
+  }
   void contract(const Instr& in) const {
     const std::size_t size = acc_bytes(in);
-    const int rows = in.in[0].type.rows, cols = in.in[0].type.lanes, depth = in.in[1].type.lanes;
+    const DType acc_type = accumulator_dtype(in.out.type.elem);
+    const bool direct =
+        in.out.type.elem == acc_type && in.in[0].type.elem == acc_type && in.in[1].type.elem == acc_type;
     for (int t = 0; t < threads_; ++t) {
-      std::vector<std::uint8_t> acc(static_cast<std::size_t>(rows) * cols * size);
-      const DType acc_type = accumulator_dtype(in.out.type.elem);
-      elementwise_fn(Op::cast, acc_type, in.in[0].type.elem)(
-          {acc.data(), {in.in[0].data + static_cast<std::size_t>(t) * in.in[0].bytes}, {1}, rows * cols});
+      if (direct) {
+        std::uint8_t* out = in.out.data + static_cast<std::size_t>(t) * in.out.bytes;
+        std::memcpy(out, of_thread(in.in[0], t), in.out.bytes);
+        contract_rows(in, out, of_thread(in.in[1], t), of_thread(in.in[2], t), size);
+        continue;
+      }
+      std::vector<std::uint8_t> acc(static_cast<std::size_t>(in.out.type.count()) * size);
+      elementwise_fn(Op::cast, acc_type,
+                     in.in[0].type.elem)({acc.data(), {of_thread(in.in[0], t)}, {1}, in.out.type.count()});
       auto a = widened(in, in.in[1], t), b = widened(in, in.in[2], t);
-      for (int i = 0; i < rows; ++i)
-        for (int p = 0; p < depth; ++p) {
-          std::uint8_t* row = acc.data() + static_cast<std::size_t>(i) * cols * size;
-          in.combine({row,
-                      {a.data() + static_cast<std::size_t>(i * depth + p) * size,
-                       b.data() + static_cast<std::size_t>(p) * cols * size, row},
-                      {0, 1, 1},
-                      cols});
-        }
+      contract_rows(in, acc.data(), a.data(), b.data(), size);
       narrow(in, acc.data(), t);
     }
   }
@@ -417,7 +472,23 @@ class Machine {
     shape.rows = std::max(shape.rows, in.in[1].type.rows), shape.lanes = std::max(shape.lanes, in.in[1].type.lanes);
     return store_each(in, shape, in.in[1], gather_index(in));
   }
-  bool load_tile(const Instr& in) { return load_each(in, tile_index(in)); }
+  bool load_tile(const Instr& in) { return load_rows(in) || load_each(in, tile_index(in)); }
+  /// The plain case, rows of consecutive elements of memory that is not watched; false if it is not that.
+  bool load_rows(const Instr& in) {
+    const Memory& m = code_.memory[in.buffer];
+    const VType t = in.out.type;
+    if (threads_ > 1 || m.shadow || in.in[4].data || as_index(in.in[2].data) != 1) return false;
+    const std::int64_t base = as_index(in.in[0].data), stride = as_index(in.in[1].data), last = m.elems - t.lanes;
+    for (int r = 0; r < t.rows; ++r) {
+      std::int64_t offset, at;
+      if (__builtin_mul_overflow(stride, r, &offset) || __builtin_add_overflow(base, offset, &at) || at < 0 ||
+          at > last)
+        return false;
+      const std::size_t bytes = static_cast<std::size_t>(t.lanes) * m.elem_bytes;
+      std::memcpy(in.out.data + static_cast<std::size_t>(r) * bytes, m.data + at * m.elem_bytes, bytes);
+    }
+    return true;
+  }
   bool store_tile(const Instr& in) { return store_each(in, in.in[3].type, in.in[3], tile_index(in)); }
 
   // ---- control ----
@@ -425,6 +496,8 @@ class Machine {
   /// to[i] = from[i] at once for all i, for the threads of `mask` (null: all). Blocks may yield their own arguments in
   /// another order, hence the detour.
   void assign(Control& c, std::span<const Slot> to, std::span<const Slot> from, const std::uint8_t* mask) const {
+    if (threads_ == 1 && !mask && to.size() == 1 && to[0].bytes <= 8)
+      return copy_element(to[0].data, from[0].data, to[0].bytes);
     std::size_t at = 0;
     const bool detour = to.size() > 1;
     if (detour)

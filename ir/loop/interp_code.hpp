@@ -41,6 +41,15 @@ struct BlockCode {
   std::vector<Slot> args, yields;
 };
 
+/// The scalar statements that inner loops consist of, without the detour through Instr.
+enum class Quick : std::uint8_t { none, add_i64, sub_i64, mul_i64, add_f32, sub_f32, mul_f32, fma_f32, load4 };
+struct Step {
+  Quick quick = Quick::none;
+  std::uint32_t instr = 0;
+  std::uint8_t* out = nullptr;
+  const std::uint8_t *a = nullptr, *b = nullptr, *c = nullptr;
+};
+
 /// For, While and If. The vectors over threads belong to lockstep execution; no statement is entered again before it
 /// has ended, so each can own its own.
 struct Control {
@@ -75,6 +84,7 @@ std::uint8_t* zeroed_bytes(std::size_t count, std::size_t size);
 struct Decoded {
   const Kernel* kernel = nullptr;
   std::vector<Instr> instrs;
+  std::vector<Step> steps;  ///< one per instruction
   std::vector<Control> controls;
   std::vector<Memory> memory;  ///< one per buffer
   BlockCode top;

@@ -260,9 +260,44 @@ struct Decoder {
       list.push_back(in);
     }
     out.begin = static_cast<std::uint32_t>(code->instrs.size());
-    for (Instr& i : list) code->instrs.push_back(i);
+    for (Instr& i : list) {
+      code->steps.push_back(step(i));
+      code->instrs.push_back(i);
+    }
     out.end = static_cast<std::uint32_t>(code->instrs.size());
     return {};
+  }
+
+  Step step(const Instr& in) const {
+    Step s{Quick::none,  static_cast<std::uint32_t>(code->instrs.size()), in.out.data, in.in[0].data, in.in[1].data,
+           in.in[2].data};
+    if (code->threads > 1 || !in.out.data || !in.out.type.scalar()) return s;
+    for (const Slot& operand : in.in)
+      if (operand.data && !operand.type.scalar()) return s;
+    const DType t = in.out.type.elem;
+    const bool f32 = t == DType::f32, i64 = t == DType::i64;
+    switch (in.op) {
+      case Op::add:
+        s.quick = i64 ? Quick::add_i64 : f32 ? Quick::add_f32 : Quick::none;
+        break;
+      case Op::sub:
+        s.quick = i64 ? Quick::sub_i64 : f32 ? Quick::sub_f32 : Quick::none;
+        break;
+      case Op::mul:
+        s.quick = i64 ? Quick::mul_i64 : f32 ? Quick::mul_f32 : Quick::none;
+        break;
+      case Op::fma:
+        s.quick = f32 ? Quick::fma_f32 : Quick::none;
+        break;
+      case Op::load: {
+        const Memory& m = code->memory[in.buffer];
+        if (m.elem_bytes == 4 && !m.shadow && !in.in[4].data) s.quick = Quick::load4;
+        break;
+      }
+      default:
+        break;
+    }
+    return s;
   }
 
   Status control(Instr& in, const Stmt& s, int depth) {
