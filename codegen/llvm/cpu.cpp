@@ -155,12 +155,13 @@ Result<TargetSpec> describe(std::string_view target) {
     }
   }
   spec.threads = usable_threads();
-  auto has = [&](const char* f) { return has_feature(triple, spec.cpu, spec.features, f); };
-  for (const char* needed : {"64bit", "avx2", "fma", "f16c", "bmi2"})
-    if (!has(needed))
-      return fail(error(Code::AG4002, {}, "`" + spec.name + "` lacks " + needed)
-                      .note("ag needs a 64-bit processor with AVX2, FMA, F16C and BMI2 (x86-64-v3)"));
-  bool wide = has("avx512f") && has("avx512bw") && has("avx512dq") && has("avx512vl");
+  auto missing = [&](std::initializer_list<const char*> wanted) {
+    return missing_feature(triple, spec.cpu, spec.features, wanted);
+  };
+  if (std::string lacks = missing({"64bit", "avx2", "fma", "f16c", "bmi2"}); !lacks.empty())
+    return fail(error(Code::AG4002, {}, "`" + spec.name + "` lacks " + lacks)
+                    .note("ag needs a 64-bit processor with AVX2, FMA, F16C and BMI2 (x86-64-v3)"));
+  bool wide = missing({"avx512f", "avx512bw", "avx512dq", "avx512vl"}).empty();
   spec.vector_bits = wide ? 512 : 256;
   spec.vector_registers = wide ? 32 : 16;
   spec.masked_ops = wide;

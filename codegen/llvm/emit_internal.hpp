@@ -108,6 +108,7 @@ class Emitter {
   Tile constant_tile(loop::VType type, std::uint64_t bits);
   Tile iota(loop::VType type, bool rows);
   Tile elementwise(const loop::Stmt& s);
+  std::optional<Tile> compare_iota(const loop::Stmt& s);
   Tile convert(const Tile& t, DType e);
   Tile reduce_lanes(loop::ReduceKind kind, const Tile& t);
   Tile reduce_rows(loop::ReduceKind kind, const Tile& t);
@@ -184,9 +185,10 @@ Result<std::string> emit_kernel(const loop::Kernel& kernel, const TargetSpec& ta
                                 const EmitOptions& options, std::string_view triple, Dialect& dialect);
 /// Initialises LLVM's X86 and NVPTX targets, once.
 void initialise_targets();
-/// Does LLVM know this CPU for this triple, and which of `features` does it have?
 bool known_cpu(std::string_view triple, const std::string& cpu);
-bool has_feature(std::string_view triple, const std::string& cpu, const std::string& features, const char* feature);
+/// The first of `wanted` that the CPU with these features lacks, "" if it has all.
+std::string missing_feature(std::string_view triple, const std::string& cpu, const std::string& features,
+                            std::initializer_list<const char*> wanted);
 
 extern const Backend cpu_backend;
 extern const Backend cuda_backend;

@@ -100,7 +100,33 @@ Tile Emitter::iota(VType type, bool rows) {
   return t;
 }
 
+/// Lane numbers against a scalar of i64, which is how tails are masked: i32 lanes say the same once the scalar is
+/// clamped to what lane numbers can reach, at half the width and without packing the mask.
+std::optional<Tile> Emitter::compare_iota(const loop::Stmt& s) {
+  if (loop::describe(s.op).cls != OpClass::compare || target.kind != TargetSpec::Kind::cpu) return std::nullopt;
+  auto is_iota = [&](loop::ValueId v) {
+    loop::StmtId def = kernel.values[v].def;
+    return def && kernel.stmts[def].op == Op::lane_iota && kernel.type(v).elem == DType::i64;
+  };
+  std::size_t lanes_at = is_iota(s.operands[0]) ? 0 : 1;
+  VType type = kernel.type(s.operands[lanes_at]), other = kernel.type(s.operands[1 - lanes_at]);
+  if (!is_iota(s.operands[lanes_at]) || !other.scalar() || type.lanes == 1) return std::nullopt;
+  Value* bound = scalar(s.operands[1 - lanes_at]);
+  bound = b.CreateBinaryIntrinsic(llvm::Intrinsic::smax, bound, i64(-1));
+  bound = b.CreateBinaryIntrinsic(llvm::Intrinsic::smin, bound, i64(1 << 16));
+  bound = b.CreateTrunc(bound, b.getInt32Ty());
+  Tile numbers = iota({DType::i32, 1, type.lanes}, false);
+  Tile out = make({DType::boolean, 1, type.lanes}, numbers.chunk);
+  for (int j = 0; j < out.parts_per_row(); ++j) {
+    Value *l = numbers.part(0, j), *r = splat(bound, out, j);
+    if (lanes_at == 1) std::swap(l, r);
+    out.parts[static_cast<std::size_t>(j)] = arith.compare(s.op, DType::i32, l, r);
+  }
+  return out;
+}
+
 Tile Emitter::elementwise(const loop::Stmt& s) {
+  if (auto mask = compare_iota(s)) return *mask;
   VType type = kernel.type(s.results[0]);
   int chunk = type.elem == DType::boolean ? 1 << 16 : native_lanes(type.elem);
   int widest_bool = 1;

@@ -141,9 +141,12 @@ bool known_cpu(std::string_view triple, const std::string& cpu) {
   return info && info->isCPUStringValid(cpu);
 }
 
-bool has_feature(std::string_view triple, const std::string& cpu, const std::string& features, const char* feature) {
+std::string missing_feature(std::string_view triple, const std::string& cpu, const std::string& features,
+                            std::initializer_list<const char*> wanted) {
   auto info = subtarget(triple, cpu, features);
-  return info && info->checkFeatures(std::string("+") + feature);
+  for (const char* f : wanted)
+    if (!info || !info->checkFeatures(std::string("+") + f)) return f;
+  return "";
 }
 
 Result<std::string> emit_kernel(const loop::Kernel& kernel, const TargetSpec& target, EmitKind kind,
