@@ -33,25 +33,42 @@ std::uint16_t wider(std::uint16_t a, std::uint16_t b) {
 
 }  // namespace
 
-/// Pure statements by what they compute, one table for each open block.
+/// The open blocks, the outermost first, each with its pure statements by what they compute.
 struct Builder::Memo {
-  std::vector<std::unordered_map<Key, ValueId, KeyHash>> scopes{1};
+  struct Scope {
+    BlockId block;
+    bool loop = false;  ///< body of a loop: invariants may leave it
+    std::unordered_map<Key, ValueId, KeyHash> values;
+  };
+  std::vector<Scope> scopes{1};
+  std::vector<std::uint32_t> levels;  ///< of each value: the open block that defines it; 0 if not known
 
   ValueId find(const Key& key) const {
     for (auto scope = scopes.rbegin(); scope != scopes.rend(); ++scope)
-      if (auto it = scope->find(key); it != scope->end()) return it->second;
+      if (auto it = scope->values.find(key); it != scope->values.end()) return it->second;
     return {};
+  }
+  std::uint32_t level(ValueId v) const { return v.index < levels.size() ? levels[v.index] : 0; }
+  std::uint32_t level(BlockId b) const {
+    auto i = scopes.size();
+    while (i > 1 && scopes[i - 1].block != b) --i;
+    return static_cast<std::uint32_t>(i - 1);
+  }
+  void set_level(ValueId v, std::uint32_t level) {
+    if (level > 0) levels.resize(std::max<std::size_t>(levels.size(), v.index + 1)), levels[v.index] = level;
   }
 };
 
 Builder::Builder(std::string name) : memo_(std::make_unique<Memo>()) {
   kernel_.name = std::move(name);
   block_ = kernel_.blocks.push({});
+  memo_->scopes[0].block = block_;
 }
 
 Builder::Builder(Kernel kernel) : kernel_(std::move(kernel)), memo_(std::make_unique<Memo>()) {
   if (kernel_.blocks.size() == 0) kernel_.blocks.push({});
   block_ = kernel_.top();
+  memo_->scopes[0].block = block_;
 }
 
 Builder::Builder(Builder&&) noexcept = default;
@@ -250,12 +267,15 @@ void Builder::store_tile(BufferId b, ValueId base, ValueId row_stride, ValueId l
 
 // Control.
 
-BlockId Builder::open(const std::vector<VType>& args) {
+BlockId Builder::open(const std::vector<VType>& args, bool loop) {
   BlockId id = kernel_.blocks.push({});
-  for (std::size_t i = 0; i < args.size(); ++i)
-    kernel_.blocks[id].args.push_back(kernel_.values.push({args[i], {}, id, static_cast<std::uint32_t>(i)}));
   block_ = id;
-  memo_->scopes.emplace_back();
+  memo_->scopes.push_back({id, loop, {}});
+  for (std::size_t i = 0; i < args.size(); ++i) {
+    ValueId v = kernel_.values.push({args[i], {}, id, static_cast<std::uint32_t>(i)});
+    kernel_.blocks[id].args.push_back(v);
+    memo_->set_level(v, static_cast<std::uint32_t>(memo_->scopes.size() - 1));
+  }
   return id;
 }
 
@@ -271,7 +291,7 @@ Builder::Values Builder::for_(ValueId lo, ValueId hi, ValueId step, ForOptions o
   for (ValueId v : init) types.push_back(type(v));
   std::vector<VType> args = types;
   args.insert(args.begin(), index_type);
-  BlockId outer = block_, inner = open(args);
+  BlockId outer = block_, inner = open(args, true);
   const Values& block_args = kernel_.blocks[inner].args;
   Values carried(block_args.begin() + 1, block_args.end());
   ValueId iv = block_args[0];
@@ -295,10 +315,10 @@ void Builder::for_each(ValueId extent, ForOptions options, const std::function<v
 Builder::Values Builder::if_(ValueId cond, const std::function<Values()>& then,
                              const std::function<Values()>& otherwise) {
   BlockId outer = block_;
-  BlockId b0 = open({});
+  BlockId b0 = open({}, false);
   Values v0 = then ? then() : Values{};
   close(outer, v0);
-  BlockId b1 = open({});
+  BlockId b1 = open({}, false);
   Values v1 = otherwise ? otherwise() : Values{};
   close(outer, v1);
   AG_CHECK(v0.size() == v1.size(), "the branches of an if yield different numbers of values");
@@ -312,13 +332,13 @@ Builder::Values Builder::while_(Values init, const std::function<std::pair<Value
   std::vector<VType> types, passed;
   for (ValueId v : init) types.push_back(type(v));
   BlockId outer = block_;
-  BlockId b0 = open(types);
+  BlockId b0 = open(types, true);
   auto [predicate, values] = cond(Values(kernel_.blocks[b0].args));
   for (ValueId v : values) passed.push_back(type(v));
   Values yielded{predicate};
   yielded.insert(yielded.end(), values.begin(), values.end());
   close(outer, yielded);
-  BlockId b1 = open(passed);
+  BlockId b1 = open(passed, true);
   Values next = body(Values(kernel_.blocks[b1].args));
   close(outer, next);
   return emit(Stmt{Op::while_, {}, std::move(init), {b0, b1}}, passed);
@@ -345,21 +365,35 @@ void Builder::set_origin(std::uint32_t origin) {
 
 // Emission and folding.
 
-StmtId Builder::append(Stmt stmt) {
+StmtId Builder::append(Stmt stmt, BlockId block) {
   for (ValueId v : stmt.operands) AG_CHECK(kernel_.values.contains(v), "an operand that is no value");
   stmt.origin = origin_;
   StmtId id = kernel_.stmts.push(std::move(stmt));
-  kernel_.blocks[block_].stmts.push_back(id);
+  kernel_.blocks[block].stmts.push_back(id);
   return id;
 }
 
-Builder::Values Builder::emit(Stmt stmt, const std::vector<VType>& types) {
-  StmtId id = append(std::move(stmt));
+Builder::Values Builder::emit(Stmt stmt, const std::vector<VType>& types, BlockId block) {
+  StmtId id = append(std::move(stmt), block);
+  std::uint32_t level = memo_->level(block);
   Values results;
-  for (std::size_t i = 0; i < types.size(); ++i)
+  for (std::size_t i = 0; i < types.size(); ++i) {
     results.push_back(kernel_.values.push({types[i], id, {}, static_cast<std::uint32_t>(i)}));
+    memo_->set_level(results.back(), level);
+  }
   kernel_.stmts[id].results = results;
   return results;
+}
+
+/// Index of the open block where a pure statement goes.
+std::size_t Builder::home(const Stmt& stmt) const {
+  std::size_t here = memo_->scopes.size() - 1;
+  OpClass cls = describe(stmt.op).cls;
+  if (!hoist_ || !(is_elementwise(cls) || cls == OpClass::leaf || stmt.op == Op::broadcast)) return here;
+  std::size_t deepest = 0;
+  for (ValueId v : stmt.operands) deepest = std::max<std::size_t>(deepest, memo_->level(v));
+  while (here > deepest && memo_->scopes[here].loop) --here;
+  return here;
 }
 
 ValueId Builder::emit(Stmt stmt, VType t) {
@@ -372,9 +406,19 @@ ValueId Builder::emit(Stmt stmt, VType t) {
   if (!pure) return emit(std::move(stmt), std::vector{t})[0];
   Key key{stmt.op, t, stmt.attr, stmt.operands};
   if (ValueId found = memo_->find(key)) return found;
-  ValueId v = emit(std::move(stmt), std::vector{t})[0];
-  memo_->scopes.back().emplace(std::move(key), v);
+  Memo::Scope& scope = memo_->scopes[home(stmt)];
+  ValueId v = emit(std::move(stmt), std::vector{t}, scope.block)[0];
+  scope.values.emplace(std::move(key), v);
   return v;
+}
+
+Builder::Values Builder::repeat(const Kernel& from, const Stmt& s, std::span<const ValueId> operands) {
+  AG_CHECK(s.blocks.empty(), "repeat() is for statements without nested blocks");
+  if (is_elementwise(describe(s.op).cls) && s.op != Op::cast && s.op != Op::bitcast) return {op(s.op, operands)};
+  std::vector<VType> types;
+  for (ValueId v : s.results) types.push_back(from.type(v));
+  Stmt copy{s.op, s.attr, Values(operands.begin(), operands.end())};
+  return types.size() == 1 ? Values{emit(std::move(copy), types[0])} : emit(std::move(copy), types);
 }
 
 std::optional<std::uint64_t> Builder::splat(ValueId v) const {

@@ -75,24 +75,35 @@ class Builder {
   void poll();
   void trap(ValueId cond, std::uint32_t kind, ValueId detail = {});
 
+  /// A statement without nested blocks like `s` of `from`, with these operands: its op, attributes and result types.
+  Values repeat(const Kernel& from, const Stmt& s, std::span<const ValueId> operands);
+  /// From now on pure elementwise statements go to the outermost block that they can be moved to without leaving an
+  /// `if`: loop invariants are computed before the loop.
+  void hoist_invariants(bool on) { hoist_ = on; }
+
   void set_origin(std::uint32_t origin);  ///< of the statements that follow (an engine's id, 0 = none)
   const VType& type(ValueId v) const { return kernel_.type(v); }
   /// The constant's value if `v` is a constant integer.
   std::optional<std::int64_t> int_value(ValueId v) const;
   Kernel& kernel() { return kernel_; }
+  const Kernel& kernel() const { return kernel_; }
   Kernel finish() &&;
 
  private:
   Kernel kernel_;
   BlockId block_;
   std::uint32_t origin_ = 0;
+  bool hoist_ = false;
   struct Memo;
   std::unique_ptr<Memo> memo_;  ///< pure statements of the open blocks
 
   ValueId emit(Stmt stmt, VType type);
-  Values emit(Stmt stmt, const std::vector<VType>& types);
-  StmtId append(Stmt stmt);
-  BlockId open(const std::vector<VType>& args);
+  Values emit(Stmt stmt, const std::vector<VType>& types, BlockId block);
+  Values emit(Stmt stmt, const std::vector<VType>& types) { return emit(std::move(stmt), types, block_); }
+  StmtId append(Stmt stmt, BlockId block);
+  StmtId append(Stmt stmt) { return append(std::move(stmt), block_); }
+  std::size_t home(const Stmt& stmt) const;
+  BlockId open(const std::vector<VType>& args, bool loop);
   void close(BlockId outer, const Values& yielded);
   std::optional<std::uint64_t> splat(ValueId v) const;
   ValueId fold(Op op, VType type, std::span<const ValueId> operands);

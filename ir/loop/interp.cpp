@@ -525,11 +525,14 @@ class Machine {
   static bool independent(Mapping m) {
     return m == Mapping::parallel || m == Mapping::tile || m == Mapping::vector || m == Mapping::rows;
   }
+  /// The body of such a loop still stands for one element, though its step is the width that it will have.
+  static bool to_widen(Mapping m) { return m == Mapping::vector || m == Mapping::rows; }
 
   bool for_serial(const Instr& in) {
     Control& c = code_.controls[in.control];
     BlockCode& body = c.blocks[0];
     std::int64_t lo = as_index(in.in[0].data), hi = as_index(in.in[1].data), step = as_index(in.in[2].data);
+    if (to_widen(c.mapping)) step = 1;
     if (c.mapping == Mapping::tile && options_.tile_hi >= 0)
       lo = std::max(lo, options_.tile_lo), hi = std::min(hi, options_.tile_hi);
     if (step <= 0) return fail_at(in, Code::AG5106, fmt::format("the step of a loop is {}", step));
@@ -617,7 +620,7 @@ class Machine {
     for (int t = 0; t < threads_; ++t) {
       auto at = [&](int i) { return as_index(of_thread(in.in[i], t)); };
       auto [first, stride] = share(c.mapping, t);
-      std::int64_t step = at(2), skip;
+      std::int64_t step = to_widen(c.mapping) ? 1 : at(2), skip;
       c.mask[t] = is_active(t);
       if (!c.mask[t]) continue;
       if (step <= 0) return fail_at(in, Code::AG5106, fmt::format("the step of a loop is {}", step));

@@ -76,8 +76,9 @@ enum class Mapping : std::uint8_t {
   serial,    ///< in order; may carry values
   parallel,  ///< not yet scheduled; iterations are independent, nothing is carried
   tile,      ///< CPU: the kernel's tile range; iv in [tile_lo, tile_hi); top level, step 1
-  vector,    ///< to be widened to lanes by the pass vectorise (step = width); may carry reductions
-  rows,      ///< to be widened to rows by the pass vectorise (step = rows)
+  vector,    ///< to be widened to lanes by the pass vectorise; may carry reductions. Step = width, but the body
+             ///< stands for one element: until it is widened, iv takes every value in [lo, hi)
+  rows,      ///< to be widened to rows by the pass vectorise; steps like `vector`
   unrolled,  ///< constant bounds; emitted unrolled
   // GPU: iv goes from lo + step * own index on by step * number of them, while below hi; all threads in lockstep, so a
   // barrier inside is allowed only if every thread makes the same trips.
