@@ -111,6 +111,7 @@ Status check_operands(const Graph& graph, const OpInfo& op, std::span<const Valu
       d.note("allowed: " + names_of(spec.dtypes));
       return fail(std::move(d));
     }
+    if (spec.type_var.empty()) continue;
     auto [it, fresh] = bound.emplace(spec.type_var, i);
     const Type& other = graph.type(operands[it->second]);
     if (fresh || other.dtype == t.dtype) continue;

@@ -45,7 +45,7 @@ inline constexpr DTypeSet floats{0b0000000001111}, ints{0b0111111110000}, signed
 
 struct OperandSpec {
   std::string_view name;
-  std::string_view type_var = "T";   ///< operands with the same variable have the same dtype; literals take it
+  std::string_view type_var = "T";   ///< operands with the same variable have the same dtype; literals take it; empty: any dtype each
   DTypeSet dtypes = any_dtype;
   bool optional = false;
   bool variadic = false;             ///< the last one; one or more

@@ -149,7 +149,7 @@ struct OutOfRange {
   std::int64_t index, bound;
 };
 Diag out_of_range(const EvalCtx& c, OutOfRange o) {
-  return error(Code::AG5201, place(c), fmt::format("index {} is out of range: indices of `{}` are 0 to {}", o.index, c.node.node().op->name, o.bound - 1));
+  return error(Code::AG5012, place(c), fmt::format("index {} is out of range: indices of `{}` are 0 to {}", o.index, c.node.node().op->name, o.bound - 1));
 }
 
 /// Operand offset of a windowed index, or what is wrong with its index vector. `sizes` are the window's.

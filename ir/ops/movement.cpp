@@ -426,19 +426,19 @@ std::vector<OpInfo> movement_ops() {
   return {
       movement({.name = "reshape", .summary = "the same elements in row-major order in another shape", .attrs = {{"shape", AttrKind::dims, true}}, .infer = infer_reshape,
                 .known_ints = [](const View& n) { return known(n, 0); }, .eval = reshape_eval,
-                .transpose = [](Builder& b, const View& n, std::size_t, ValueId ct) { return b.reshape(ct, Dims(n.in(0).shape)); }, .element = reshape_element,
+                .transpose = [](Builder& b, const View& n, std::size_t, ValueId ct) { return b.reshape(ct, Dims(n.in(0).shape)); }, .element = reshape_element, .inlined = true,
                 .samples = [] {
                   return std::vector<OpSample>{sample({"f64[2,6]"}, {{"shape", Dims{3, 4}}}), sample({"f64[]"}, {{"shape", Dims{1, 1}}}),
                                                sample({"i32[0,3]"}, {{"shape", Dims{2, 0}}}), sample({"f64[2,3,1]"}, {{"shape", Dims{1, 6}}})};
                 }}),
       movement({.name = "transpose", .onnx = "Transpose", .summary = "axes permuted; axis i of the result is axis perm[i]; reversed without `perm`",
-                .attrs = {{"perm", AttrKind::ints}}, .infer = infer_transpose, .eval = transpose_eval, .transpose = transpose_transpose, .element = transpose_element,
+                .attrs = {{"perm", AttrKind::ints}}, .infer = infer_transpose, .eval = transpose_eval, .transpose = transpose_transpose, .element = transpose_element, .inlined = true,
                 .samples = [] {
                   return std::vector<OpSample>{sample({"f64[2,3,4]"}, {{"perm", Ints{2, 0, 1}}}), sample({"f64[2,3]"}), sample({"f32[]"}), sample({"i8[0,2]"}, {{"perm", Ints{1, 0}}})};
                 }}),
       movement({.name = "broadcast_in_dim", .summary = "repeats: operand axis i becomes axis dims[i]; sizes are equal or 1, other axes are new",
                 .attrs = {{"shape", AttrKind::dims, true}, {"dims", AttrKind::ints, true}}, .infer = infer_broadcast, .eval = broadcast_eval,
-                .transpose = broadcast_transpose, .element = broadcast_element,
+                .transpose = broadcast_transpose, .element = broadcast_element, .inlined = true,
                 .samples = [] {
                   return std::vector<OpSample>{sample({"f64[3]"}, {{"shape", Dims{2, 3}}, {"dims", Ints{1}}}), sample({"f64[3,1]"}, {{"shape", Dims{4, 3, 2}}, {"dims", Ints{1, 2}}}),
                                                sample({"f64[]"}, {{"shape", Dims{2, 2}}, {"dims", Ints{}}}), sample({"f64[2,3]"}, {{"shape", Dims{3, 4, 2}}, {"dims", Ints{2, 0}}}),
@@ -446,9 +446,9 @@ std::vector<OpInfo> movement_ops() {
                 }}),
       movement({.name = "slice", .summary = "elements start, start + stride, ... below limit on each axis",
                 .attrs = {{"start", AttrKind::dims, true}, {"limit", AttrKind::dims, true}, {"stride", AttrKind::ints, true}}, .infer = infer_slice, .known_ints = slice_known,
-                .eval = slice_eval, .transpose = slice_transpose, .element = slice_element, .samples = slice_samples}),
+                .eval = slice_eval, .transpose = slice_transpose, .element = slice_element, .inlined = true, .samples = slice_samples}),
       movement({.name = "rev", .summary = "reversed along axes", .attrs = {{"axes", AttrKind::ints, true}}, .infer = infer_rev, .eval = rev_eval,
-                .transpose = [](Builder& b, const View& n, std::size_t, ValueId ct) { return b.add_op("rev", {ct}, n.attrs()); }, .element = rev_element,
+                .transpose = [](Builder& b, const View& n, std::size_t, ValueId ct) { return b.add_op("rev", {ct}, n.attrs()); }, .element = rev_element, .inlined = true,
                 .samples = [] { return std::vector<OpSample>{sample({"f64[2,3]"}, {{"axes", Ints{1}}}), sample({"f64[4]"}, {{"axes", Ints{0}}}), sample({"i32[0]"}, {{"axes", Ints{0}}})}; }}),
       movement({.name = "pad", .summary = "a value before, after and between the elements; negative `low` and `high` crop", .operands = {{.name = "x"}, {.name = "value"}},
                 .attrs = {{"low", AttrKind::dims, true}, {"high", AttrKind::dims, true}, {"interior", AttrKind::ints, true}}, .infer = infer_pad, .eval = pad_eval,

@@ -94,14 +94,14 @@ std::vector<OpInfo> source_ops() {
        .eval = [](const EvalCtx& c) { return one((*c.node.attrs().get<LiteralPtr>("value"))->materialize()); }, .zero_gradient = true},
       {.name = "iota", .lower_class = LowerClass::index, .summary = "each element is its own index along an axis",
        .attrs = {{"type", AttrKind::type, true}, {"axis", AttrKind::integer, true}}, .infer = infer_iota, .known_ints = iota_known, .eval = iota_eval,
-       .zero_gradient = true, .element = iota_element,
+       .zero_gradient = true, .element = iota_element, .inlined = true,
        .samples = [] {
          return std::vector<OpSample>{sample({}, {{"type", sample_type("f32[2,3]")}, {"axis", std::int64_t{1}}}), sample({}, {{"type", sample_type("i64[4]")}, {"axis", std::int64_t{0}}}),
                                       sample({}, {{"type", sample_type("u8[0,3]")}, {"axis", std::int64_t{0}}})};
        }},
       {.name = "dims", .lower_class = LowerClass::index, .summary = "sizes as an i64 vector",
        .attrs = {{"values", AttrKind::dims, true}}, .infer = infer_dims, .known_ints = [](const View& n) { return std::optional(attr_dims(n.attrs(), "values")); },
-       .eval = dims_eval, .zero_gradient = true, .element = dims_element,
+       .eval = dims_eval, .zero_gradient = true, .element = dims_element, .inlined = true,
        .samples = [] { return std::vector<OpSample>{sample({}, {{"values", Dims{2, 3, 4}}}), sample({}, {{"values", Dims{}}})}; }},
   };
 }
