@@ -7,7 +7,7 @@ const std::vector<const Pass*>& all_passes() {
   static const std::vector<const Pass*> passes{
       &autodiff, &cse, &fold, &dce, &decompose,  // Graph -> Graph
       &lower,                                              // Graph -> Program
-      &schedule,  // Program -> Program
+      &schedule, &vectorise,  // Program -> Program
       &plan_memory,
   };
   return passes;
