@@ -116,7 +116,8 @@ struct InternalError {
 [[noreturn]] void internal_error(std::string message, const char* file, int line);
 #define AG_CHECK(cond, ...) \
   do { \
-    if (!(cond)) [[unlikely]] ::ag::internal_error("check failed: " #cond " " __VA_ARGS__, __FILE__, __LINE__); \
+    if (!(cond)) [[unlikely]] \
+      ::ag::internal_error("check failed: " #cond " " __VA_ARGS__, __FILE__, __LINE__); \
   } while (0)
 
 #define AG_CONCAT_(a, b) a##b

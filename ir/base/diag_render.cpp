@@ -96,7 +96,8 @@ class TextRenderer {
     widen(d.spans);
     for (const SubDiag& c : d.children) {
       widen(c.spans);
-      if (is_fix(c)) last = std::max(last, detail::diff_last_line(*showable(c.spans[0].loc), c.spans[0].loc, c.replacement));
+      if (is_fix(c))
+        last = std::max(last, detail::diff_last_line(*showable(c.spans[0].loc), c.spans[0].loc, c.replacement));
     }
     return std::to_string(last).size();
   }
@@ -128,8 +129,8 @@ class TextRenderer {
       for (const Span& s : spans)
         if (showable(s.loc) && *s.loc.file == files[i]) here.push_back(&s);
       if (i > 0) bar();
-      out_ += fmt::format("{}{} {}\n", std::string(width_, ' '), i == 0 ? "-->" : ":::",
-                          place(i == 0 ? first->loc : here[0]->loc));
+      out_ += fmt::format("{}{} {}\n", std::string(width_, ' '),
+                          i == 0 ? "-->" : ":::", place(i == 0 ? first->loc : here[0]->loc));
       if (here.empty()) continue;
       bar();
       out_ += detail::snippet(*showable(here[0]->loc), here, width_);
@@ -138,7 +139,9 @@ class TextRenderer {
     for (const Span& s : spans) {
       if (showable(s.loc) || (s.label.empty() && &s == first)) continue;
       std::string where = &s == first || !s.loc.known() ? "" : place(s.loc);
-      footnote("note", where.empty() ? printable(s.label) : s.label.empty() ? where : where + ": " + printable(s.label));
+      footnote("note", where.empty()     ? printable(s.label)
+                       : s.label.empty() ? where
+                                         : where + ": " + printable(s.label));
     }
   }
 
@@ -164,9 +167,9 @@ std::string json_span(const Span& s, LineCache& cache) {
     out += fmt::format(",\"byte_start\":{},\"byte_end\":{}", lines->start(e.line) + e.begin,
                        lines->start(e.end_line) + e.end);
   }
-  out += fmt::format(",\"line_start\":{},\"line_end\":{},\"column_start\":{},\"column_end\":{},\"is_primary\":{}", l.line,
-                     std::max(l.line, l.end_line), l.col, l.end_line > l.line ? l.end_col : std::max(l.col, l.end_col),
-                     s.primary);
+  out += fmt::format(",\"line_start\":{},\"line_end\":{},\"column_start\":{},\"column_end\":{},\"is_primary\":{}",
+                     l.line, std::max(l.line, l.end_line), l.col,
+                     l.end_line > l.line ? l.end_col : std::max(l.col, l.end_col), s.primary);
   out += ",\"label\":" + (s.label.empty() ? "null" : json_quote(s.label));
   if (!l.pointer.empty()) out += ",\"pointer\":" + json_quote(l.pointer);
   return out + "}";

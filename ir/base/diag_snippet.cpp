@@ -33,9 +33,7 @@ void trim_right(std::string& s) {
   while (!s.empty() && s.back() == ' ') s.pop_back();
 }
 
-std::size_t indent_of(std::string_view line) {
-  return std::min(line.find_first_not_of(" \t"), line.size());
-}
+std::size_t indent_of(std::string_view line) { return std::min(line.find_first_not_of(" \t"), line.size()); }
 
 /// The piece of a line that is shown, with `...` where it was cut.
 struct Window {

@@ -227,8 +227,7 @@ Dim operator*(const Dim& a, const Dim& b) {
       auto coeff = checked_mul(s.coeff, t.coeff);
       if (!coeff || s.factors.size() + t.factors.size() > max_weight) return Dim::invalid();
       Term p{*coeff, {}};
-      std::merge(s.factors.begin(), s.factors.end(), t.factors.begin(), t.factors.end(),
-                 std::back_inserter(p.factors));
+      std::merge(s.factors.begin(), s.factors.end(), t.factors.begin(), t.factors.end(), std::back_inserter(p.factors));
       out.push_back(std::move(p));
     }
   return DimRules::from_terms(std::move(out));

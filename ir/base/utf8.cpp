@@ -40,13 +40,25 @@ bool within(const std::array<Range, N>& ranges, char32_t c) {
   return std::any_of(ranges.begin(), ranges.end(), [c](Range r) { return c >= r.lo && c <= r.hi; });
 }
 // Characters that reorder, hide or break the text around them.
-constexpr std::array<Range, 7> unsafe = {{{0, 0x1f}, {0x7f, 0x9f}, {0x200b, 0x200f}, {0x2028, 0x202e},
-                                         {0x2060, 0x206f}, {0xfeff, 0xfeff}, {0xe0000, 0xe007f}}};
+constexpr std::array<Range, 7> unsafe = {{{0, 0x1f},
+                                          {0x7f, 0x9f},
+                                          {0x200b, 0x200f},
+                                          {0x2028, 0x202e},
+                                          {0x2060, 0x206f},
+                                          {0xfeff, 0xfeff},
+                                          {0xe0000, 0xe007f}}};
 constexpr std::array<Range, 6> combining = {
     {{0x300, 0x36f}, {0x483, 0x489}, {0x1ab0, 0x1aff}, {0x20d0, 0x20ff}, {0xfe00, 0xfe0f}, {0xfe20, 0xfe2f}}};
-constexpr std::array<Range, 10> wide = {{{0x1100, 0x115f}, {0x2e80, 0x303e}, {0x3041, 0xa4cf}, {0xac00, 0xd7a3},
-                                        {0xf900, 0xfaff}, {0xfe30, 0xfe6f}, {0xff00, 0xff60}, {0xffe0, 0xffe6},
-                                        {0x1f300, 0x1faff}, {0x20000, 0x3fffd}}};
+constexpr std::array<Range, 10> wide = {{{0x1100, 0x115f},
+                                         {0x2e80, 0x303e},
+                                         {0x3041, 0xa4cf},
+                                         {0xac00, 0xd7a3},
+                                         {0xf900, 0xfaff},
+                                         {0xfe30, 0xfe6f},
+                                         {0xff00, 0xff60},
+                                         {0xffe0, 0xffe6},
+                                         {0x1f300, 0x1faff},
+                                         {0x20000, 0x3fffd}}};
 
 int width(char32_t c) { return within(combining, c) ? 0 : within(wide, c) ? 2 : 1; }
 

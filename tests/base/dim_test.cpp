@@ -37,11 +37,27 @@ struct Random {
     std::optional<std::int64_t> v;
     bool both = x && y;
     switch (kind) {
-      case 2: case 3: d = a + b; if (both) v = *x + *y; break;
-      case 4: d = a - b; if (both) v = *x - *y; break;
-      case 5: d = a * b; if (both) v = *x * *y; break;
-      case 6: d = floordiv(a, b); if (both && *y != 0) v = floor_div(*x, *y); break;
-      case 7: d = mod(a, b); if (both && *y != 0) v = *x - *y * floor_div(*x, *y); break;
+      case 2:
+      case 3:
+        d = a + b;
+        if (both) v = *x + *y;
+        break;
+      case 4:
+        d = a - b;
+        if (both) v = *x - *y;
+        break;
+      case 5:
+        d = a * b;
+        if (both) v = *x * *y;
+        break;
+      case 6:
+        d = floordiv(a, b);
+        if (both && *y != 0) v = floor_div(*x, *y);
+        break;
+      case 7:
+        d = mod(a, b);
+        if (both && *y != 0) v = *x - *y * floor_div(*x, *y);
+        break;
       case 8: {
         bool lower = pick(0, 1);
         d = lower ? min(a, b) : max(a, b);
@@ -50,8 +66,10 @@ struct Random {
       }
       default:
         d = Dim::bcast(a, b);
-        if (both && (*x == *y || *y == 1)) v = x;
-        else if (both && *x == 1) v = y;
+        if (both && (*x == *y || *y == 1))
+          v = x;
+        else if (both && *x == 1)
+          v = y;
     }
     return {d, v};
   }
@@ -151,8 +169,8 @@ TEST_CASE("Dim overflow and size poison, and never crash") {
 }
 
 TEST_CASE("Dim::parse refuses what is not an expression") {
-  for (const char* bad : {"", "+", "N +", "2N", "N M", "floordiv(N)", "floordiv(N, 2", "mod(N, 0)", "9223372036854775808",
-                          "\"open", "\"\\q\"", "N)", "1e3", "<invalid>", "floordiv", "- - N"}) {
+  for (const char* bad : {"", "+", "N +", "2N", "N M", "floordiv(N)", "floordiv(N, 2", "mod(N, 0)",
+                          "9223372036854775808", "\"open", "\"\\q\"", "N)", "1e3", "<invalid>", "floordiv", "- - N"}) {
     INFO(bad);
     CHECK_FALSE(Dim::parse(bad));
   }

@@ -28,7 +28,8 @@ TEST_CASE("edit distance: known values, symmetry, and one edit is one") {
 }
 
 TEST_CASE("suggestions are near, and absent if nothing is") {
-  std::vector<std::string_view> ops = {"MatMul", "Mul", "Max", "Relu", "Sigmoid", "Sum", "LayerNormalization", "in", "out"};
+  std::vector<std::string_view> ops = {"MatMul", "Mul", "Max", "Relu", "Sigmoid", "Sum", "LayerNormalization",
+                                       "in",     "out"};
   auto near = [&](std::string_view name) { return suggest(name, std::span<const std::string_view>(ops)); };
   CHECK(near("MatMull") == "MatMul");
   CHECK(near("matmul") == "MatMul");

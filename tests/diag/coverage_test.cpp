@@ -2,8 +2,8 @@
 #include <filesystem>
 #include <set>
 
-#include "golden.hpp"
 #include "ir/base/diag.hpp"
+#include "tests/diag/golden.hpp"
 
 namespace fs = std::filesystem;
 
@@ -15,9 +15,11 @@ std::set<std::string> uncovered_codes() {
   for (const ag::CodeInfo& info : ag::all_codes()) left.insert(ag::code_name(info.code));
   for (const auto& entry : fs::recursive_directory_iterator(fs::path(AG_SOURCE_DIR) / "tests")) {
     auto ext = entry.path().extension();
-    if (!entry.is_regular_file() || ext == ".cpp" || ext == ".hpp" || ext == ".md" || ext == ".py" || ext == ".npz") continue;
+    if (!entry.is_regular_file() || ext == ".cpp" || ext == ".hpp" || ext == ".md" || ext == ".py" || ext == ".npz")
+      continue;
     std::string text = read_text(entry.path().string());
-    for (std::size_t at = text.find("AG"); at != text.npos; at = text.find("AG", at + 2)) left.erase(text.substr(at, 6));
+    for (std::size_t at = text.find("AG"); at != text.npos; at = text.find("AG", at + 2))
+      left.erase(text.substr(at, 6));
   }
   return left;
 }

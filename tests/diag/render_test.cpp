@@ -2,9 +2,9 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
-#include "golden.hpp"
 #include "ir/base/diag.hpp"
 #include "ir/base/utf8.hpp"
+#include "tests/diag/golden.hpp"
 
 using namespace ag;
 
@@ -88,7 +88,8 @@ TEST_CASE("labels on one line hang below, the last stands beside") {
                .at(f.of("\"op\""), "before all");
   auto no_last_label = some_error(f.of("\"MatMul\""), "the last one has no label", "hangs").at(f.of("\"w\"]"));
   auto nested = some_error(f.of("\"x\", \"w\""), "one in the other", "inner")
-                    .at(f.of(R"(["x", "w"], "out": "y")"), "outer").at(f.of("[\"x\""), "same start as outer");
+                    .at(f.of(R"(["x", "w"], "out": "y")"), "outer")
+                    .at(f.of("[\"x\""), "same start as outer");
   f.check("one_line", {d, no_last_label, nested});
 }
 
@@ -141,18 +142,21 @@ TEST_CASE("gaps, line numbers of several digits, two files, notes with places") 
 }
 
 TEST_CASE("tabs, wide and combining characters, bytes that are not UTF-8, control characters") {
-  File f("odd.json", "\t{ \"name\": \"\xe5\xb1\x82\xe4\xb8\x80\", \"b\": \"e\xcc\x81t\xc3\xa9\", \"c\": 1 }\n"
-                     "\x1b[31m \"esc\" \xff\xfe \"bad\" \xe2\x80\xae \"bidi\"\r\n"
-                     "\xf0\x9f\x98\x80 \"emoji\"\n");
+  File f("odd.json",
+         "\t{ \"name\": \"\xe5\xb1\x82\xe4\xb8\x80\", \"b\": \"e\xcc\x81t\xc3\xa9\", \"c\": 1 }\n"
+         "\x1b[31m \"esc\" \xff\xfe \"bad\" \xe2\x80\xae \"bidi\"\r\n"
+         "\xf0\x9f\x98\x80 \"emoji\"\n");
   f.check("odd", {some_error(f.of("\"b\""), "after \xe5\xb1\x82", "b").at(f.of("\"c\""), "c"),
-                  some_error(f.of("\"esc\""), "name `\x1b[0m\r\n\xff` is odd", "label \x07").at(f.of("\"bad\""), "x")
+                  some_error(f.of("\"esc\""), "name `\x1b[0m\r\n\xff` is odd", "label \x07")
+                      .at(f.of("\"bad\""), "x")
                       .at(f.of("\"bidi\""), "y"),
                   some_error(f.of("\"emoji\""), "after an emoji", "here")});
 }
 
 TEST_CASE("long lines are windows around the marks") {
   std::string line = "{\"nodes\":[";
-  for (int i = 0; i < 400; ++i) line += (i ? "," : "") + std::string("{\"op\":\"Add\",\"out\":\"v") + std::to_string(i) + "\"}";
+  for (int i = 0; i < 400; ++i)
+    line += (i ? "," : "") + std::string("{\"op\":\"Add\",\"out\":\"v") + std::to_string(i) + "\"}";
   File f("minified.json", line + "]}");
   auto d = some_error(f.of("\"v200\""), "defined twice", "again")
                .at(f.of("\"v3\""), "first here")
@@ -165,19 +169,24 @@ TEST_CASE("long lines are windows around the marks") {
 
 TEST_CASE("places that cannot be shown") {
   File f("short.txt", "one\ntwo\n");
-  auto at = [&](std::uint32_t l, std::uint32_t c, std::uint32_t el, std::uint32_t ec) { return Loc{f.name, l, c, el, ec, ""}; };
+  auto at = [&](std::uint32_t l, std::uint32_t c, std::uint32_t el, std::uint32_t ec) {
+    return Loc{f.name, l, c, el, ec, ""};
+  };
   auto gone = std::make_shared<const std::string>("gone\n.json");
   auto onnx = std::make_shared<const std::string>("resnet.onnx");
-  f.check("unshown",
-          {some_error(at(2, 4, 2, 4), "at the end of a line", "here"), some_error(at(3, 1, 3, 1), "at the end of the file", "here"),
-           some_error(at(1, 90, 1, 99), "beyond a line", "here"), some_error(at(9, 1, 9, 5), "beyond the file", "nowhere"),
-           some_error(at(1, 2, 7, 1), "ends beyond the file", "much"), some_error(at(2, 3, 1, 1), "ends before it begins", "x"),
-           some_error(at(2, 0, 0, 0), "only the line", "this line"),
-           some_error(Loc{gone, 3, 4, 3, 5, "/a"}, "no source", "label").at(at(1, 1, 1, 4), "but here"),
-           some_error(Loc{onnx, 0, 0, 0, 0, "graph \"main\", node 17 \"conv1\" (Conv), input 1 \"w\""}, "an ONNX path", "has 3 channels")
-               .at(Loc{onnx, 0, 0, 0, 0, "graph \"main\", node 3 \"x\""}, "has 4 channels"),
-           some_error({}, "no place at all").note("a note").help("say this", {}, "that"),
-           warning(Code::AG9001, at(1, 1, 1, 4), "a warning", "look")});
+  f.check("unshown", {some_error(at(2, 4, 2, 4), "at the end of a line", "here"),
+                      some_error(at(3, 1, 3, 1), "at the end of the file", "here"),
+                      some_error(at(1, 90, 1, 99), "beyond a line", "here"),
+                      some_error(at(9, 1, 9, 5), "beyond the file", "nowhere"),
+                      some_error(at(1, 2, 7, 1), "ends beyond the file", "much"),
+                      some_error(at(2, 3, 1, 1), "ends before it begins", "x"),
+                      some_error(at(2, 0, 0, 0), "only the line", "this line"),
+                      some_error(Loc{gone, 3, 4, 3, 5, "/a"}, "no source", "label").at(at(1, 1, 1, 4), "but here"),
+                      some_error(Loc{onnx, 0, 0, 0, 0, "graph \"main\", node 17 \"conv1\" (Conv), input 1 \"w\""},
+                                 "an ONNX path", "has 3 channels")
+                          .at(Loc{onnx, 0, 0, 0, 0, "graph \"main\", node 3 \"x\""}, "has 4 channels"),
+                      some_error({}, "no place at all").note("a note").help("say this", {}, "that"),
+                      warning(Code::AG9001, at(1, 1, 1, 4), "a warning", "look")});
 }
 
 TEST_CASE("json_quote gives valid UTF-8 and escapes") {
@@ -188,9 +197,11 @@ TEST_CASE("json_quote gives valid UTF-8 and escapes") {
 TEST_CASE("any places in any bytes render, with nothing unprintable") {
   std::mt19937 rng(7);
   auto number = [&](std::uint32_t below) {
-    return rng() % 40 == 0 ? UINT32_MAX - static_cast<std::uint32_t>(rng() % 2) : static_cast<std::uint32_t>(rng() % below);
+    return rng() % 40 == 0 ? UINT32_MAX - static_cast<std::uint32_t>(rng() % 2)
+                           : static_cast<std::uint32_t>(rng() % below);
   };
-  const std::string pieces[] = {"a", " ", "\n", "\t", "\r\n", "\xff", "\xe5\xb1\x82", "\xcc\x81", "\x1b", "word", std::string(1, '\0')};
+  const std::string pieces[] = {
+      "a", " ", "\n", "\t", "\r\n", "\xff", "\xe5\xb1\x82", "\xcc\x81", "\x1b", "word", std::string(1, '\0')};
   for (int round = 0; round < 3000; ++round) {
     std::string text;
     for (unsigned n = rng() % 60; n > 0; --n) text += pieces[rng() % std::size(pieces)];
@@ -202,7 +213,8 @@ TEST_CASE("any places in any bytes render, with nothing unprintable") {
     d.note(text, loc()).help(text, loc(), text).remove("remove", loc());
     for (DiagFormat format : {DiagFormat::text, DiagFormat::short_, DiagFormat::json}) {
       std::string out = render(d, f.sources, format);
-      REQUIRE(std::none_of(out.begin(), out.end(), [](char c) { return c != '\n' && static_cast<unsigned char>(c) < 32; }));
+      REQUIRE(
+          std::none_of(out.begin(), out.end(), [](char c) { return c != '\n' && static_cast<unsigned char>(c) < 32; }));
       if (format == DiagFormat::json) REQUIRE_NOTHROW(nlohmann::json::parse(out));
     }
   }
