@@ -3,7 +3,7 @@
 
 #include <cstring>
 
-#include "harness.hpp"
+#include "tests/codegen/harness.hpp"
 #include "ir/loop/elementwise.hpp"
 
 using namespace ag;

@@ -1,4 +1,4 @@
-#include "harness.hpp"
+#include "tests/codegen/harness.hpp"
 
 #include <fmt/format.h>
 
@@ -9,7 +9,7 @@
 #include "codegen/backend.hpp"
 #include "ir/loop/interp.hpp"
 #include "ir/loop/scratch.hpp"
-#include "loader.hpp"
+#include "tests/codegen/loader.hpp"
 
 namespace ag::test {
 namespace {

@@ -1,4 +1,4 @@
-#include "loader.hpp"
+#include "tests/codegen/loader.hpp"
 
 #include <elf.h>
 #include <sys/mman.h>
