@@ -49,7 +49,7 @@ class Runner {
     for (std::size_t i = first; i < labels.size(); ++i) {
       std::string name = labels[i].substr(0, labels[i].find('.'));
       const Pass* pass = find_pass(name);
-      if (!pass) return fail(Code::AG0010, {}, "there is no pass `" + name + "`; --list-passes names them");
+      if (!pass) return fail(Code::AG0101, {}, "there is no pass `" + name + "`; --list-passes names them");
       if (!listed(options_.disabled, labels[i], name)) AG_TRY_(one(*pass, labels[i], result));
       if (labels[i] == options_.stop_after) break;
     }
@@ -93,7 +93,7 @@ class Runner {
   Status apply(const Pass& pass, const std::string& label, Stage& stage) {
     bool graph_now = std::holds_alternative<Graph>(stage);
     if (graph_now != (pass.on_program == nullptr))
-      return fail(Code::AG0011, {}, fmt::format("pass `{}` works on {}, but the program is at the {} level here", pass.name,
+      return fail(Code::AG0102, {}, fmt::format("pass `{}` works on {}, but the program is at the {} level here", pass.name,
                                                pass.on_program ? "loops" : "graphs", graph_now ? "graph" : "loop"));
     if (pass.on_graph) {
       AG_TRY(Graph g, pass.on_graph(std::get<Graph>(stage), context_));
@@ -138,7 +138,7 @@ class Runner {
       std::filesystem::create_directories(options_.dump_dir, ec);
       std::ofstream out(std::filesystem::path(options_.dump_dir) / fmt::format("{:02}-{}.{}", ++number_, label, std::holds_alternative<Graph>(stage) ? "ag" : "loops"));
       out << after;
-      if (!out) context_.diagnostics.push_back(warning(Code::AG0012, {}, "cannot write into the dump folder `" + options_.dump_dir + "`"));
+      if (!out) context_.diagnostics.push_back(warning(Code::AG0103, {}, "cannot write into the dump folder `" + options_.dump_dir + "`"));
     }
   }
 
