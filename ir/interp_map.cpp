@@ -51,7 +51,7 @@ loop::Kernel build(const NodeView& node, const std::vector<bool>& splat, std::in
 std::unexpected<Diags> trapped(const NodeView& node, const loop::TrapRecord& trap) {
   auto kind = static_cast<loop::Trap>(trap.kind);
   bool division = kind == loop::Trap::integer_division_by_zero;
-  return fail(division ? Code::AG5207 : Code::AG5208, node.graph.loc(node.result()),
+  return fail(division ? Code::AG5013 : Code::AG5012, node.graph.loc(node.result()),
               "`" + std::string(node.node().op->name) + (division ? "` divides an integer by zero" : "` trapped"));
 }
 

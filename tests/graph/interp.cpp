@@ -100,7 +100,7 @@ TEST_CASE("integer division by zero is an error with a place, in any lane but no
   for (std::int64_t at : {0, 255, 256, 299}) {
     auto r = run(300, at);
     REQUIRE_FALSE(r);
-    CHECK(r.error()[0].code == Code::AG5207);
+    CHECK(r.error()[0].code == Code::AG5013);
     CHECK(r.error()[0].spans.at(0).loc.str() == "m.json:4:2");
   }
 }

@@ -53,5 +53,6 @@ TEST_CASE("every code in codes.def is reported somewhere", "[.coverage]") {
 }
 
 TEST_CASE("codes_in finds whole codes") {
-  CHECK(codes_in("fail(AG2003, Code::AG0001); AG20031 XAG2003 AG200 AG_TRY") == std::set<std::string>{"AG2003", "AG0001"});
+  CHECK(codes_in("fail(AG2003, Code::AG0001); AG20031 XAG2003 AG200 AG_TRY") ==
+        std::set<std::string>{"AG2003", "AG0001"});
 }

@@ -23,6 +23,8 @@ const std::vector<Law> laws = {
     {"passes/", {"ir/", "passes/"}},
     {"codegen/llvm/", {"ir/base/", "ir/loop/", "codegen/"}, true},
     {"codegen/", {"ir/base/", "ir/loop/", "codegen/"}},
+    // The cache of compiled kernels calls the code generator, through its record alone.
+    {"runtime/exec/compile_cache", {"ir/base/", "ir/loop/", "runtime/exec/", "codegen/backend.hpp"}},
     {"runtime/exec/", {"ir/base/", "ir/loop/", "runtime/exec/"}},
     {"runtime/cpu/", {"ir/base/", "ir/loop/", "runtime/exec/", "runtime/cpu/"}, true},
     {"runtime/", {"ir/", "passes/", "codegen/", "runtime/"}},
@@ -81,6 +83,7 @@ std::vector<std::string> violations(const SourceFile& file, const std::set<std::
       complain("a header may not include " + i.path);
     bool ours = i.quoted || known.contains(i.path);
     if (!ours) continue;
+    if (file.path.starts_with("tests/") && known.contains(file.folder() + "/" + i.path)) continue;
     if (!known.contains(i.path) && !known.contains("include/" + i.path)) {
       complain("includes what is not in the tree (paths start at the root): " + i.path);
       continue;
