@@ -5,10 +5,9 @@ namespace ag::passes {
 
 const std::vector<const Pass*>& all_passes() {
   static const std::vector<const Pass*> passes{
-      &autodiff, &cse, &fold, &dce, &decompose,  // Graph -> Graph
+      &autodiff, &cse, &algebra, &fold, &dce, &decompose,  // Graph -> Graph
       &lower,                                              // Graph -> Program
-      &schedule, &vectorise,  // Program -> Program
-      &plan_memory,
+      &schedule, &vectorise, &expand_math, &plan_memory,   // Program -> Program
   };
   return passes;
 }
