@@ -41,8 +41,9 @@ class CpuScheduler {
   loop::Kernel run() {
     find_nest();
     clone_.clone_buffers();
-    for (StmtId id : k_.blocks[k_.top()].stmts)  // sizes, strides
-      if (is_pure(k_.stmts[id])) clone_.clone(id);
+    if (!nest_.empty())
+      for (StmtId id : k_.blocks[k_.top()].stmts)  // sizes, strides
+        if (is_pure(k_.stmts[id])) clone_.clone(id);
     for (const NestLoop& l : nest_)
       if (l.role == AxisRole::col) col_ = &l;
       else if (l.role == AxisRole::row) row_ = &l;
