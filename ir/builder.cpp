@@ -82,6 +82,7 @@ Result<NodeId> GraphBuilder::try_add(const OpInfo& op, NodeArgs args) {
   InferCtx ctx(graph_, op, args.operands, args.attrs, args.regions, args.locs);
   AG_TRY(std::vector<Type> types, op.infer(ctx));
   if (args.result_count && args.result_count < types.size()) types.resize(args.result_count);
+  if (!args.stated.empty()) AG_TRY_(take_stated(op, types, std::move(args.stated), args.locs));
   Node node;
   node.op = &op;
   node.operands = std::move(args.operands);
@@ -94,13 +95,23 @@ Result<NodeId> GraphBuilder::try_add(const OpInfo& op, NodeArgs args) {
   node.extras = std::move(args.extras);
   NodeId id = graph_.append(std::move(node), std::move(types));
   Value& v = graph_.value(graph_.node(id).result());
-  if (op.name == "constant") {
-    v.known_ints = literal_ints(**graph_.node(id).attrs.get<LiteralPtr>("value"));
-  } else if (op.known_ints && is_int(v.type.dtype)) {
+  if (op.known_ints && !is_float(v.type.dtype))
     if (auto known = op.known_ints(NodeView{graph_, id})) v.known_ints = std::make_shared<Dims>(*std::move(known));
-  }
   if (intern_ && !is_input(op)) interned_.emplace(hash, id);
   return id;
+}
+
+Status GraphBuilder::take_stated(const OpInfo& op, std::vector<Type>& types, std::vector<Type> stated, std::span<const Loc> locs) const {
+  SymbolMap symbols;
+  std::string fresh = "u" + std::to_string(graph_.next_unbacked()) + ".";
+  Loc loc = locs.empty() ? Loc{} : locs[0];
+  if (stated.size() != types.size())
+    return fail(Code::AG2103, loc, "`" + std::string(op.name) + "` gives " + std::to_string(types.size()) + " results, and " + std::to_string(stated.size()) + " are stated");
+  for (std::size_t r = 0; r < stated.size(); ++r)
+    if (!unify(types[r], stated[r], symbols, [&](const std::string& s) { return s.starts_with(fresh); }))
+      return fail(Code::AG2103, loc, "result " + std::to_string(r) + " is stated to be " + stated[r].str() + ", but `" + std::string(op.name) + "` gives " + types[r].str());
+  types = std::move(stated);
+  return {};
 }
 
 NodeId GraphBuilder::must_add(const OpInfo& op, NodeArgs args) {

@@ -25,6 +25,8 @@ class GraphBuilder {
     std::uint32_t result_count = 0;   ///< 0 = as many as the rule gives; fewer leaves trailing ones out
     ValueId grad_of = {};
     std::uint32_t remat = 0;
+    /// Types the results must have (AG2103), with the names of unbacked symbols to keep; empty: as the rule gives.
+    std::vector<Type> stated = {};
     std::vector<std::pair<std::string, std::string>> extras = {};
   };
   /// Checks operand counts, dtypes (type variables), attributes (unknown, missing, kind, choices) and the op's
@@ -88,6 +90,7 @@ class GraphBuilder {
   NodeId must_add(const OpInfo& op, NodeArgs args);
   NodeId copy_node(const Graph& from, NodeId id, const std::function<ValueId(ValueId)>& map, SymbolMap& symbols, bool names);
   NodeId find_interned(const OpInfo& op, const NodeArgs& args, std::size_t hash) const;
+  Status take_stated(const OpInfo& op, std::vector<Type>& types, std::vector<Type> stated, std::span<const Loc> locs) const;
   void merge_locs(Node& node, const std::vector<Loc>& locs);
   Graph& graph_;
   bool intern_;

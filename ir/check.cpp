@@ -4,10 +4,10 @@
 
 #include <algorithm>
 
+#include "ir/base/suggest.hpp"
+
 namespace ag {
 namespace {
-
-constexpr std::int64_t max_known_ints = 1024;
 
 Loc first(std::span<const Loc> locs) { return locs.empty() ? Loc{} : locs[0]; }
 
@@ -78,7 +78,8 @@ Diag unknown_attr(const OpInfo& op, const std::string& name, std::span<const Loc
   std::vector<std::string_view> known;
   for (const AttrSpec& s : op.attrs) known.push_back(s.name);
   if (known.empty()) d.note(fmt::format("{} has no attributes", title(op)));
-  else d.note(fmt::format("it has: {}", fmt::join(known, ", ")));
+  else if (auto near = suggest(name, std::span<const std::string_view>(known))) d.help(fmt::format("did you mean `{}`?", *near));
+  if (!known.empty()) d.note(fmt::format("it has: {}", fmt::join(known, ", ")));
   return d;
 }
 
@@ -144,17 +145,6 @@ Status check_attrs(const OpInfo& op, Attrs& attrs, std::span<const Loc> locs) {
   }
   if (!diags.empty()) return fail(std::move(diags));
   return {};
-}
-
-std::shared_ptr<const Dims> literal_ints(const Literal& literal) {
-  if (is_float(literal.dtype) || literal.dtype == DType::boolean || literal.form == Literal::Form::random) return nullptr;
-  std::int64_t n = 1;
-  for (std::int64_t d : literal.shape)
-    if (d < 0 || d > max_known_ints || (n *= d) > max_known_ints) return nullptr;
-  Array a = literal.materialize();
-  auto out = std::make_shared<Dims>();
-  for (std::int64_t i = 0; i < n; ++i) out->push_back(a.get_int(i));
-  return out;
 }
 
 bool same_computation(const Graph& a, const Graph& b) {

@@ -11,8 +11,6 @@ Status check_operands(const Graph& graph, const OpInfo& op, std::span<const Valu
 Status check_attrs(const OpInfo& op, Attrs& attrs, std::span<const Loc> locs);
 /// The specification of operand i; the last one repeats if it is variadic.
 const OperandSpec* operand_spec(const OpInfo& op, std::size_t i);
-/// Known elements of a constant, if it is a small integer.
-std::shared_ptr<const Dims> literal_ints(const Literal& literal);
 /// Structural equality of two closed graphs, without names and places.
 bool same_computation(const Graph& a, const Graph& b);
 /// Pairs bare symbols of `from` with dims of `to` where `from`'s are not bound yet; then tells whether `from`,

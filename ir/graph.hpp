@@ -146,12 +146,16 @@ struct NodeView {
 Status verify(const Graph& graph);
 
 struct PrintOptions {
-  bool elide_weights = false;   ///< long constants as "<elided>": not an input, and the header says so
-  std::string resources;        ///< folder for constants by content hash; "" = whole, base64
-  std::int64_t inline_elems = 64;
+  bool elide_weights = false;   ///< long constants as `elided`: not an input, and the header says so
+  std::int64_t inline_elems = 64;  ///< constants up to this size are spelled out, longer ones base64
+  /// If set, longer constants go here, named by the SHA-256 of their bytes, instead of into the text.
+  std::function<void(const std::string& name, std::span<const std::byte> bytes)> resource;
 };
-/// The text form (SPEC 2). print(parse(print(g))) == print(g).
+/// The text form (SPEC 2; grammar in ir/print.cpp). print(parse_graph(print(g))) == print(g).
 std::string print(const Graph& graph, const PrintOptions& options = {});
+/// The same, long constants as files NAME.bin in `folder`, which is made; AG0305 if one cannot be written.
+Result<std::string> print_with_resources(const Graph& graph, const std::string& folder, PrintOptions options = {});
+/// `resources`: the folder of such files. The text is not trusted; the result is verified.
 Result<Graph> parse_graph(std::string_view text, std::string file = "<text>", const std::string& resources = {});
 
 struct InterpretOptions {

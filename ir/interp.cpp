@@ -61,7 +61,9 @@ std::unique_ptr<Graph> decompose_alone(const Graph& from, const Node& node) {
 
 class Interpreter {
  public:
-  explicit Interpreter(const InterpretOptions& options) : options_(options), limit_(options.max_bytes ? options.max_bytes : machine_memory()) {}
+  explicit Interpreter(const InterpretOptions& options) : options_(options) {
+    if (!options_.max_bytes) options_.max_bytes = machine_memory();
+  }
 
   Result<std::vector<Array>> run(const Graph& g, std::span<const Array> inputs, DimEnv dims, int depth) {
     if (depth > max_depth) return fail(Code::AG1108, {}, "regions and decompositions are nested too deeply");
@@ -125,8 +127,8 @@ class Interpreter {
   }
 
  private:
-  const InterpretOptions& options_;
-  std::size_t limit_, live_bytes_ = 0;
+  InterpretOptions options_;  // with the limits in force
+  std::size_t live_bytes_ = 0;
   std::map<const Graph*, Plan> plans_;
 
   Status nodes(Frame& f, Plan& plan, int depth) {
@@ -174,10 +176,10 @@ class Interpreter {
         shape.push_back(*v);
       }
       auto size = Array::byte_size(t.dtype, shape);
-      if (!size || *size > limit_ || live_bytes_ + (bytes += *size) > limit_)
+      if (!size || *size > options_.max_bytes || live_bytes_ + (bytes += *size) > options_.max_bytes)
         return fail(Code::AG5206, view.graph.loc(view.result()),
                     fmt::format("`{}` gives {}, which is {}; {} bytes are in use and the limit is {}", view.node().op->name, t.str(),
-                                size ? fmt::format("{} bytes", *size) : "more than can be counted", live_bytes_, limit_));
+                                size ? fmt::format("{} bytes", *size) : "more than can be counted", live_bytes_, options_.max_bytes));
     }
     return shapes;
   }

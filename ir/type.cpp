@@ -3,7 +3,7 @@
 namespace ag {
 namespace {
 
-constexpr std::size_t max_rank = 64;
+constexpr std::size_t max_rank = 64;  // of a type that is read
 
 /// Splits at top-level commas: dims hold calls, "floordiv(N, 2)", and quoted names.
 std::optional<std::vector<std::string_view>> split_dims(std::string_view text) {
@@ -25,7 +25,6 @@ std::optional<std::vector<std::string_view>> split_dims(std::string_view text) {
     } else if (c == ',' && depth == 0) {
       parts.push_back(text.substr(start, i - start));
       start = i + 1;
-      if (parts.size() >= max_rank) return std::nullopt;
     }
   }
   if (quoted || depth != 0) return std::nullopt;
@@ -56,17 +55,24 @@ std::optional<Type> Type::parse(std::string_view text) {
   if (open == std::string_view::npos || text.back() != ']') return std::nullopt;
   auto dtype = parse_dtype(text.substr(0, open));
   if (!dtype) return std::nullopt;
-  Type type{*dtype, {}};
-  std::string_view dims = text.substr(open + 1, text.size() - open - 2);
-  if (dims.find_first_not_of(" \t") == std::string_view::npos) return type;
-  auto parts = split_dims(dims);
+  auto dims = parse_dims(text.substr(open + 1, text.size() - open - 2));
+  if (!dims || dims->size() > max_rank) return std::nullopt;
+  for (const Dim& d : *dims)
+    if (d.is_const() && d.value() < 0) return std::nullopt;
+  return Type{*dtype, *std::move(dims)};
+}
+
+std::optional<Dims> parse_dims(std::string_view text) {
+  Dims out;
+  if (text.find_first_not_of(" \t") == std::string_view::npos) return out;
+  auto parts = split_dims(text);
   if (!parts) return std::nullopt;
   for (std::string_view part : *parts) {
     auto d = Dim::parse(part);
-    if (!d || (d->is_const() && d->value() < 0)) return std::nullopt;
-    type.shape.push_back(*std::move(d));
+    if (!d) return std::nullopt;
+    out.push_back(*std::move(d));
   }
-  return type;
+  return out;
 }
 
 std::string shape_str(const Dims& shape) {

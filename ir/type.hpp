@@ -23,6 +23,8 @@ struct Type {
   bool operator==(const Type&) const = default;
 };
 
+/// "N, 2*M + 1, 4": what stands between the brackets of a shape; any integers.
+std::optional<Dims> parse_dims(std::string_view text);
 std::string shape_str(const Dims& shape);       ///< "[N, 4]"
 
 /// numpy's broadcasting of two shapes; nullopt if two constant dims differ and neither is 1. Two different
