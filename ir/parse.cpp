@@ -219,7 +219,7 @@ class Parser {
       AG_TRY(LiteralPtr l, literal(args.stated[0]));
       args.attrs.set("value", std::move(l));
     }
-    if (c_.peek() == '%' || c_.peek_word() == "_") {
+    if (!c_.new_line() && (c_.peek() == '%' || c_.peek_word() == "_")) {
       do {
         AG_TRY(ValueId v, operand(g));
         args.operands.push_back(v);

@@ -15,10 +15,11 @@
 //           | dtype | type | "tensor" type literal
 //   literal = ["inline"] ("splat" element | "random" string "scale" "=" float "key" "=" int
 //           | ["file" string string] (element | "[" element... "]" | "base64" string | "resource" string) | "elided")
+//   (the operands stand on the line of their op)
 //   name    = string                                            of each result, "" for none; trailing ones are left out
 //   region  = "region" name ["stage=" word] ["opset=" int] ["ag=" int] ["@" name] "{" ... "}"    as in graph
 //   output  = [string] (%n | "_") place*
-//   place   = "@" (file | "_") [":" line ":" column ["-" line ":" column]] ["#" pointer]
+//   place   = "@" (file | "_") [":" line ":" column] ["#" pointer]
 #include <fmt/format.h>
 
 #include <cstring>

@@ -7,6 +7,7 @@
 #include <charconv>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 namespace ag::text {
 namespace {
@@ -152,8 +153,7 @@ std::string place(const Loc& loc) {
   std::string out = "@";
   if (!loc.known()) out += '_';
   else out += !loc.file->empty() && *loc.file != "_" && plain(*loc.file, file_chars) ? *loc.file : quote(*loc.file);
-  if (loc.line || loc.col || loc.end_line || loc.end_col) out += fmt::format(":{}:{}", loc.line, loc.col);
-  if (loc.end_line || loc.end_col) out += fmt::format("-{}:{}", loc.end_line, loc.end_col);
+  if (loc.line || loc.col) out += fmt::format(":{}:{}", loc.line, loc.col);
   if (!loc.pointer.empty()) out += '#' + (plain(loc.pointer, pointer_chars) ? loc.pointer : quote(loc.pointer));
   return out;
 }
@@ -161,9 +161,11 @@ std::string place(const Loc& loc) {
 // ---- Reading -----------------------------------------------------------------------------------------------
 
 void Cursor::skip() {
+  new_line_ = pos_ == 0;
   while (pos_ < text_.size()) {
     char c = text_[pos_];
     if (c == ' ' || c == '\n' || c == '\t' || c == '\r') {
+      new_line_ = new_line_ || c == '\n';
       ++pos_;
     } else if (c == '/' && text_.substr(pos_, 2) == "//") {
       pos_ = std::min(text_.find('\n', pos_), text_.size());
@@ -365,16 +367,15 @@ Result<Loc> Cursor::place() {
     if (!last_file_ || *last_file_ != file) last_file_ = std::make_shared<const std::string>(std::move(file));
     loc.file = last_file_;
   }
-  auto pair = [&](std::uint32_t& line, std::uint32_t& col) -> Status {
+  if (peek() == ':') {
     ++pos_;
-    AG_TRY(line, place_number());
+    AG_TRY(loc.line, place_number());
     if (peek() != ':') return expected("`:` and a column");
     ++pos_;
-    AG_TRY(col, place_number());
-    return {};
-  };
-  if (peek() == ':') AG_TRY_(pair(loc.line, loc.col));
-  if (peek() == '-') AG_TRY_(pair(loc.end_line, loc.end_col));
+    AG_TRY(loc.col, place_number());
+    loc.end_line = loc.line;
+    loc.end_col = loc.col == std::numeric_limits<std::uint32_t>::max() ? loc.col : loc.col + 1;
+  }
   if (peek() == '#') {
     ++pos_;
     AG_TRY(loc.pointer, place_part(pointer_chars));

@@ -18,7 +18,7 @@ std::optional<std::vector<std::byte>> from_base64(std::string_view s);
 std::string element(const Array& a, std::int64_t i);
 bool read_element(std::string_view s, Array& a, std::int64_t i);
 std::string number(double v);                           ///< an f64 that is never mistaken for an integer: "2.0"
-std::string place(const Loc& loc);                      ///< "@model.json:12:5#/nodes/3", "" if nothing is known
+std::string place(const Loc& loc);                      ///< "@model.json:12:5#/nodes/3" (its end is left out), "" if nothing is known
 
 /// Reads text front to back; blanks and `//` comments between tokens are skipped.
 class Cursor {
@@ -26,6 +26,7 @@ class Cursor {
   Cursor(std::string_view text, std::string file) : text_(text), file_(std::make_shared<const std::string>(std::move(file))) { skip(); }
 
   bool at_end() const { return pos_ >= text_.size(); }
+  bool new_line() const { return new_line_; }           ///< the next token is the first of its line
   char peek() const { return at_end() ? '\0' : text_[pos_]; }
   std::string_view peek_word() const;                   ///< "" if there is none
   bool accept(char c);
@@ -53,6 +54,7 @@ class Cursor {
   std::string_view text_;
   std::shared_ptr<const std::string> file_;
   std::size_t pos_ = 0;
+  bool new_line_ = true;
   mutable std::size_t counted_ = 0, line_start_ = 0;    ///< lines are counted when a place is asked for
   mutable std::uint32_t line_ = 1;
   std::shared_ptr<const std::string> last_file_;        ///< shared by the places of one file
