@@ -1,0 +1,71 @@
+// From a graph to something that runs: the pipeline, code generation, linking. The only place that sees passes, code
+// generators and devices together; the command and embedding programs call the same function.
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "ir/graph.hpp"
+#include "passes/pass.hpp"
+#include "runtime/cpu/loader.hpp"
+#include "runtime/exec/compile_cache.hpp"
+#include "runtime/exec/executable.hpp"
+
+namespace ag::runtime {
+
+struct EngineOptions {
+  std::string target = "cpu:native";
+  passes::PipelineOptions pipeline;   ///< its opt_level is the optimisation level
+  bool fast_math = false;
+  int compile_threads = 0;            ///< 0: as many as there are cores
+  bool use_cache = true;              ///< objects of kernels compiled before in this process
+  bool line_info = false;
+};
+
+struct KernelReport {
+  std::string name, label;   ///< "k3", "dot_general+add+tanh"
+  std::size_t calls = 0, object_bytes = 0, statements = 0;
+  double codegen_ms = 0;     ///< 0 if it came from the cache
+  bool cached = false;
+};
+
+struct CompileReport {
+  std::vector<passes::PassTime> passes;
+  std::vector<KernelReport> kernels;
+  double passes_ms = 0, codegen_ms = 0, link_ms = 0, total_ms = 0;
+  std::vector<std::string> fusion;   ///< --print-fusion
+  Diags warnings;
+};
+
+/// What a compiled graph takes and gives: names and types in order. Gradients follow the graph's own outputs.
+struct Port {
+  std::string name;
+  Type type;
+};
+struct Compiled {
+  std::vector<Port> inputs, outputs;
+  std::shared_ptr<const Executable> executable;
+  CompileReport report;
+};
+
+/// Holds what compilations share: the linker and the cache of objects. Thread-safe; no global state.
+class Engine {
+ public:
+  /// Errors: AG4101, linking cannot be set up on this machine.
+  static Result<std::shared_ptr<Engine>> create();
+  /// Errors: those of the passes (AG2, AG3), AG4 of code generation.
+  Result<Compiled> compile(Graph graph, const EngineOptions& options = {});
+
+ private:
+  std::shared_ptr<Loader> loader_;
+  CompileCache cache_;
+};
+
+/// The graph with every float type, constant and conversion widened to f64: what gradients are checked in.
+Result<Graph> widen_to_f64(const Graph& graph);
+
+HostArray view_of(const Array& array);
+/// Runs with arrays of the IR's kind; outputs are new arrays.
+Result<std::vector<Array>> run(ExecContext& context, std::span<const Array> inputs);
+
+}  // namespace ag::runtime

@@ -1,0 +1,209 @@
+// compile, check, convert, opt, inspect: what can be said and made of a model without running it.
+#include <algorithm>
+#include <map>
+
+#include <fmt/format.h>
+
+#include "codegen/backend.hpp"
+#include "frontend/json/export.hpp"
+#include "ir/base/suggest.hpp"
+#include "ir/op.hpp"
+#include "tools/dot.hpp"
+#include "tools/options.hpp"
+
+namespace ag::tools {
+namespace {
+
+struct Kind {
+  const char* name;
+  enum class Level { graph, program, kernel } level;
+  bool text;
+};
+const Kind kinds[] = {
+    {"ir", Kind::Level::graph, true},      {"json", Kind::Level::graph, true},  {"dot", Kind::Level::graph, true},
+    {"loops", Kind::Level::program, true}, {"llvm", Kind::Level::kernel, true}, {"asm", Kind::Level::kernel, true},
+    {"ptx", Kind::Level::kernel, true},    {"obj", Kind::Level::kernel, false},
+};
+
+Result<const Kind*> find_kind(const std::string& name) {
+  std::vector<std::string> names;
+  for (const Kind& k : kinds) {
+    if (name == k.name) return &k;
+    names.emplace_back(k.name);
+  }
+  std::string text = "`" + name + "` cannot be emitted";
+  if (auto s = suggest(name, names)) text += "; did you mean `" + *s + "`?";
+  return fail(error(Code::AG0032, {}, text).help("kinds: ir json dot loops llvm asm obj ptx"));
+}
+
+PrintOptions print_options(const Options& o) { return {.elide_weights = o.elide_weights, .resources = o.resources}; }
+
+/// Runs the pipeline up to a stage; `keep` receives warnings.
+Result<passes::PipelineResult> staged(Session& s, Graph g, const std::string& stop_after) {
+  passes::PassContext context;
+  AG_TRY(context.target, codegen::describe_target(s.options.target));
+  context.fast_math = s.options.fast_math;
+  context.fuse = s.options.opt_level > 0;
+  runtime::EngineOptions options = compile_options(s);
+  options.pipeline.stop_after = stop_after;
+  auto result = passes::run_pipeline(std::move(g), options.pipeline, context);
+  s.report(context.diagnostics);
+  if (s.options.print_fusion)
+    for (const std::string& n : context.fusion_notes) fmt::print("{}\n", n);
+  return result;
+}
+
+Result<std::string> emit_kernels(Session& s, const loop::Program& program, codegen::EmitKind kind) {
+  AG_TRY(TargetSpec target, codegen::describe_target(s.options.target));
+  std::string out;
+  for (std::size_t i = 0; i < program.kernels.size(); ++i) {
+    codegen::EmitOptions options{.opt_level = s.options.opt_level, .symbol = "k" + std::to_string(i)};
+    AG_TRY(std::string text, codegen::backend_of(target).emit(program.kernels[loop::KernelId(i)], target, kind, options));
+    out += text;
+  }
+  return out;
+}
+
+Status emit_one(Session& s, const Graph& g, const Kind& kind, bool several) {
+  std::string text;
+  if (kind.level == Kind::Level::graph) {
+    AG_TRY(passes::PipelineResult r, staged(s, g, s.options.stage.empty() ? "autodiff" : s.options.stage));
+    const Graph* graph = std::get_if<Graph>(&r.stage);
+    if (!graph) text = loop::print(std::get<loop::Program>(r.stage));
+    else if (kind.name == std::string("ir")) text = print(*graph, print_options(s.options));
+    else if (kind.name == std::string("json")) text = json::write(*graph);
+    else text = dot(*graph);
+  } else {
+    AG_TRY(passes::PipelineResult r, staged(s, g, s.options.stage));
+    const loop::Program* program = std::get_if<loop::Program>(&r.stage);
+    if (!program) return fail(Code::AG0032, {}, fmt::format("`--emit {}` needs the loop level, but the pipeline stopped at `{}`", kind.name, std::get<Graph>(r.stage).stage));
+    if (kind.level == Kind::Level::program) text = loop::print(*program);
+    else {
+      using codegen::EmitKind;
+      EmitKind what = kind.name == std::string("llvm") ? EmitKind::llvm : kind.name == std::string("asm") ? EmitKind::assembly : kind.name == std::string("ptx") ? EmitKind::ptx : EmitKind::object;
+      AG_TRY(text, emit_kernels(s, *program, what));
+    }
+  }
+  if (!kind.text && s.options.output.empty()) return fail(Code::AG0032, {}, std::string("`--emit ") + kind.name + "` is binary: give -o FILE");
+  return write_output(s, text, several ? std::string(".") + kind.name : "");
+}
+
+int report_compile(Session& s, Graph g) {
+  auto compiled = compile(s, std::move(g), compile_options(s));
+  if (!compiled) return s.failed(compiled.error());
+  const runtime::CompileReport& r = compiled->report;
+  s.report(r.warnings);
+  if (s.options.print_fusion)
+    for (const std::string& n : r.fusion) fmt::print("{}\n", n);
+  if (s.options.time_passes)
+    for (const passes::PassTime& t : r.passes) fmt::print("{:<14} {:8.3f} ms   {} -> {}{}\n", t.name, t.ms, t.before, t.after, t.changed ? "" : "");
+  for (const runtime::KernelReport& k : r.kernels)
+    fmt::print("{:<6} {:>4} call{}  {:>7} bytes  {:7.2f} ms{}  {}\n", k.name, k.calls, k.calls == 1 ? " " : "s", k.object_bytes, k.codegen_ms, k.cached ? " (cached)" : "", k.label);
+  std::string arena = compiled->executable->program().arena_bytes.str();
+  fmt::print("{} kernels   passes {:.1f} ms   code {:.1f} ms   link {:.1f} ms   total {:.1f} ms   arena {} bytes\n", r.kernels.size(), r.passes_ms, r.codegen_ms, r.link_ms, r.total_ms, arena);
+  return exit_ok;
+}
+
+int list_tables(const Session& s) {
+  if (s.options.list_passes)
+    for (const passes::Pass* p : passes::all_passes()) fmt::print("{:<14} {}\n", p->name, p->summary);
+  if (s.options.list_stages) {
+    auto target = codegen::describe_target(s.options.target);
+    if (!target) return s.failed(target.error());
+    fmt::print("import\n");
+    for (const std::string& l : passes::pipeline(s.options.opt_level, *target)) fmt::print("{}\n", l);
+  }
+  return exit_ok;
+}
+
+Status known_stage(const Session& s) {
+  if (s.options.stage.empty() || s.options.stage == "import") return {};
+  AG_TRY(TargetSpec target, codegen::describe_target(s.options.target));
+  std::vector<std::string> stages = passes::pipeline(s.options.opt_level, target);
+  if (std::find(stages.begin(), stages.end(), s.options.stage) != stages.end()) return {};
+  std::string text = "there is no stage `" + s.options.stage + "`";
+  if (auto near = suggest(s.options.stage, stages)) text += "; did you mean `" + *near + "`?";
+  return fail(error(Code::AG0010, {}, text).help("ag-compile --list-stages names them"));
+}
+
+}  // namespace
+
+int compile_command(Session& s) {
+  if (s.options.list_passes || s.options.list_stages) return list_tables(s);
+  if (auto ok = known_stage(s); !ok) return s.failed(ok.error());
+  std::vector<const Kind*> wanted;
+  for (const std::string& name : s.options.emit) {
+    auto kind = find_kind(name);
+    if (!kind) return s.failed(kind.error());
+    wanted.push_back(*kind);
+  }
+  if (wanted.empty() && !s.options.stage.empty()) wanted.push_back(&kinds[0]);
+  auto g = load_model(s);
+  if (!g) return s.failed(g.error());
+  if (wanted.empty()) return report_compile(s, std::move(*g));
+  for (const Kind* k : wanted)
+    if (auto ok = emit_one(s, *g, *k, wanted.size() > 1); !ok) return s.failed(ok.error());
+  return exit_ok;
+}
+
+int check_command(Session& s) {
+  auto g = load_model(s);
+  if (!g) return s.failed(g.error());
+  auto r = staged(s, std::move(*g), "autodiff");
+  if (!r) return s.failed(r.error());
+  if (!s.options.quiet && s.options.diagnostics != "json") fmt::print("{}: ok\n", s.options.model);
+  return exit_ok;
+}
+
+int convert_command(Session& s) {
+  auto g = load_model(s);
+  if (!g) return s.failed(g.error());
+  auto ok = write_output(s, s.options.to == "json" ? json::write(*g) : print(*g, print_options(s.options)));
+  return ok ? exit_ok : s.failed(ok.error());
+}
+
+int opt_command(Session& s) {
+  if (s.options.list_passes || s.options.list_stages) return list_tables(s);
+  auto g = load_model(s);
+  if (!g) return s.failed(g.error());
+  bool printing = !s.options.print_change.empty() || !s.options.print_after.empty() || !s.options.print_before.empty();
+  auto r = staged(s, std::move(*g), s.options.stage.empty() && s.options.passes.empty() ? "dce.2" : s.options.stage);
+  if (!r) return s.failed(r.error());
+  if (s.options.time_passes)
+    for (const passes::PassTime& t : r->times) fmt::print("{:<14} {:8.3f} ms   {} -> {}\n", t.name, t.ms, t.before, t.after);
+  if (printing) return exit_ok;
+  const Graph* graph = std::get_if<Graph>(&r->stage);
+  auto ok = write_output(s, graph ? print(*graph, print_options(s.options)) : loop::print(std::get<loop::Program>(r->stage)));
+  return ok ? exit_ok : s.failed(ok.error());
+}
+
+int inspect_command(Session& s) {
+  auto loaded = load_model(s);
+  if (!loaded) return s.failed(loaded.error());
+  const Graph& g = *loaded;
+  std::map<std::string, int> histogram;
+  std::int64_t parameters = 0, bytes = 0, nodes = 0;
+  for (NodeId id : g.node_ids()) {
+    const Node& n = g.node(id);
+    if (const LiteralPtr* literal = n.attrs.get<LiteralPtr>("value")) {
+      auto size = Array::byte_size((*literal)->dtype, (*literal)->shape);
+      if (!(*literal)->inline_operand && size) {
+        bytes += static_cast<std::int64_t>(*size);
+        parameters += static_cast<std::int64_t>(*size / dtype_bytes((*literal)->dtype));
+      }
+    } else if (n.op->lower_class != LowerClass::source) {
+      ++histogram[std::string(n.op->onnx.empty() ? n.op->name : n.op->onnx)];
+      ++nodes;
+    }
+  }
+  std::string ops;
+  for (const auto& [name, count] : histogram) ops += fmt::format("{}{} {}", ops.empty() ? "" : ", ", name, count);
+  fmt::print("{}  opset {}   {} nodes ({})   {} parameters ({} bytes)\n", g.name.empty() ? s.options.model : g.name, g.opset, nodes, ops, parameters, bytes);
+  for (ValueId v : g.inputs) fmt::print("input    {:<20} {}\n", g.value(v).name, g.type(v).str());
+  for (const Output& o : g.outputs) fmt::print("output   {:<20} {}\n", o.name, g.type(o.value).str());
+  for (const GradRequest& r : g.grads)
+    fmt::print("gradient of {} with respect to {}\n", r.of, r.trainable ? "trainable" : fmt::format("{}", fmt::join(r.wrt, ", ")));
+  return exit_ok;
+}
+
+}  // namespace ag::tools

@@ -1,0 +1,74 @@
+// The options of ag-compile, as parsed; SPEC 3 lists them.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "ir/base/diag.hpp"
+#include "ir/graph.hpp"
+#include "runtime/engine.hpp"
+
+namespace ag::tools {
+
+struct Options {
+  std::string command, model;
+  int opt_level = 2;
+  std::string target = "cpu:native";
+  std::vector<std::string> grad, grad_seed, dims, emit, mllvm;
+  std::string output, diagnostics = "text", stage, winograd;
+  int threads = 0;               ///< 0: all cores
+  bool no_cache = false, fast_math = false, print_fusion = false, quiet = false, verbose = false, interpret = false;
+  bool elide_weights = false;
+  std::string resources, to = "json", trainable;
+  std::string memory_limit;
+  // passes
+  std::vector<std::string> passes, disabled, print_before, print_after;
+  std::string print_change, filter, dump_dir;
+  bool list_passes = false, list_stages = false, verify_each = false, time_passes = false;
+  // values
+  std::vector<std::string> input, inputs_files, expect;
+  std::string outputs_file;
+  std::int64_t print_max = 64;
+  bool verify = false;
+  double rtol = -1, atol = -1;
+  std::uint64_t seed = 0;
+  // bench
+  std::string json, train;
+  double warmup = 0.1, seconds = 1.0;
+  // explain, ops
+  std::string topic;
+};
+
+/// Exit codes (SPEC 3).
+enum Exit { exit_ok = 0, exit_error = 1, exit_usage = 2, exit_mismatch = 3, exit_internal = 70 };
+
+/// One run of the command: options, the files that diagnostics point into, where diagnostics go.
+struct Session {
+  Options options;
+  Sources sources;
+  std::shared_ptr<runtime::Engine> engine;   ///< made when first needed
+  void report(const Diags& diags) const;   ///< to standard error, in the chosen format
+  int failed(const Diags& diags) const;    ///< report, then the exit code
+};
+
+/// Loads the model and adds what --grad, --grad-seed, --trainable and --dim ask for.
+Result<Graph> load_model(Session& s);
+runtime::EngineOptions compile_options(const Session& s);
+Result<std::int64_t> parse_bytes(const std::string& text);   ///< "64M", "1GiB", "1000"
+Result<runtime::Compiled> compile(Session& s, Graph g, const runtime::EngineOptions& options);
+int thread_count(const Options& o);
+/// Text to -o (atomically) or to standard output.
+Status write_output(const Session& s, const std::string& text, const std::string& suffix = {});
+
+int compile_command(Session& s);
+int check_command(Session& s);
+int convert_command(Session& s);
+int opt_command(Session& s);
+int inspect_command(Session& s);
+int run_command(Session& s);
+int bench_command(Session& s);
+int gradcheck_command(Session& s);
+int ops_command(Session& s);
+int targets_command(Session& s);
+int explain_command(Session& s);
+
+}  // namespace ag::tools
