@@ -61,6 +61,7 @@ struct SymbolInfo {
   std::string name;
   std::optional<std::int64_t> min, max, multiple_of;
   Loc loc;
+  std::vector<std::pair<std::string, std::string>> extras = {};  ///< as in Node
 };
 
 /// `grad` of the JSON format and `--grad`: consumed by the pass autodiff.
@@ -76,6 +77,7 @@ struct GradRequest {
   Loc loc, of_loc, seed_loc;
   std::vector<Loc> wrt_locs;
   std::vector<Loc> stop_locs;
+  std::vector<std::pair<std::string, std::string>> extras;  ///< as in Node
 };
 
 class Graph {

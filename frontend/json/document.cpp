@@ -321,6 +321,8 @@ std::string View::pointer() const {
   return out;
 }
 
+View View::parent() const { return View(doc_, doc_->items_[id_].parent); }
+
 View::Iterator& View::Iterator::operator++() {
   id_ = doc_->items_[object_ ? id_ + 1 : id_].next;
   return *this;

@@ -45,6 +45,7 @@ class View {
   Loc loc() const;                         ///< range of the token or of the whole container, and its JSON pointer
   Loc key_loc() const;                     ///< of a member's value: the place of its key
   std::string pointer() const;             ///< "/nodes/0/in"
+  View parent() const;                     ///< the container; of the root: the root
   std::uint32_t id() const { return id_; }
 
   /// Elements of an array, or the values of an object's members.
