@@ -97,10 +97,18 @@ class Document {
 
 class View::Iterator {
  public:
+  using iterator_category = std::input_iterator_tag;
   using value_type = View;
   using difference_type = std::ptrdiff_t;
+  using pointer = void;
+  using reference = View;
   View operator*() const { return View(doc_, id_ + (object_ ? 1 : 0)); }
   Iterator& operator++();
+  Iterator operator++(int) {
+    Iterator old = *this;
+    ++*this;
+    return old;
+  }
   bool operator==(const Iterator& o) const { return id_ == o.id_; }
 
  private:
