@@ -1,0 +1,82 @@
+#include "frontend/load.hpp"
+
+#include <filesystem>
+
+#include <fmt/format.h>
+
+#include "frontend/json/import.hpp"
+
+namespace ag {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// A protobuf ModelProto starts with field 1 (ir_version, a small varint) and then field 2, 3, 7 or 8.
+bool looks_like_onnx(std::string_view s) {
+  if (s.size() < 3 || s[0] != '\x08' || static_cast<unsigned char>(s[1]) > 64) return false;
+  auto tag = static_cast<unsigned char>(s[2]);
+  return tag == 0x12 || tag == 0x1a || tag == 0x22 || tag == 0x28 || tag == 0x32 || tag == 0x3a || tag == 0x42;
+}
+
+enum class Format { json, text, onnx, unknown };
+
+Format sniff(std::string_view s, std::string_view name) {
+  if (looks_like_onnx(s) || name.ends_with(".onnx")) return Format::onnx;
+  std::size_t p = s.find_first_not_of(" \t\r\n");
+  if (p == s.npos) return name.ends_with(".ag") ? Format::text : Format::json;
+  if (s[p] == '{' || name.ends_with(".json")) return Format::json;
+  if (static_cast<unsigned char>(s[p]) >= 0x80 || s[p] == '[' || s[p] == '"') return Format::json;  // its errors say more
+  if (name.ends_with(".ag") || s[p] == '/' || s[p] == '#' || (s[p] >= 'a' && s[p] <= 'z')) return Format::text;
+  return Format::unknown;
+}
+
+Result<Graph> load_from(std::string text, const std::string& name, std::vector<std::string> folders, Sources& sources,
+                        const LoadOptions& options) {
+  folders.insert(folders.end(), options.external_dirs.begin(), options.external_dirs.end());
+  Format format = sniff(text, name);
+  Loc whole;
+  whole.file = std::make_shared<std::string>(name);
+  if (format == Format::onnx)
+    return fail(error(Code::AG0009, whole, fmt::format("`{}` is an ONNX model, which is not read yet", name))
+                    .note("this version reads ag graphs in JSON and ag's IR text"));
+  if (format == Format::unknown)
+    return fail(error(Code::AG0010, whole, fmt::format("`{}` is neither a JSON graph nor IR text", name)));
+  auto file = sources.add(name, text);
+  if (format == Format::text) {
+    auto resources = folders.empty() ? std::string() : folders.front();
+    return parse_graph(text, name, resources);
+  }
+  auto doc = json::Document::parse(std::move(text), file, options.json);
+  if (!doc) return fail(std::move(doc).error());
+  json::ImportOptions import;
+  import.folders = std::move(folders);
+  import.data = options.data;
+  import.max_errors = options.max_errors;
+  return json::import_graph(**doc, import);
+}
+
+}  // namespace
+
+Result<Graph> load_text(std::string text, const std::string& name, const std::string& folder, Sources& sources, const LoadOptions& options) {
+  std::vector<std::string> folders;
+  if (!folder.empty()) folders.push_back(folder);
+  return load_from(std::move(text), name, std::move(folders), sources, options);
+}
+
+Result<Graph> load(const std::string& path, Sources& sources, const LoadOptions& options) {
+  if (path == "-") {
+    AG_TRY(data::Bytes bytes, data::read_stdin(options.json.max_bytes));
+    return load_from(std::string(bytes.begin(), bytes.end()), "<stdin>", {}, sources, options);
+  }
+  AG_TRY(data::Bytes bytes, data::read_file(path, options.json.max_bytes));
+  // Data lies beside the graph: in its folder, or, where the name is a symbolic link, in that of the real file.
+  std::vector<std::string> folders;
+  std::string folder = fs::path(path).parent_path().string();
+  folders.push_back(folder.empty() ? "." : folder);
+  std::error_code ec;
+  fs::path real = fs::canonical(path, ec);
+  if (!ec && fs::is_symlink(path, ec)) folders.push_back(real.parent_path().string());
+  return load_from(std::string(bytes.begin(), bytes.end()), path, std::move(folders), sources, options);
+}
+
+}  // namespace ag
