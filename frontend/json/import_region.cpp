@@ -100,6 +100,9 @@ bool Importer::regions(Scope& scope, View v, const OpInfo& op, std::vector<Value
     ok = ok && g;
     out.push_back(std::move(g));
   }
+  // Captures follow the op's own operands, so those that are left out get their places.
+  std::size_t fixed = op.operands.size() - (!op.operands.empty() && op.operands.back().variadic ? 1 : 0);
+  if (!outside.empty() && operands.size() < fixed) operands.resize(fixed);
   std::size_t captured = 0;
   for (const std::string& name : outside) {
     const Def* def = lookup(scope, name);
@@ -156,11 +159,14 @@ GraphPtr Importer::region(Scope& outer, View v, const OpInfo& op, std::string_vi
     if (types) t = (*types)[i];
     if (type_view) {
       auto stated = type(type_view, n.str());
-      if (t && stated && *stated != *t) {
+      bool fits = !t || !stated || (stated->dtype == t->dtype && stated->rank() == t->rank());
+      for (int axis = 0; t && stated && fits && axis < t->rank(); ++axis)
+        fits = !stated->shape[axis].is_const() || !t->shape[axis].is_const() || stated->shape[axis] == t->shape[axis];
+      if (!fits) {
         report(error(Code::AG2103, type_view.loc(), fmt::format("`{}` is stated as {} and is {}", n.str(), stated->str(), t->str()),
                      "not the type that the operands give"));
       }
-      if (!t) t = stated;
+      if (stated) t = stated;  // may leave a size open that changes from trip to trip
     } else if (!t) {
       report(error(Code::AG0012, in.loc(), fmt::format("the input `{}` of this region needs a `type`", n.str()), "its type follows from nothing"));
     }

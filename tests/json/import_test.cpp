@@ -1,0 +1,136 @@
+// Graphs from JSON: what a text means, and the canonical form.
+#include <catch2/catch.hpp>
+#include <fmt/format.h>
+
+#include "frontend/json/import.hpp"
+#include "ir/op.hpp"
+
+using namespace ag;
+
+namespace {
+
+Result<Graph> read(std::string text) {
+  auto doc = json::Document::parse(std::move(text), std::make_shared<std::string>("g.json"));
+  if (!doc) return fail(std::move(doc).error());
+  return json::import_graph(**doc);
+}
+
+std::string messages(const Diags& d) {
+  std::string out;
+  for (const Diag& x : d) out += fmt::format("{} {}:{} {}\n", code_name(x.code), x.spans[0].loc.line, x.spans[0].loc.col, x.message);
+  return out;
+}
+
+Graph must(std::string text) {
+  auto g = read(std::move(text));
+  if (!g) FAIL(messages(g.error()));
+  return std::move(*g);
+}
+
+/// A graph of x: f32[3], k: i64[3], b: bool[3] with these nodes.
+std::string with_nodes(const std::string& nodes, const std::string& outputs = "\"y\"") {
+  return R"({"ag":1,"inputs":[{"name":"x","type":"f32[3]"},{"name":"k","type":"i64[3]"},{"name":"b","type":"bool[3]"},{"name":"h","type":"f64[3]"}],"nodes":[)" +
+         nodes + "],\"outputs\":[" + outputs + "]}";
+}
+
+/// The dtype of the first literal among y's operands.
+std::string literal_type(const std::string& node) {
+  auto g = read(with_nodes(node));
+  if (!g) return messages(g.error());
+  for (ValueId v : g->def(g->find("y")).operands)
+    if (v && g->def(v).op->name == "constant") return g->type(v).str();
+  return "none";
+}
+
+}  // namespace
+
+TEST_CASE("a graph is built") {
+  Graph g = must(R"({ "ag": 1, "opset": 21, "name": "two_dot",
+  "inputs":  [ { "name": "x", "type": "f32[N]" } ],
+  "nodes": [
+    { "op": "MatMul", "in": ["x", "x"], "out": "d" },
+    { "op": "Mul",    "in": [2.0, "d"], "out": "y" } ],
+  "outputs": ["y"],
+  "grad": { "of": "y", "wrt": ["x"] } })");
+  CHECK(g.name == "two_dot");
+  REQUIRE(g.inputs.size() == 1);
+  CHECK(g.type(g.inputs[0]).str() == "f32[N]");
+  REQUIRE(g.outputs.size() == 1);
+  CHECK(g.type(g.outputs[0].value).str() == "f32[]");
+  REQUIRE(g.grads.size() == 1);
+  CHECK(g.grads[0].of == "y");
+  CHECK(g.grads[0].wrt == std::vector<std::string>{"x"});
+  CHECK(g.grads[0].wrt_locs[0].str() == "g.json:7:33");
+  CHECK(g.loc(g.find("d")).str() == "g.json:4:5");
+  CHECK(g.loc(g.find("d")).pointer == "/nodes/0");
+  CHECK(verify(g).has_value());
+}
+
+TEST_CASE("a literal takes the dtype of its type variable") {
+  CHECK(literal_type(R"({"op":"Mul","in":["x",2],"out":"y"})") == "f32[]");
+  CHECK(literal_type(R"({"op":"Mul","in":[2,"k"],"out":"y"})") == "i64[]");
+  CHECK(literal_type(R"({"op":"Mul","in":["h",[1,2.5,3]],"out":"y"})") == "f64[3]");
+  CHECK(literal_type(R"({"op":"Pow","in":["x",1.7],"out":"y"})") == "f32[]");
+  CHECK(literal_type(R"({"op":"Pow","in":["h",2],"out":"y"})") == "f64[]");
+  CHECK(literal_type(R"({"op":"Slice","in":["x",[1],[2],[0]],"out":"y"})") == "i64[1]");
+  CHECK(literal_type(R"({"op":"Where","in":["b",1,2],"out":"y"})") == "i64[]");
+  CHECK(literal_type(R"({"op":"Where","in":["b",1,2.5],"out":"y"})") == "f32[]");
+  CHECK(literal_type(R"({"op":"Where","in":["b",true,false],"out":"y"})") == "bool[]");
+  CHECK(literal_type(R"({"op":"And","in":["b",true],"out":"y"})") == "bool[]");
+}
+
+TEST_CASE("initializers") {
+  Graph g = must(R"({"ag":1,"initializers":[
+    {"name":"a","type":"f32[2,2]","data":[[1,2],[3,"NaN"]]},
+    {"name":"f","type":"i64[2,3]","data":[1,2,3,4,5,6]},
+    {"name":"s","type":"bf16[4]","fill":1.5},
+    {"name":"r","type":"f32[8]","random":"normal","scale":0.1,"key":7,"trainable":true},
+    {"name":"u","type":"u64[]","data":18446744073709551615},
+    {"name":"e","type":"f32[0,3]","data":[]},
+    {"name":"n","type":"i8[2]","data":[-128,127]}],"outputs":["a"]})");
+  auto values = [&](std::string_view n) { return (*g.def(g.find(n)).attrs.get<LiteralPtr>("value"))->materialize(); };
+  CHECK(format_values(values("a")) == "[[1, 2], [3, nan]]");
+  CHECK(format_values(values("f")) == "[[1, 2, 3], [4, 5, 6]]");
+  CHECK(format_values(values("s")) == "[1.5, 1.5, 1.5, 1.5]");
+  CHECK(format_values(values("u")) == "18446744073709551615");
+  CHECK(values("e").elems() == 0);
+  CHECK(format_values(values("n")) == "[-128, 127]");
+  CHECK(g.def(g.find("r")).attrs.get_or<bool>("trainable", false));
+}
+
+TEST_CASE("canonical text imports and exports to the same bytes") {
+  const std::string text = R"({
+  "ag": 1,
+  "opset": 21,
+  "name": "all",
+  "doc": "what it is",
+  "x-tool": { "a": [1, 2.50] },
+  "dims": { "N": { "min": 1, "max": 65536, "multiple_of": 8 } },
+  "inputs": [
+    { "name": "x", "type": "f32[N,?]", "doc": "data" },
+    { "name": "i", "type": "i64[]" }
+  ],
+  "initializers": [
+    { "name": "w", "type": "f32[2,2]", "data": [[1.0, -0.0], [1e-07, "NaN"]], "trainable": true },
+    { "name": "z", "type": "bf16[1000]", "fill": 0.1001 },
+    { "name": "r", "type": "f64[3]", "random": "uniform", "scale": 0.5, "key": 18446744073709551615 },
+    { "name": "e", "type": "f32[2,0]", "data": [[], []] }
+  ],
+  "nodes": [
+    { "op": "Mul", "name": "m", "in": [2.0, "x"], "out": "y" },
+    { "op": "ReduceSum", "in": ["y", [0]], "out": "s", "attrs": { "keepdims": 0 }, "loc": "model.py:8:3", "x-note": null },
+    { "op": "StopGradient", "domain": "ag", "in": ["s"], "out": "t" },
+    { "op": "Cast", "in": ["t"], "out": "c", "attrs": { "to": "f64" } }
+  ],
+  "outputs": ["c", "x"],
+  "grad": [
+    { "of": "s", "wrt": ["x", "y"], "seed": "s", "names": { "x": "dx" }, "stop": ["t"], "checkpoint": "sqrt" },
+    { "of": "s", "wrt": "trainable" }
+  ]
+}
+)";
+  Graph g = must(text);
+  auto again = json::export_graph(g);
+  REQUIRE(again);
+  CHECK(*again == text);
+}
