@@ -51,10 +51,10 @@ Result<Graph> specialise(const Graph& g, const DimEnv& sizes) {
   for (ValueId v : g.inputs)
     for (const Dim& d : g.type(v).shape) d.collect_symbols(used);
   for (const auto& [name, value] : sizes) {
-    if (!used.contains(name)) return fail(Code::AG0031, {}, "no input of this graph has a size `" + name + "`");
+    if (!used.contains(name)) return fail(Code::AG0402, {}, "no input of this graph has a size `" + name + "`");
     for (const SymbolInfo& s : g.symbols)
       if (s.name == name && ((s.min && value < *s.min) || (s.max && value > *s.max) || (s.multiple_of && value % *s.multiple_of)))
-        return fail(Code::AG2090, s.loc, name + " = " + std::to_string(value) + " is outside the declared bounds", "declared here");
+        return fail(Code::AG2901, s.loc, name + " = " + std::to_string(value) + " is outside the declared bounds", "declared here");
     env.emplace(name, Dim(value));
   }
   Graph out = substitute(g, env);

@@ -69,7 +69,7 @@ Result<Compiled> Engine::compile(Graph graph, const EngineOptions& options) {
   for (ValueId v : graph.inputs) out.inputs.push_back({graph.value(v).name, graph.type(v)});
   AG_TRY(passes::PipelineResult result, passes::run_pipeline(std::move(graph), options.pipeline, context));
   loop::Program* program = std::get_if<loop::Program>(&result.stage);
-  if (!program) return fail(Code::AG0311, {}, "the passes given end with a graph; to run it they must end with loops");
+  if (!program) return fail(Code::AG0102, {}, "the passes given end with a graph; to run it they must end with loops");
   for (loop::ProgramBufferId id : program->outputs) out.outputs.push_back({program->buffers[id].name, {program->buffers[id].dtype, program->buffers[id].shape}});
   out.report.passes = std::move(result.times);
   out.report.passes_ms = ms_since(start);

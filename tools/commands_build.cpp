@@ -5,7 +5,7 @@
 #include <fmt/format.h>
 
 #include "codegen/backend.hpp"
-#include "frontend/json/export.hpp"
+#include "frontend/json/import.hpp"
 #include "ir/base/suggest.hpp"
 #include "ir/op.hpp"
 #include "tools/dot.hpp"
@@ -33,10 +33,17 @@ Result<const Kind*> find_kind(const std::string& name) {
   }
   std::string text = "`" + name + "` cannot be emitted";
   if (auto s = suggest(name, names)) text += "; did you mean `" + *s + "`?";
-  return fail(error(Code::AG0032, {}, text).help("kinds: ir json dot loops llvm asm obj ptx"));
+  return fail(error(Code::AG0403, {}, text).help("kinds: ir json dot loops llvm asm obj ptx"));
 }
 
-PrintOptions print_options(const Options& o) { return {.elide_weights = o.elide_weights, .resources = o.resources}; }
+Result<std::string> graph_text(const Options& o, const Graph& g) {
+  PrintOptions options;
+  options.elide_weights = o.elide_weights;
+  if (!o.resources.empty()) return print_with_resources(g, o.resources, options);
+  return print(g, options);
+}
+
+Status write(const Session& s, const Result<std::string>& text) { return text ? write_output(s, *text) : fail(text.error()); }
 
 /// Runs the pipeline up to a stage; `keep` receives warnings.
 Result<passes::PipelineResult> staged(Session& s, Graph g, const std::string& stop_after) {
@@ -70,13 +77,14 @@ Status emit_one(Session& s, const Graph& g, const Kind& kind, bool several) {
     AG_TRY(passes::PipelineResult r, staged(s, g, s.options.stage.empty() ? "autodiff" : s.options.stage));
     const Graph* graph = std::get_if<Graph>(&r.stage);
     if (!graph) text = loop::print(std::get<loop::Program>(r.stage));
-    else if (kind.name == std::string("ir")) text = print(*graph, print_options(s.options));
-    else if (kind.name == std::string("json")) text = json::write(*graph);
-    else text = dot(*graph);
+    else if (kind.name == std::string("dot")) text = dot(*graph);
+    else {
+      AG_TRY(text, kind.name == std::string("ir") ? graph_text(s.options, *graph) : json::export_graph(*graph));
+    }
   } else {
     AG_TRY(passes::PipelineResult r, staged(s, g, s.options.stage));
     const loop::Program* program = std::get_if<loop::Program>(&r.stage);
-    if (!program) return fail(Code::AG0032, {}, fmt::format("`--emit {}` needs the loop level, but the pipeline stopped at `{}`", kind.name, std::get<Graph>(r.stage).stage));
+    if (!program) return fail(Code::AG0403, {}, fmt::format("`--emit {}` needs the loop level, but the pipeline stopped at `{}`", kind.name, std::get<Graph>(r.stage).stage));
     if (kind.level == Kind::Level::program) text = loop::print(*program);
     else {
       using codegen::EmitKind;
@@ -84,7 +92,7 @@ Status emit_one(Session& s, const Graph& g, const Kind& kind, bool several) {
       AG_TRY(text, emit_kernels(s, *program, what));
     }
   }
-  if (!kind.text && s.options.output.empty()) return fail(Code::AG0032, {}, std::string("`--emit ") + kind.name + "` is binary: give -o FILE");
+  if (!kind.text && s.options.output.empty()) return fail(Code::AG0403, {}, std::string("`--emit ") + kind.name + "` is binary: give -o FILE");
   return write_output(s, text, several ? std::string(".") + kind.name : "");
 }
 
@@ -123,7 +131,7 @@ Status known_stage(const Session& s) {
   if (std::find(stages.begin(), stages.end(), s.options.stage) != stages.end()) return {};
   std::string text = "there is no stage `" + s.options.stage + "`";
   if (auto near = suggest(s.options.stage, stages)) text += "; did you mean `" + *near + "`?";
-  return fail(error(Code::AG0010, {}, text).help("ag-compile --list-stages names them"));
+  return fail(error(Code::AG0101, {}, text).help("ag-compile --list-stages names them"));
 }
 
 }  // namespace
@@ -158,7 +166,7 @@ int check_command(Session& s) {
 int convert_command(Session& s) {
   auto g = load_model(s);
   if (!g) return s.failed(g.error());
-  auto ok = write_output(s, s.options.to == "json" ? json::write(*g) : print(*g, print_options(s.options)));
+  auto ok = write(s, s.options.to == "json" ? json::export_graph(*g) : graph_text(s.options, *g));
   return ok ? exit_ok : s.failed(ok.error());
 }
 
@@ -173,7 +181,7 @@ int opt_command(Session& s) {
     for (const passes::PassTime& t : r->times) fmt::print("{:<14} {:8.3f} ms   {} -> {}\n", t.name, t.ms, t.before, t.after);
   if (printing) return exit_ok;
   const Graph* graph = std::get_if<Graph>(&r->stage);
-  auto ok = write_output(s, graph ? print(*graph, print_options(s.options)) : loop::print(std::get<loop::Program>(r->stage)));
+  auto ok = write(s, graph ? graph_text(s.options, *graph) : loop::print(std::get<loop::Program>(r->stage)));
   return ok ? exit_ok : s.failed(ok.error());
 }
 

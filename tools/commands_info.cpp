@@ -67,7 +67,7 @@ int ops_command(Session& s) {
   if (found) return exit_ok;
   std::string text = "there is no op `" + s.options.topic + "`";
   if (auto near = suggest(s.options.topic, names)) text += "; did you mean `" + *near + "`?";
-  return s.failed({error(Code::AG1002, {}, text)});
+  return s.failed({error(Code::AG0406, {}, text)});
 }
 
 int targets_command(Session&) {

@@ -61,7 +61,7 @@ Result<int> check_expected(Session& s, const std::vector<runtime::Port>& ports, 
     std::size_t eq = std::min(text.find('='), text.size());
     std::string name = text.substr(0, eq);
     auto port = std::find_if(ports.begin(), ports.end(), [&](auto& p) { return p.name == name; });
-    if (eq == text.size() || port == ports.end()) return fail(Code::AG0033, {}, "`--expect " + text + "`: NAME=VALUE of an output is wanted");
+    if (eq == text.size() || port == ports.end()) return fail(Code::AG0404, {}, "`--expect " + text + "`: NAME=VALUE of an output is wanted");
     const Array& g = got[static_cast<std::size_t>(port - ports.begin())];
     AG_TRY(Array want, data::parse_value(text.substr(eq + 1), {g.dtype(), Dims(g.shape().begin(), g.shape().end())}, name));
     std::string report = compare_arrays(g, want, tolerance_for(s.options, g.dtype()));

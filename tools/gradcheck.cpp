@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "ir/builder.hpp"
 #include "tools/values.hpp"
 
 namespace ag::tools {

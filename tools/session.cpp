@@ -49,7 +49,7 @@ Result<std::int64_t> parse_bytes(const std::string& text) {
     if (unit.size() > 1 && unit.ends_with(suffix)) unit.resize(unit.size() - std::string_view(suffix).size());
   int shift = unit.empty() || unit == "B" ? 0 : unit == "K" || unit == "k" ? 10 : unit == "M" ? 20 : unit == "G" ? 30 : unit == "T" ? 40 : -1;
   auto scaled = shift < 0 ? std::nullopt : checked_mul(value, std::int64_t{1} << shift);
-  if (ec != std::errc() || value < 0 || !scaled) return fail(Code::AG0030, {}, "`" + text + "` is not a number of bytes (like 64M or 1GiB)");
+  if (ec != std::errc() || value < 0 || !scaled) return fail(Code::AG0401, {}, "`" + text + "` is not a number of bytes (like 64M or 1GiB)");
   return *scaled;
 }
 
@@ -95,7 +95,7 @@ Result<GradRequest> parse_grad(Session& s, const std::string& text) {
   r.loc = option_loc(s, "--grad", text, 0, text.size());
   r.of_loc = option_loc(s, "--grad", text, 0, i);
   if (i >= text.size() || text[i] != ':' || r.of.empty())
-    return fail(Code::AG0031, r.loc, "`--grad` takes Y:X[,X..]: a value, a colon, and what to differentiate with respect to");
+    return fail(Code::AG0402, r.loc, "`--grad` takes Y:X[,X..]: a value, a colon, and what to differentiate with respect to");
   while (i < text.size()) {
     std::size_t from = ++i;
     std::string name = take_name(text, i, ",");
@@ -130,7 +130,7 @@ Status add_grads(Session& s, Graph& g) {
       if (number) r.seed_value = value;
       else r.seed = text.substr(std::min(i + 1, text.size()));
     }
-    if (!found) return fail(Code::AG0031, option_loc(s, "--grad-seed", text, 0, text.size()), "`--grad-seed` names `" + of + "`, of which no gradient is asked for");
+    if (!found) return fail(Code::AG0402, option_loc(s, "--grad-seed", text, 0, text.size()), "`--grad-seed` names `" + of + "`, of which no gradient is asked for");
   }
   return {};
 }
@@ -143,7 +143,7 @@ Status fix_dims(Session& s, Graph& g) {
     auto [end, ec] = eq == std::string::npos ? std::from_chars_result{text.data(), std::errc::invalid_argument}
                                              : std::from_chars(text.data() + eq + 1, text.data() + text.size(), value);
     if (ec != std::errc() || end != text.data() + text.size() || value < 0)
-      return fail(Code::AG0031, option_loc(s, "--dim", text, 0, text.size()), "`--dim` takes NAME=SIZE");
+      return fail(Code::AG0402, option_loc(s, "--dim", text, 0, text.size()), "`--dim` takes NAME=SIZE");
     env[text.substr(0, eq)] = value;
   }
   if (env.empty()) return {};

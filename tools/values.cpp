@@ -20,7 +20,7 @@ Diag unknown_input(const std::string& name, const std::vector<runtime::Port>& po
   for (const runtime::Port& p : ports) names.push_back(p.name);
   std::string text = "the graph has no input `" + name + "`";
   if (auto near = suggest(name, names)) text += "; did you mean `" + *near + "`?";
-  return error(Code::AG0033, {}, text).help(fmt::format("inputs: {}", fmt::join(names, ", ")));
+  return error(Code::AG0404, {}, text).help(fmt::format("inputs: {}", fmt::join(names, ", ")));
 }
 
 Status read_archives(Session& s, const std::vector<runtime::Port>& ports, Given& given) {
@@ -70,7 +70,7 @@ Result<std::vector<Array>> read_inputs(Session& s, const std::vector<runtime::Po
   std::vector<std::pair<const runtime::Port*, std::string>> generators;
   for (const std::string& text : s.options.input) {
     std::size_t eq = text.find('=');
-    if (eq == std::string::npos) return fail(Code::AG0031, {}, "`--input " + text + "`: NAME=VALUE is wanted");
+    if (eq == std::string::npos) return fail(Code::AG0402, {}, "`--input " + text + "`: NAME=VALUE is wanted");
     std::string name = text.substr(0, eq), value = text.substr(eq + 1);
     auto port = std::find_if(ports.begin(), ports.end(), [&](auto& p) { return p.name == name; });
     if (port == ports.end()) return fail(unknown_input(name, ports));
@@ -99,7 +99,7 @@ Result<std::vector<Array>> read_inputs(Session& s, const std::vector<runtime::Po
     else out.push_back(it->second);
   }
   if (!missing.empty())
-    return fail(error(Code::AG0034, {}, fmt::format("no value for input{} {}", missing.size() == 1 ? "" : "s", fmt::join(missing, ", ")))
+    return fail(error(Code::AG0405, {}, fmt::format("no value for input{} {}", missing.size() == 1 ? "" : "s", fmt::join(missing, ", ")))
                     .help("give --input NAME=VALUE, or --inputs FILE.npz with arrays of these names"));
   return out;
 }
