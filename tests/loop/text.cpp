@@ -3,6 +3,8 @@
 
 #include <limits>
 
+#include "ir/loop/program.hpp"
+#include "tests/diag/golden.hpp"
 #include "tests/loop/kernels.hpp"
 
 using namespace ag;
@@ -116,34 +118,48 @@ TEST_CASE("every elementwise op parses by its name") {
   CHECK(describe(Op::for_).name == "for");
 }
 
+namespace {
+
+struct Fault {
+  std::string_view body;
+  Code code;
+  unsigned line, col;
+};
+const Fault faults[] = {
+    {"%0: i64 = constant 1.5\n", Code::AG0801, 2, 20},
+    {"%0: f33 = constant 1\n", Code::AG0801, 2, 5},
+    {"%0: i64 = frob %1\n", Code::AG0801, 2, 11},
+    {"%0: i8 = constant 300\n", Code::AG0801, 2, 19},
+    {"%0: i64 = add %1, %2\n", Code::AG1801, 2, 15},
+    {"%0: i64 = dim M\n", Code::AG1801, 2, 15},
+    {"%0: i64 = dim N\n%0: i64 = dim N\n", Code::AG1802, 3, 1},
+    {"%0: i64 = dim N\n%1: f32 = add %0, %0\n", Code::AG2801, 3, 11},
+    {"%0: i64 = dim N\n%1: i64 = add %0\n", Code::AG1803, 3, 11},
+    {"%0: i64 = dim N\n%1: i64 = sqrt %0\n", Code::AG2801, 3, 11},
+    {"%0: i64 = dim N\n%1: f32 = load b9[%0]\n", Code::AG1805, 3, 16},
+    {"%0: i64 = dim N\n%1: f32 = load b1[%0]\n", Code::AG1805, 3, 11},
+    {"%0: i64 = dim N\n%1: f64 = load b0[%0]\n", Code::AG2801, 3, 11},
+    {"%0: i64 = dim N\nfor.serial %1 = %0 to %0 step %0 {\n}\n", Code::AG1803, 3, 1},
+    {"%0: i64 = dim N\nfor.cereal %1 = %0 to %0 step %0 {\n}\n", Code::AG0801, 3, 1},
+    {"%0: i64 = dim N\nfor.vector %1 = %0 to %0 step %0 width 8 {\nyield\n}\n", Code::AG1804, 3, 1},
+    {"%0: i64 = dim N\n%2: f32 = for.serial %1 = %0 to %0 step %0 {\nyield\n}\n", Code::AG1803, 3, 11},
+    {"%0: i64 = dim N\nfor.serial %1 = %0 to %0 step %0 {\n%2: i64 = add %1, %1\nyield\n}\n%3: i64 = add %2, %2\n", Code::AG1801, 7, 11},
+    {"%0: bool = constant true\n%1: i64 = if %0 {\nyield %0\n} else {\nyield %0\n}\n", Code::AG2801, 4, 1},
+    {"yield\n", Code::AG1803, 2, 1},
+    {"%0: f32<6x> = constant 1\n", Code::AG0801, 2, 9},
+    {"%0: bool<1x3> = constant true\n%1: bool = reduce_lanes(or) %0\n", Code::AG2801, 3, 12},
+    {"%0: i64 = dim N\n  \"\x01", Code::AG0801, 3, 3},
+};
+
+std::string kernel_with(std::string_view body) {
+  return "kernel @k(b0: f32[N] read, b1: f32[N] write) dims(N) {\n" + std::string(body) + "}\n";
+}
+
+}  // namespace
+
 TEST_CASE("broken texts are named with their place") {
-  struct { std::string_view body; Code code; unsigned line, col; } rows[] = {
-      {"%0: i64 = constant 1.5\n", Code::AG0801, 2, 20},
-      {"%0: f33 = constant 1\n", Code::AG0801, 2, 5},
-      {"%0: i64 = frob %1\n", Code::AG0801, 2, 11},
-      {"%0: i8 = constant 300\n", Code::AG0801, 2, 19},
-      {"%0: i64 = add %1, %2\n", Code::AG1801, 2, 15},
-      {"%0: i64 = dim M\n", Code::AG1801, 2, 15},
-      {"%0: i64 = dim N\n%0: i64 = dim N\n", Code::AG1802, 3, 1},
-      {"%0: i64 = dim N\n%1: f32 = add %0, %0\n", Code::AG2801, 3, 11},
-      {"%0: i64 = dim N\n%1: i64 = add %0\n", Code::AG1803, 3, 11},
-      {"%0: i64 = dim N\n%1: i64 = sqrt %0\n", Code::AG2801, 3, 11},
-      {"%0: i64 = dim N\n%1: f32 = load b9[%0]\n", Code::AG1805, 3, 16},
-      {"%0: i64 = dim N\n%1: f32 = load b1[%0]\n", Code::AG1805, 3, 11},
-      {"%0: i64 = dim N\n%1: f64 = load b0[%0]\n", Code::AG2801, 3, 11},
-      {"%0: i64 = dim N\nfor.serial %1 = %0 to %0 step %0 {\n}\n", Code::AG1803, 3, 1},
-      {"%0: i64 = dim N\nfor.cereal %1 = %0 to %0 step %0 {\n}\n", Code::AG0801, 3, 1},
-      {"%0: i64 = dim N\nfor.vector %1 = %0 to %0 step %0 width 8 {\nyield\n}\n", Code::AG1804, 3, 1},
-      {"%0: i64 = dim N\n%2: f32 = for.serial %1 = %0 to %0 step %0 {\nyield\n}\n", Code::AG1803, 3, 11},
-      {"%0: i64 = dim N\nfor.serial %1 = %0 to %0 step %0 {\n%2: i64 = add %1, %1\nyield\n}\n%3: i64 = add %2, %2\n", Code::AG1801, 7, 11},
-      {"%0: bool = constant true\n%1: i64 = if %0 {\nyield %0\n} else {\nyield %0\n}\n", Code::AG2801, 4, 1},
-      {"yield\n", Code::AG1803, 2, 1},
-      {"%0: f32<6x> = constant 1\n", Code::AG0801, 2, 9},
-      {"%0: bool<1x3> = constant true\n%1: bool = reduce_lanes(or) %0\n", Code::AG2801, 3, 12},
-      {"%0: i64 = dim N\n  \"\x01", Code::AG0801, 3, 3},
-  };
-  for (auto& row : rows) {
-    std::string text = "kernel @k(b0: f32[N] read, b1: f32[N] write) dims(N) {\n" + std::string(row.body) + "}\n";
+  for (const Fault& row : faults) {
+    std::string text = kernel_with(row.body);
     INFO(text);
     auto k = parse_kernel(text, "t.ag");
     REQUIRE_FALSE(k);
@@ -153,6 +169,21 @@ TEST_CASE("broken texts are named with their place") {
     REQUIRE_FALSE(d.spans.empty());
     CHECK(d.spans[0].loc.str() == "t.ag:" + std::to_string(row.line) + ":" + std::to_string(row.col));
   }
+}
+
+TEST_CASE("what the user sees of broken texts") {
+  std::string shown;
+  auto show = [&](const std::string& text, const auto& result) {
+    Sources sources;
+    sources.add("t.ag", text);
+    REQUIRE_FALSE(result);
+    shown += render(result.error(), sources) + "\n";
+  };
+  for (const Fault& row : faults) show(kernel_with(row.body), parse_kernel(kernel_with(row.body), "t.ag"));
+  for (std::string text : {"program \"p\" {\n  inputs(p3)\n}\n", "program \"p\" {\n  p0: temp f32[N]\n  body {\n    call 0(p0)\n  }\n}\n",
+                           "program \"p\" {\n  p0: constant 0 f32[2] = \"AAAA\"\n}\n"})
+    show(text, parse_program(text, "t.ag"));
+  check_golden("loop_text.txt", shown);
 }
 
 TEST_CASE("truncated and deep texts are errors, not crashes") {
