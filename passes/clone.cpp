@@ -206,14 +206,16 @@ class Hoister {
 
 loop::Kernel hoist_invariants(const loop::Kernel& kernel) { return Hoister(kernel).run(); }
 
-std::optional<Dim> as_dim(const loop::Kernel& k, LV v) {
+std::optional<Dim> as_dim(const loop::Kernel& k, LV v, const std::function<std::optional<Dim>(LV)>& leaf) {
+  if (leaf)
+    if (auto d = leaf(v)) return d;
   StmtId def = k.values[v].def;
   if (!def.valid()) return std::nullopt;
   const Stmt& s = k.stmts[def];
   if (s.op == Op::constant) return Dim(loop::bits_to_int(k.type(v).elem, s.attr.imm));
   if (s.op == Op::dim) return Dim::symbol(k.dims[s.attr.index]);
   if (s.operands.size() != 2) return std::nullopt;
-  auto a = as_dim(k, s.operands[0]), b = as_dim(k, s.operands[1]);
+  auto a = as_dim(k, s.operands[0], leaf), b = as_dim(k, s.operands[1], leaf);
   if (!a || !b) return std::nullopt;
   switch (s.op) {
     case Op::add: return *a + *b;

@@ -44,7 +44,9 @@ bool is_pure(const loop::Stmt& s);
 /// Moves pure statements out of the loops whose iterations do not change them.
 loop::Kernel hoist_invariants(const loop::Kernel& kernel);
 
-/// The value as an expression over the kernel's dims, if it is one.
-std::optional<Dim> as_dim(const loop::Kernel& kernel, loop::ValueId v);
+/// The value as an expression over the kernel's dims, if it is one. `leaf` may name further values: loop indices, as
+/// symbols.
+std::optional<Dim> as_dim(const loop::Kernel& kernel, loop::ValueId v,
+                          const std::function<std::optional<Dim>(loop::ValueId)>& leaf = {});
 
 }  // namespace ag::passes
