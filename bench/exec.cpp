@@ -66,34 +66,58 @@ void step_table(const char* what, int threads, std::int64_t flops) {
   }
 }
 
+/// Keeps a core busy for about a nanosecond a unit.
+void work(std::int64_t units) {
+  for (std::int64_t i = 0; i < units * 2; ++i) asm volatile("" ::: "memory");
+}
+
+/// What a division costs beyond the work of its longest part.
+void fork_join(int threads) {
+  for (std::int64_t units : {1000, 5000}) {
+    ThreadPool pool(threads - 1);
+    Gang gang;
+    gang.acquire(pool, threads);
+    auto part = [](void* u, int, int) { work(*static_cast<std::int64_t*>(u)); };
+    const auto alone = measure(2000, [&] { work(units); });
+    const auto divided = measure(2000, [&] { gang.run(threads, part, &units); });
+    fmt::print("{:<58} min {:9.2f}  median {:9.2f} us, beyond {:.2f} us of work\n",
+               fmt::format("fork and join of {} threads", threads), divided.min - alone.min,
+               divided.median - alone.median, alone.median);
+  }
+}
+
 void wake() {
   ThreadPool pool(1, {.park = std::chrono::microseconds(1)});
   Gang gang;
   gang.acquire(pool, 2);
-  struct Job {
-    std::atomic<bool> began{false};
-  };
-  std::vector<double> t;
+  std::vector<double> began, posted;
   for (int i = 0; i < 200; ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    Job job;
-    const auto start = Clock::now();
+    struct Job {
+      Clock::time_point start;
+      std::atomic<bool> began{false};
+      double post_us = 0;
+    } job{Clock::now()};
     // Part 0 waits for the worker, so that the worker's part is not taken over.
     gang.run(
         2,
-        [](void* j, int part, int) {
-          auto& began = static_cast<Job*>(j)->began;
-          if (part == 1)
-            began = true;
-          else
-            for (auto from = Clock::now(); !began && Clock::now() - from < std::chrono::milliseconds(5);) {
-            }
+        [](void* user, int part, int) {
+          auto& j = *static_cast<Job*>(user);
+          if (part == 1) {
+            j.began = true;
+            return;
+          }
+          j.post_us = us(Clock::now() - j.start);
+          while (!j.began && Clock::now() - j.start < std::chrono::milliseconds(20)) {
+          }
         },
         &job);
-    t.push_back(us(Clock::now() - start));
+    began.push_back(us(Clock::now() - job.start));
+    posted.push_back(job.post_us);
   }
-  std::sort(t.begin(), t.end());
-  report("a parked worker begins its part", {t[0], t[t.size() / 2]}, 1, "us");
+  for (auto* t : {&began, &posted}) std::sort(t->begin(), t->end());
+  report("a parked worker begins its part", {began[0], began[began.size() / 2]}, 1, "us");
+  report("... the caller goes on", {posted[0], posted[posted.size() / 2]}, 1, "us");
 }
 
 void link() {
@@ -128,6 +152,7 @@ int main() {
   link();
   step_table("one thread", 1, 0);
   step_table("small kernels, two threads allowed", 2, 0);
-  step_table("divided among two threads", 2, 1 << 20);
+  step_table("divided, but done by the caller before others begin", 2, 1 << 20);
+  fork_join(2);
   wake();
 }

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstring>
 
+#include "ir/loop/storage.hpp"
 #include "ir/loop/text.hpp"
 
 namespace ag::loop {
@@ -152,7 +153,8 @@ class ProgramVerifier {
     for (const DimSource& d : p_.dim_sources)
       AG_TRY_(check(d.input < p_.inputs.size() && d.axis < p_.buffers[p_.inputs[d.input]].shape.size(),
                     "size `{}` is read from input {}, axis {}, which does not exist", d.symbol, d.input, d.axis));
-    return seq(p_.body, 0);
+    AG_TRY_(seq(p_.body, 0));
+    return verify_storage(p_);
   }
 
  private:

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <algorithm>
+#include <set>
 
 namespace ag::loop {
 namespace {
@@ -208,6 +209,28 @@ Status check_memory_plan(const Program& program, const Storage& storage, const D
         return fail(Code::AG1092, {},
                     fmt::format("temps `{}` and `{}` live at the same time and overlap in the arena",
                                 display(program, placed[i].id), display(program, placed[j].id)));
+  return {};
+}
+
+Status verify_storage(const Program& program) {
+  AG_TRY(const Storage storage, resolve_storage(program));
+  bool planned = false;
+  std::set<std::string> symbols;
+  program.arena_bytes.collect_symbols(symbols);
+  for (const ProgramBuffer& b : program.buffers) {
+    planned = planned || b.planned;
+    byte_size(b).collect_symbols(symbols);
+    b.offset.collect_symbols(symbols);
+  }
+  if (!planned) return {};
+  for (std::int64_t sample : {1, 2, 63, 1000}) {
+    DimEnv env;
+    for (const auto& s : symbols) env.emplace(s, sample + 7 * static_cast<std::int64_t>(env.size()));
+    auto status = check_memory_plan(program, storage, env);
+    // Sizes that cannot be computed: the sample is impossible, or the run will tell.
+    if (!status && (symbols.empty() || status.error().front().code == Code::AG1092)) return status;
+    if (symbols.empty()) break;
+  }
   return {};
 }
 

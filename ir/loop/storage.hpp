@@ -37,4 +37,8 @@ inline constexpr std::int64_t buffer_alignment = 64;
 /// aligned, with the sizes that `env` gives. Errors: AG1092; AG1093 for a size that cannot be computed.
 Status check_memory_plan(const Program& program, const Storage& storage, const DimEnv& env);
 
+/// What verify(Program) asks of aliases and, once temps have places, of the plan: exact for constant sizes, at
+/// some sample sizes otherwise (the runtime checks the sizes it meets).
+Status verify_storage(const Program& program);
+
 }  // namespace ag::loop

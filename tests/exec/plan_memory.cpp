@@ -158,6 +158,7 @@ TEST_CASE("random programs keep every value until its last reader") {
     for (std::int64_t n : {0, 1, 7, 100}) {
       const DimEnv env{{"N", n}, {"M", 3 * n}};
       INFO("seed " << seed << ", N = " << n);
+      REQUIRE(verify_storage(p));
       auto status = check_memory_plan(p, *storage, env);
       INFO(message_of(status));
       REQUIRE(status);
@@ -184,6 +185,7 @@ TEST_CASE("the checker finds overlaps, misalignment and what lies outside") {
   auto broken = [&](auto spoil) {
     Program q = p;
     spoil(q);
+    CHECK_FALSE(verify_storage(q));
     return message_of(check_memory_plan(q, *storage, {}));
   };
   using Catch::Contains;

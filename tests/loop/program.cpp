@@ -26,14 +26,16 @@ Program sample() {
   auto bytes = std::make_shared<std::array<std::int8_t, 5>>(std::array<std::int8_t, 5>{-1, 0, 127, -128, 3});
   p.buffers[c].constant = std::shared_ptr<const void>(bytes, bytes->data());
   p.buffers[t].planned = true, p.buffers[t].offset = n * 64;
-  p.buffers[flag].alias_of = t;
+  p.buffers[flag].planned = true;
+  auto same = add(p, BufferKind::temp, {n});
+  p.buffers[same].alias_of = t;
   p.inputs = {x}, p.outputs = {y};
   p.dim_sources.push_back({"N", 0, 0});
   p.guards.push_back({n, Dim(1000), DimGuard::Rel::le, "N must be small"});
   p.guards.push_back({Dim(8), n, DimGuard::Rel::divides, "8 divides N"});
   p.guards.push_back({n, n * n, DimGuard::Rel::eq, ""});
   p.sources.push_back(make_loc("m.json", 3, 4));
-  p.arena_bytes = n * 64 + 64;
+  p.arena_bytes = n * 128 + 64;
   KernelId k = p.kernels.push(samples::square_plus_one());
   KernelCall call{k, {x, t}, {n}, {0}, "square"};
   Seq once{{Step{call}}}, host{{Step{HostCall{3, {t}, {flag, y}, "host"}}}};
