@@ -30,10 +30,7 @@ class LiveWalk {
     for (auto id : program_.outputs) touch(id, Touch::read, nullptr);
     for (std::size_t i = 0; i < ranges_.size(); ++i) {
       const Use& use = uses_[ProgramBufferId(i)];
-      // A value that begins anew in each trip of its only outermost loop need not survive from trip to trip,
-      // but loops inside that loop may read it in each of theirs.
-      const bool of_one_trip = use.opens_trip && !use.outside && use.outermost.size() == 1;
-      for (const Loop* loop : of_one_trip ? use.second : use.outermost) {
+      for (const Loop* loop : use.opener && !use.escapes ? use.inner : use.outermost) {
         LiveRange& r = ranges_[ProgramBufferId(i)];
         r = {std::min(r.first, loop->range.first), std::max(r.last, loop->range.last)};
       }
@@ -48,9 +45,14 @@ class LiveWalk {
     const Loop* outer;
     LiveRange range;
   };
+  /// A home is first written directly in the body of `opener`: then each trip of that loop begins it anew, and it
+  /// need not survive from trip to trip. Loops inside the opener may still read it in each of their trips. One that
+  /// is used elsewhere too may hold the value of an earlier trip there, so it `escapes`; but not after an outermost
+  /// loop, where it holds what the last trip wrote (what the loop's `cond` touches is live throughout the loop).
   struct Use {
-    bool touched = false, outside = false, opens_trip = false;
-    std::vector<const Loop*> outermost, second;  // loops of depth 1 and 2 around the accesses
+    bool touched = false, escapes = false;
+    const Loop* opener = nullptr;
+    std::vector<const Loop*> outermost, inner;  // the outermost around accesses, and those just inside the opener
   };
 
   static void add(std::vector<const Loop*>& to, const Loop* loop) {
@@ -63,22 +65,23 @@ class LiveWalk {
     LiveRange& r = ranges_[home];
     r = r.empty() ? LiveRange{now_, now_} : LiveRange{std::min(r.first, now_), std::max(r.last, now_)};
     Use& use = uses_[home];
-    if (!use.touched) use.opens_trip = how == Touch::opening_write;
+    if (!use.touched && how == Touch::opening_write) use.opener = loop;
     use.touched = true;
-    if (!loop) {
-      use.outside = true;
-      return;
-    }
-    const Loop* second = nullptr;
-    for (; loop->outer; loop = loop->outer) second = loop;
-    add(use.outermost, loop);
-    if (second) add(use.second, second);
+    const Loop *top = loop, *child = nullptr, *at = loop;
+    while (top && top->outer) top = top->outer;
+    if (top) add(use.outermost, top);
+    if (!use.opener) return;
+    for (; at && at != use.opener; at = at->outer) child = at;
+    if (!at)
+      use.escapes = use.escapes || loop || use.opener->outer;
+    else if (child)
+      add(use.inner, child);
   }
 
   void seq(const Seq& s, const Loop* loop) {
     for (const Step& step : s.steps) {
       ++now_;
-      const bool opens = loop && !loop->outer && loop->body == &s;  // runs in every trip
+      const bool opens = loop && loop->body == &s;  // runs in every trip of that loop
       std::visit([&](const auto& st) { visit(st, loop, opens ? Touch::opening_write : Touch::write); }, step.value);
     }
   }
