@@ -23,7 +23,8 @@ Result<Storage> resolve_storage(const Program& program);
 
 /// The steps during which a home holds something: positions in the step sequence, first to last inclusive.
 /// If arms count one after the other. What is touched inside a While is live during all of the outermost
-/// one, unless each trip provably begins by writing it.
+/// one, unless each trip provably begins by writing it: a buffer that a kernel takes as Access::write is taken to be
+/// written whole (one that keeps older elements is read_write).
 struct LiveRange {
   std::uint32_t first = 1, last = 0;
   bool empty() const { return first > last; }

@@ -234,6 +234,23 @@ TEST_CASE("what an inner loop reads survives all of its trips") {
   CHECK(planned_program.buffers[t].offset != planned_program.buffers[w].offset);
 }
 
+TEST_CASE("a value of an inner loop that is read later survives trips in which that loop does nothing") {
+  // while (p) { u = f(x); w = f(u); while (q) { t = f(x) } }; y = f(t)
+  ProgramMaker m;
+  const auto x = m.input("x", {64}), y = m.output("y", {64});
+  const auto t = m.temp("t", {64}), u = m.temp("u", {64}), w = m.temp("w", {64});
+  const auto p = m.temp("p", {}, DType::boolean), q = m.temp("q", {}, DType::boolean);
+  const auto k = m.kernel(nullptr, {{DType::f32, Access::read, 64}, {DType::f32, Access::write, 64}}, 1, 0, false);
+  auto seq = [](std::vector<loop::Step> steps) { return std::make_shared<loop::Seq>(loop::Seq{std::move(steps)}); };
+  m.add({loop::WhileStep{p, seq({}),
+                         seq({m.call(k, {x, u}, {}),
+                              m.call(k, {u, w}, {}),
+                              {loop::WhileStep{q, seq({}), seq({m.call(k, {x, t}, {})})}}})}});
+  m.add(m.call(k, {t, y}, {}));
+  const Program planned_program = planned(m.p);
+  CHECK(planned_program.arena_bytes.is(3 * 256 + 2 * 64));
+}
+
 TEST_CASE("scratch is what the hungriest kernel needs, over the program's sizes") {
   ProgramMaker m;
   const Dim N = Dim::symbol("N"), n = Dim::symbol("n");
