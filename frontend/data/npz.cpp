@@ -60,6 +60,8 @@ std::string array_name(std::string_view entry) {
 
 Result<NamedArrays> parse_npz(std::string_view bytes, std::string_view name, const std::string* key, const Limits& limits, const Loc& loc) {
   auto refuse = [&](std::string why) { return fail(Code::AG0016, loc, fmt::format("`{}` is not a readable .npz file: {}", name, why)); };
+  // libzip takes a file of no bytes for an empty archive.
+  if (bytes.size() < 22) return refuse("it is too short");
   zip_error_t e;
   zip_error_init(&e);
   zip_source_t* source = zip_source_buffer_create(bytes.data(), bytes.size(), 0, &e);

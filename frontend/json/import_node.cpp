@@ -282,7 +282,9 @@ Diag Importer::place(Diag d, View v, const OpInfo&, const Loc& whole) {
   if (d.spans.empty() || !(d.spans.front().loc == whole)) return d;
   if (View attrs = v.find("attrs"); attrs.is(Kind::object)) {
     for (View a : attrs) {
-      if (d.message.find(fmt::format("`{}`", a.key())) == std::string::npos) continue;
+      bool axes = a.key() == "axis" || a.key() == "axes" || a.key() == "perm";
+      bool about = d.message.find(fmt::format("`{}`", a.key())) != std::string::npos || (axes && d.code == Code::AG2202);
+      if (!about) continue;
       d.spans.front().loc = a.loc();
       return d;
     }
