@@ -68,9 +68,12 @@ std::optional<std::size_t> Array::byte_size(DType dtype, std::span<const std::in
   bool empty = false;
   for (std::int64_t d : shape) {
     if (d < 0) return std::nullopt;
-    if (d == 0) empty = true;
-    else if (auto m = checked_mul(n, d)) n = *m;
-    else return std::nullopt;
+    if (d == 0)
+      empty = true;
+    else if (auto m = checked_mul(n, d))
+      n = *m;
+    else
+      return std::nullopt;
   }
   return empty ? 0 : static_cast<std::size_t>(n);
 }
@@ -115,7 +118,8 @@ double Array::get_double(std::int64_t i) const {
 
 std::int64_t Array::get_int(std::int64_t i) const {
   if (is_float(dtype_)) return saturate<std::int64_t>(get_double(i));
-  return dispatch_dtype(dtype_, [&]<class T>() { return static_cast<std::int64_t>(as<T>()[static_cast<std::size_t>(i)]); });
+  return dispatch_dtype(dtype_,
+                        [&]<class T>() { return static_cast<std::int64_t>(as<T>()[static_cast<std::size_t>(i)]); });
 }
 
 void Array::set_double(std::int64_t i, double v) {
@@ -125,8 +129,10 @@ void Array::set_double(std::int64_t i, double v) {
     return;
   }
   dispatch_dtype(dtype_, [&]<class T>() {
-    if constexpr (std::is_integral_v<T>) as_mutable<T>()[k] = saturate<T>(v);
-    else as_mutable<T>()[k] = static_cast<T>(v);
+    if constexpr (std::is_integral_v<T>)
+      as_mutable<T>()[k] = saturate<T>(v);
+    else
+      as_mutable<T>()[k] = static_cast<T>(v);
   });
 }
 
@@ -168,8 +174,10 @@ std::string format_element(const Array& a, std::int64_t i) {
   }
   return dispatch_dtype(a.dtype(), [&]<class T>() {
     T v = a.as<T>()[k];
-    if constexpr (std::is_same_v<T, f16> || std::is_same_v<T, bf16>) return shortest_16bit(v);
-    else return shortest(v);
+    if constexpr (std::is_same_v<T, f16> || std::is_same_v<T, bf16>)
+      return shortest_16bit(v);
+    else
+      return shortest(v);
   });
 }
 

@@ -33,7 +33,8 @@ std::size_t hash_literal(const Literal& l) {
   switch (l.form) {
     case Literal::Form::dense: return hash_bytes(h, l.array.bytes());
     case Literal::Form::splat: return mix(h, l.bits);
-    case Literal::Form::random: return mix(mix(hash_text(h, l.distribution), l.key), std::bit_cast<std::uint64_t>(l.scale));
+    case Literal::Form::random:
+      return mix(mix(hash_text(h, l.distribution), l.key), std::bit_cast<std::uint64_t>(l.scale));
     case Literal::Form::file: return hash_text(hash_text(h, l.file), l.file_key);
   }
   return h;
@@ -118,7 +119,9 @@ std::size_t hash(const AttrValue& v) {
     std::size_t operator()(double x) const { return std::bit_cast<std::uint64_t>(x); }
     std::size_t operator()(bool x) const { return x; }
     std::size_t operator()(const std::string& x) const { return hash_text(1, x); }
-    std::size_t operator()(const std::vector<std::int64_t>& x) const { return hash_bytes(2, std::as_bytes(std::span(x))); }
+    std::size_t operator()(const std::vector<std::int64_t>& x) const {
+      return hash_bytes(2, std::as_bytes(std::span(x)));
+    }
     std::size_t operator()(const std::vector<double>& x) const { return hash_bytes(3, std::as_bytes(std::span(x))); }
     std::size_t operator()(const std::vector<std::string>& x) const {
       std::size_t h = x.size();
@@ -139,14 +142,17 @@ std::size_t hash(const AttrValue& v) {
 
 namespace {
 auto position(auto& list, std::string_view name) {
-  return std::lower_bound(list.begin(), list.end(), name, [](const auto& e, std::string_view n) { return e.first < n; });
+  return std::lower_bound(list.begin(), list.end(), name,
+                          [](const auto& e, std::string_view n) { return e.first < n; });
 }
 }  // namespace
 
 void Attrs::set(std::string_view name, AttrValue value) {
   auto it = position(list_, name);
-  if (it != list_.end() && it->first == name) it->second = std::move(value);
-  else list_.emplace(it, std::string(name), std::move(value));
+  if (it != list_.end() && it->first == name)
+    it->second = std::move(value);
+  else
+    list_.emplace(it, std::string(name), std::move(value));
 }
 
 void Attrs::erase(std::string_view name) {

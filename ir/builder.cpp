@@ -50,7 +50,8 @@ NodeId GraphBuilder::find_interned(const OpInfo& op, const NodeArgs& args, std::
   for (auto it = begin; it != end; ++it) {
     const Node& n = graph_.node(it->second);
     bool same = n.op == &op && n.operands == args.operands && n.remat == args.remat && equal(n.attrs, args.attrs) &&
-                n.regions.size() == args.regions.size() && (args.result_count == 0 || args.result_count == n.result_count);
+                n.regions.size() == args.regions.size() &&
+                (args.result_count == 0 || args.result_count == n.result_count);
     for (std::size_t r = 0; same && r < n.regions.size(); ++r) same = same_computation(*n.regions[r], *args.regions[r]);
     if (same) return it->second;
   }
@@ -101,22 +102,29 @@ Result<NodeId> GraphBuilder::try_add(const OpInfo& op, NodeArgs args) {
   return id;
 }
 
-Status GraphBuilder::take_stated(const OpInfo& op, std::vector<Type>& types, std::vector<Type> stated, std::span<const Loc> locs) const {
+Status GraphBuilder::take_stated(const OpInfo& op, std::vector<Type>& types, std::vector<Type> stated,
+                                 std::span<const Loc> locs) const {
   SymbolMap symbols;
   std::string fresh = "u" + std::to_string(graph_.next_unbacked()) + ".";
   Loc loc = locs.empty() ? Loc{} : locs[0];
   if (stated.size() != types.size())
-    return fail(Code::AG2103, loc, "`" + std::string(op.name) + "` gives " + std::to_string(types.size()) + " results, and " + std::to_string(stated.size()) + " are stated");
+    return fail(Code::AG2103, loc,
+                "`" + std::string(op.name) + "` gives " + std::to_string(types.size()) + " results, and " +
+                    std::to_string(stated.size()) + " are stated");
   for (std::size_t r = 0; r < stated.size(); ++r)
     if (!unify(types[r], stated[r], symbols, [&](const std::string& s) { return s.starts_with(fresh); }))
-      return fail(Code::AG2103, loc, "result " + std::to_string(r) + " is stated to be " + stated[r].str() + ", but `" + std::string(op.name) + "` gives " + types[r].str());
+      return fail(Code::AG2103, loc,
+                  "result " + std::to_string(r) + " is stated to be " + stated[r].str() + ", but `" +
+                      std::string(op.name) + "` gives " + types[r].str());
   types = std::move(stated);
   return {};
 }
 
 NodeId GraphBuilder::must_add(const OpInfo& op, NodeArgs args) {
   auto id = try_add(op, std::move(args));
-  if (!id) internal_error("a rule built a wrong `" + std::string(op.name) + "`: " + first_message(id.error()), __FILE__, __LINE__);
+  if (!id)
+    internal_error("a rule built a wrong `" + std::string(op.name) + "`: " + first_message(id.error()), __FILE__,
+                   __LINE__);
   return *id;
 }
 
@@ -173,7 +181,9 @@ std::optional<double> GraphBuilder::splat_value(ValueId v) const {
     if (n.op->name != "constant") return std::nullopt;
     const Literal& l = **n.attrs.get<LiteralPtr>("value");
     if (l.form == Literal::Form::random) return std::nullopt;
-    if (l.form == Literal::Form::splat) return Array::from_bytes(l.dtype, {}, std::as_bytes(std::span(&l.bits, 1)).first(dtype_bytes(l.dtype))).get_double(0);
+    if (l.form == Literal::Form::splat)
+      return Array::from_bytes(l.dtype, {}, std::as_bytes(std::span(&l.bits, 1)).first(dtype_bytes(l.dtype)))
+          .get_double(0);
     if (l.array.elems() != 1) return std::nullopt;
     return l.array.get_double(0);
   }
@@ -217,7 +227,9 @@ ValueId GraphBuilder::select(ValueId c, ValueId a, ValueId b) {
   if (a == b && broadcast_shapes(type(c).shape, type(a).shape) == type(a).shape) return a;
   return add_op("select", {c, a, b});
 }
-ValueId GraphBuilder::convert(ValueId a, DType t) { return type(a).dtype == t ? a : add_op("convert", {a}, {{"to", t}}); }
+ValueId GraphBuilder::convert(ValueId a, DType t) {
+  return type(a).dtype == t ? a : add_op("convert", {a}, {{"to", t}});
+}
 
 // ---- Movement ----------------------------------------------------------------------------------------------
 
@@ -253,10 +265,14 @@ ValueId GraphBuilder::sum_to(ValueId a, const Dims& shape) {
   std::size_t extra = from.size() >= shape.size() ? from.size() - shape.size() : 0;
   bool known = from.size() >= shape.size();
   for (std::size_t i = 0; known && i < from.size(); ++i) {
-    if (i < extra) axes.push_back(static_cast<std::int64_t>(i));
-    else if (from[i] == shape[i - extra]) continue;
-    else if (shape[i - extra].is(1)) axes.push_back(static_cast<std::int64_t>(i));
-    else known = false;  // a symbol that may be 1: settled at run time
+    if (i < extra)
+      axes.push_back(static_cast<std::int64_t>(i));
+    else if (from[i] == shape[i - extra])
+      continue;
+    else if (shape[i - extra].is(1))
+      axes.push_back(static_cast<std::int64_t>(i));
+    else
+      known = false;  // a symbol that may be 1: settled at run time
   }
   if (!known) return add_op("sum_to_shape", {a}, {{"shape", shape}});
   return reshape(reduce("reduce_sum", a, axes), shape);
@@ -270,29 +286,37 @@ ValueId GraphBuilder::reduce(std::string_view name, ValueId a, std::vector<std::
   return keepdims ? reshape(r, std::move(kept)) : r;
 }
 
-ValueId GraphBuilder::iota(const Type& type, std::int64_t axis) { return add_op("iota", std::vector<ValueId>{}, {{"type", type}, {"axis", axis}}); }
+ValueId GraphBuilder::iota(const Type& type, std::int64_t axis) {
+  return add_op("iota", std::vector<ValueId>{}, {{"type", type}, {"axis", axis}});
+}
 
 ValueId GraphBuilder::slice(ValueId a, Dims start, Dims limit, std::vector<std::int64_t> stride) {
   if (stride.empty()) stride.assign(start.size(), 1);
   bool whole = limit == type(a).shape;
   for (std::size_t i = 0; i < start.size(); ++i) whole = whole && start[i].is(0) && stride[i] == 1;
-  return whole ? a : add_op("slice", {a}, {{"start", std::move(start)}, {"limit", std::move(limit)}, {"stride", std::move(stride)}});
+  return whole ? a
+               : add_op("slice", {a},
+                        {{"start", std::move(start)}, {"limit", std::move(limit)}, {"stride", std::move(stride)}});
 }
 
 ValueId GraphBuilder::concat(std::vector<ValueId> parts, std::int64_t axis) {
   return parts.size() == 1 ? parts[0] : add_op("concat", std::move(parts), {{"axis", axis}});
 }
 
-ValueId GraphBuilder::dot_general(ValueId a, ValueId b, std::vector<std::int64_t> lhs_contract, std::vector<std::int64_t> rhs_contract,
-                                  std::vector<std::int64_t> lhs_batch, std::vector<std::int64_t> rhs_batch) {
+ValueId GraphBuilder::dot_general(ValueId a, ValueId b, std::vector<std::int64_t> lhs_contract,
+                                  std::vector<std::int64_t> rhs_contract, std::vector<std::int64_t> lhs_batch,
+                                  std::vector<std::int64_t> rhs_batch) {
   return add_op("dot_general", {a, b},
-                {{"lhs_contract", std::move(lhs_contract)}, {"rhs_contract", std::move(rhs_contract)},
-                 {"lhs_batch", std::move(lhs_batch)}, {"rhs_batch", std::move(rhs_batch)}});
+                {{"lhs_contract", std::move(lhs_contract)},
+                 {"rhs_contract", std::move(rhs_contract)},
+                 {"lhs_batch", std::move(lhs_batch)},
+                 {"rhs_batch", std::move(rhs_batch)}});
 }
 
 // ---- Copies ------------------------------------------------------------------------------------------------
 
-NodeId GraphBuilder::copy_node(const Graph& from, NodeId id, const std::function<ValueId(ValueId)>& map, SymbolMap& symbols, bool names) {
+NodeId GraphBuilder::copy_node(const Graph& from, NodeId id, const std::function<ValueId(ValueId)>& map,
+                               SymbolMap& symbols, bool names) {
   const Node& old = from.node(id);
   NodeArgs args;
   for (ValueId v : old.operands) args.operands.push_back(v ? map(v) : ValueId{});
@@ -311,7 +335,8 @@ NodeId GraphBuilder::copy_node(const Graph& from, NodeId id, const std::function
     const Value& was = from.value(old.result(r));
     if (graph_.next_unbacked() != first_fresh)
       unify(was.type, graph_.type(made.result(r)), symbols, [](const std::string&) { return true; });
-    if (names && !was.name.empty() && graph_.value(made.result(r)).name.empty() && !graph_.find(was.name)) graph_.set_name(made.result(r), was.name);
+    if (names && !was.name.empty() && graph_.value(made.result(r)).name.empty() && !graph_.find(was.name))
+      graph_.set_name(made.result(r), was.name);
   }
   if (is_input(*old.op)) graph_.inputs.push_back(made.result());
   return fresh;

@@ -31,14 +31,17 @@ Status check_count(const OpInfo& op, std::span<const ValueId> operands, std::spa
   bool variadic = !op.operands.empty() && op.operands.back().variadic;
   std::size_t most = variadic ? ~std::size_t{0} : op.operands.size();
   if (operands.size() < least) {
-    return fail(Code::AG1101, first(locs),
-                fmt::format("{} takes {} {} operand{}, and {} given", title(op), variadic || least < op.operands.size() ? "at least" : "exactly",
-                            least, least == 1 ? "" : "s", operands.size() == 1 ? "1 is" : fmt::format("{} are", operands.size())),
-                fmt::format("operand `{}` is missing", op.operands[operands.size()].name));
+    return fail(
+        Code::AG1101, first(locs),
+        fmt::format("{} takes {} {} operand{}, and {} given", title(op),
+                    variadic || least < op.operands.size() ? "at least" : "exactly", least, least == 1 ? "" : "s",
+                    operands.size() == 1 ? "1 is" : fmt::format("{} are", operands.size())),
+        fmt::format("operand `{}` is missing", op.operands[operands.size()].name));
   }
   if (operands.size() > most) {
     return fail(Code::AG1101, first(locs),
-                fmt::format("{} takes at most {} operand{}, and {} are given", title(op), most, most == 1 ? "" : "s", operands.size()));
+                fmt::format("{} takes at most {} operand{}, and {} are given", title(op), most, most == 1 ? "" : "s",
+                            operands.size()));
   }
   return {};
 }
@@ -63,22 +66,26 @@ Status check_attr(const OpInfo& op, const AttrSpec& spec, AttrValue& value, std:
   AttrKind given = kind_of(value);
   if (!convert_attr(value, spec.kind)) {
     return fail(Code::AG1104, first(locs),
-                fmt::format("attribute `{}` of {} is {}, not {}", spec.name, title(op), attr_kind_name(spec.kind), attr_kind_name(given)));
+                fmt::format("attribute `{}` of {} is {}, not {}", spec.name, title(op), attr_kind_name(spec.kind),
+                            attr_kind_name(given)));
   }
   const auto* text = std::get_if<std::string>(&value);
   if (!text || spec.choices.empty() || std::ranges::find(spec.choices, *text) != spec.choices.end()) return {};
   std::vector<std::string> choices;
   for (std::string_view c : spec.choices) choices.push_back(fmt::format("\"{}\"", c));
   return fail(Code::AG1105, first(locs),
-              fmt::format("attribute `{}` of {} cannot be \"{}\"; it is one of {}", spec.name, title(op), *text, fmt::join(choices, ", ")));
+              fmt::format("attribute `{}` of {} cannot be \"{}\"; it is one of {}", spec.name, title(op), *text,
+                          fmt::join(choices, ", ")));
 }
 
 Diag unknown_attr(const OpInfo& op, const std::string& name, std::span<const Loc> locs) {
   Diag d = error(Code::AG1102, first(locs), fmt::format("{} has no attribute `{}`", title(op), name));
   std::vector<std::string_view> known;
   for (const AttrSpec& s : op.attrs) known.push_back(s.name);
-  if (known.empty()) d.note(fmt::format("{} has no attributes", title(op)));
-  else if (auto near = suggest(name, std::span<const std::string_view>(known))) d.help(fmt::format("did you mean `{}`?", *near));
+  if (known.empty())
+    d.note(fmt::format("{} has no attributes", title(op)));
+  else if (auto near = suggest(name, std::span<const std::string_view>(known)))
+    d.help(fmt::format("did you mean `{}`?", *near));
   if (!known.empty()) d.note(fmt::format("it has: {}", fmt::join(known, ", ")));
   return d;
 }
@@ -86,8 +93,17 @@ Diag unknown_attr(const OpInfo& op, const std::string& name, std::span<const Loc
 }  // namespace
 
 std::string_view attr_kind_name(AttrKind kind) {
-  constexpr std::string_view names[] = {"an integer", "a number", "a bool", "a string", "a list of integers", "a list of numbers",
-                                        "a list of strings", "a dtype", "a list of dims", "a tensor", "a type"};
+  constexpr std::string_view names[] = {"an integer",
+                                        "a number",
+                                        "a bool",
+                                        "a string",
+                                        "a list of integers",
+                                        "a list of numbers",
+                                        "a list of strings",
+                                        "a dtype",
+                                        "a list of dims",
+                                        "a tensor",
+                                        "a type"};
   return names[static_cast<int>(kind)];
 }
 
@@ -96,18 +112,21 @@ const OperandSpec* operand_spec(const OpInfo& op, std::size_t i) {
   return !op.operands.empty() && op.operands.back().variadic ? &op.operands.back() : nullptr;
 }
 
-Status check_operands(const Graph& graph, const OpInfo& op, std::span<const ValueId> operands, std::span<const Loc> locs) {
+Status check_operands(const Graph& graph, const OpInfo& op, std::span<const ValueId> operands,
+                      std::span<const Loc> locs) {
   AG_TRY_(check_count(op, operands, locs));
   std::map<std::string_view, std::size_t> bound;  // type variable -> the operand that fixed it
   for (std::size_t i = 0; i < operands.size(); ++i) {
     const OperandSpec& spec = *operand_spec(op, i);
     if (!operands[i]) {
       if (spec.optional) continue;
-      return fail(Code::AG1101, first(locs), fmt::format("operand `{}` of {} cannot be left out", spec.name, title(op)));
+      return fail(Code::AG1101, first(locs),
+                  fmt::format("operand `{}` of {} cannot be left out", spec.name, title(op)));
     }
     const Type& t = graph.type(operands[i]);
     if (!spec.dtypes.has(t.dtype)) {
-      Diag d = error(Code::AG2101, first(locs), fmt::format("{} does not take {} for `{}`", title(op), dtype_name(t.dtype), spec.name));
+      Diag d = error(Code::AG2101, first(locs),
+                     fmt::format("{} does not take {} for `{}`", title(op), dtype_name(t.dtype), spec.name));
       if (Loc at = graph.loc(operands[i]); at.known()) d.at(at, graph.display(operands[i]) + ": " + t.str());
       d.note("allowed: " + names_of(spec.dtypes));
       return fail(std::move(d));
@@ -117,8 +136,8 @@ Status check_operands(const Graph& graph, const OpInfo& op, std::span<const Valu
     const Type& other = graph.type(operands[it->second]);
     if (fresh || other.dtype == t.dtype) continue;
     Diag d = error(Code::AG2102, first(locs),
-                   fmt::format("operands of {} have different dtypes: {} is {}, {} is {}", title(op), graph.display(operands[it->second]),
-                               other.str(), graph.display(operands[i]), t.str()));
+                   fmt::format("operands of {} have different dtypes: {} is {}, {} is {}", title(op),
+                               graph.display(operands[it->second]), other.str(), graph.display(operands[i]), t.str()));
     for (ValueId v : {operands[it->second], operands[i]})
       if (Loc at = graph.loc(v); at.known()) d.at(at, graph.display(v) + ": " + graph.type(v).str());
     return fail(std::move(d).help("insert a Cast"));
@@ -129,16 +148,20 @@ Status check_operands(const Graph& graph, const OpInfo& op, std::span<const Valu
 Status check_attrs(const OpInfo& op, Attrs& attrs, std::span<const Loc> locs) {
   Diags diags;
   for (const auto& [name, value] : attrs)
-    if (std::ranges::none_of(op.attrs, [&](const AttrSpec& s) { return s.name == name; })) diags.push_back(unknown_attr(op, name, locs));
+    if (std::ranges::none_of(op.attrs, [&](const AttrSpec& s) { return s.name == name; }))
+      diags.push_back(unknown_attr(op, name, locs));
   for (const AttrSpec& spec : op.attrs) {
     const AttrValue* given = attrs.find(spec.name);
     if (given) {
       AttrValue value = *given;
       Status ok = check_attr(op, spec, value, locs);
-      if (!ok) diags.insert(diags.end(), ok.error().begin(), ok.error().end());
-      else if (kind_of(value) != kind_of(*given)) attrs.set(spec.name, std::move(value));
+      if (!ok)
+        diags.insert(diags.end(), ok.error().begin(), ok.error().end());
+      else if (kind_of(value) != kind_of(*given))
+        attrs.set(spec.name, std::move(value));
     } else if (spec.required) {
-      diags.push_back(error(Code::AG1103, first(locs), fmt::format("{} needs the attribute `{}`", title(op), spec.name)));
+      diags.push_back(
+          error(Code::AG1103, first(locs), fmt::format("{} needs the attribute `{}`", title(op), spec.name)));
     } else if (spec.fallback) {
       attrs.set(spec.name, *spec.fallback);
     }
@@ -154,8 +177,8 @@ bool same_computation(const Graph& a, const Graph& b) {
     if (a.outputs[i].value != b.outputs[i].value) return false;
   for (NodeId id : a.node_ids()) {
     const Node &x = a.node(id), &y = b.node(id);
-    if (x.op != y.op || x.operands != y.operands || x.result_count != y.result_count || x.remat != y.remat || !equal(x.attrs, y.attrs) ||
-        x.regions.size() != y.regions.size())
+    if (x.op != y.op || x.operands != y.operands || x.result_count != y.result_count || x.remat != y.remat ||
+        !equal(x.attrs, y.attrs) || x.regions.size() != y.regions.size())
       return false;
     for (std::size_t r = 0; r < x.regions.size(); ++r)
       if (x.regions[r] != y.regions[r] && !same_computation(*x.regions[r], *y.regions[r])) return false;

@@ -5,7 +5,8 @@
 namespace ag {
 
 /// Operand counts and dtypes against OpInfo::operands.
-Status check_operands(const Graph& graph, const OpInfo& op, std::span<const ValueId> operands, std::span<const Loc> locs);
+Status check_operands(const Graph& graph, const OpInfo& op, std::span<const ValueId> operands,
+                      std::span<const Loc> locs);
 /// Attributes against OpInfo::attrs. Fills in defaults and converts what may be converted (integer to number, 0 and 1
 /// to bool, integers to dims, an empty list to any list).
 Status check_attrs(const OpInfo& op, Attrs& attrs, std::span<const Loc> locs);

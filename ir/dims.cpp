@@ -33,9 +33,12 @@ std::optional<Linear> linear_in_one(const Dim& dim, const DimEnv& env) {
     for (const Dim::Factor& f : t.factors) {
       std::optional<std::int64_t> known;
       if (f.kind == Dim::Atom::symbol) {
-        if (auto it = env.find(f.name); it != env.end()) known = it->second;
-        else if (unknown) return std::nullopt;
-        else unknown = &f.name;
+        if (auto it = env.find(f.name); it != env.end())
+          known = it->second;
+        else if (unknown)
+          return std::nullopt;
+        else
+          unknown = &f.name;
         if (!known) continue;
       } else {
         Dim atom = Dim(0);
@@ -71,15 +74,20 @@ Result<bool> solve(const Graph& g, const Equation& e, DimEnv& env, std::map<std:
     std::string reason;
     std::set<std::string> symbols;
     e.dim->collect_symbols(symbols);
-    for (const std::string& s : symbols) reason += fmt::format("{}{} is {}{}", reason.empty() ? ": " : ", ", s, env.find(s)->second, from.contains(s) ? " from " + from[s] : "");
+    for (const std::string& s : symbols)
+      reason += fmt::format("{}{} is {}{}", reason.empty() ? ": " : ", ", s, env.find(s)->second,
+                            from.contains(s) ? " from " + from[s] : "");
     Code code = symbols.empty() ? Code::AG5202 : Code::AG5203;
-    return fail(code, g.loc(g.inputs[e.input]), fmt::format("{} is {}, but must be {}{}{}", where(g, e), e.size, e.dim->is_const() ? "" : e.dim->str() + " = ", *v, reason));
+    return fail(code, g.loc(g.inputs[e.input]),
+                fmt::format("{} is {}, but must be {}{}{}", where(g, e), e.size,
+                            e.dim->is_const() ? "" : e.dim->str() + " = ", *v, reason));
   }
   auto l = linear_in_one(*e.dim, env);
   if (!l) return false;
   auto difference = l->rest == std::numeric_limits<std::int64_t>::min() ? std::nullopt : checked_add(e.size, -l->rest);
   if (!difference || *difference % l->coefficient != 0 || *difference / l->coefficient < 0)
-    return fail(Code::AG5203, g.loc(g.inputs[e.input]), fmt::format("{} is {}, which no value of {} makes {}", where(g, e), e.size, l->symbol, e.dim->str()));
+    return fail(Code::AG5203, g.loc(g.inputs[e.input]),
+                fmt::format("{} is {}, which no value of {} makes {}", where(g, e), e.size, l->symbol, e.dim->str()));
   env[l->symbol] = *difference / l->coefficient;
   from[l->symbol] = where(g, e);
   return true;
@@ -101,10 +109,14 @@ Status check_bounds(const Graph& g, const DimEnv& env) {
     if (it == env.end()) continue;
     std::int64_t v = it->second;
     std::string rule;
-    if (s.min && v < *s.min) rule = fmt::format("at least {}", *s.min);
-    else if (s.max && v > *s.max) rule = fmt::format("at most {}", *s.max);
-    else if (s.multiple_of && *s.multiple_of > 0 && v % *s.multiple_of) rule = fmt::format("a multiple of {}", *s.multiple_of);
-    if (!rule.empty()) return fail(Code::AG5203, s.loc, fmt::format("{} is {}, but is declared to be {}", s.name, v, rule));
+    if (s.min && v < *s.min)
+      rule = fmt::format("at least {}", *s.min);
+    else if (s.max && v > *s.max)
+      rule = fmt::format("at most {}", *s.max);
+    else if (s.multiple_of && *s.multiple_of > 0 && v % *s.multiple_of)
+      rule = fmt::format("a multiple of {}", *s.multiple_of);
+    if (!rule.empty())
+      return fail(Code::AG5203, s.loc, fmt::format("{} is {}, but is declared to be {}", s.name, v, rule));
   }
   return {};
 }
@@ -113,13 +125,15 @@ Status check_bounds(const Graph& g, const DimEnv& env) {
 
 Result<DimEnv> bind_dims(const Graph& g, std::span<const std::vector<std::int64_t>> shapes, const DimEnv& given) {
   if (shapes.size() != g.inputs.size())
-    return fail(Code::AG5201, {}, fmt::format("the graph has {} inputs, and {} are given", g.inputs.size(), shapes.size()));
+    return fail(Code::AG5201, {},
+                fmt::format("the graph has {} inputs, and {} are given", g.inputs.size(), shapes.size()));
   std::vector<Equation> open;
   for (std::size_t i = 0; i < shapes.size(); ++i) {
     const Type& t = g.type(g.inputs[i]);
     if (shapes[i].size() != t.shape.size())
       return fail(Code::AG5202, g.loc(g.inputs[i]),
-                  fmt::format("input {} is {}, of rank {}, but an array of rank {} is given", g.display(g.inputs[i]), t.str(), t.rank(), shapes[i].size()));
+                  fmt::format("input {} is {}, of rank {}, but an array of rank {} is given", g.display(g.inputs[i]),
+                              t.str(), t.rank(), shapes[i].size()));
     for (std::size_t a = 0; a < shapes[i].size(); ++a) open.push_back({&t.shape[a], shapes[i][a], i, a});
   }
   DimEnv env;
@@ -129,15 +143,18 @@ Result<DimEnv> bind_dims(const Graph& g, std::span<const std::vector<std::int64_
     std::vector<Equation> still;
     for (const Equation& e : open) {
       AG_TRY(bool done, solve(g, e, env, from));
-      if (done) progress = true;
-      else still.push_back(e);
+      if (done)
+        progress = true;
+      else
+        still.push_back(e);
     }
     open = std::move(still);
     if (!progress) progress = borrow(open, given, env);
   }
   if (!open.empty())
-    return fail(Code::AG5204, g.loc(g.inputs[open[0].input]),
-                fmt::format("{} is {}, but the inputs do not determine its symbols", where(g, open[0]), open[0].dim->str()));
+    return fail(
+        Code::AG5204, g.loc(g.inputs[open[0].input]),
+        fmt::format("{} is {}, but the inputs do not determine its symbols", where(g, open[0]), open[0].dim->str()));
   env.insert(given.begin(), given.end());  // what is bound already stays
   AG_TRY_(check_bounds(g, env));
   return env;

@@ -13,7 +13,8 @@ constexpr int max_depth = 192;  // regions (64 at most) and decompositions withi
 
 std::size_t machine_memory() {
   long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGE_SIZE);
-  return pages > 0 && size > 0 ? static_cast<std::size_t>(pages) * static_cast<std::size_t>(size) : std::size_t{1} << 34;
+  return pages > 0 && size > 0 ? static_cast<std::size_t>(pages) * static_cast<std::size_t>(size)
+                               : std::size_t{1} << 34;
 }
 
 /// What is worked out once for a graph, however often it runs.
@@ -83,12 +84,14 @@ class Interpreter {
     return out;
   }
 
-  Result<std::vector<Array>> node(const NodeView& view, std::span<const Array> in, DimEnv& dims, Plan& plan, int depth) {
+  Result<std::vector<Array>> node(const NodeView& view, std::span<const Array> in, DimEnv& dims, Plan& plan,
+                                  int depth) {
     const Node& n = view.node();
     AG_TRY(auto shapes, result_shapes(view, dims));
     if (n.op->eval) {
-      EvalCtx ctx{view, in, std::move(shapes), dims, options_,
-                  [&](const Graph& region, std::span<const Array> inputs) { return this->region(region, inputs, dims, depth + 1); }};
+      EvalCtx ctx{view, in, std::move(shapes), dims, options_, [&](const Graph& region, std::span<const Array> inputs) {
+                    return this->region(region, inputs, dims, depth + 1);
+                  }};
       return n.op->eval(ctx);
     }
     if (n.op->scalar) {
@@ -96,7 +99,8 @@ class Interpreter {
       return std::vector<Array>{std::move(a)};
     }
     if (n.op->decompose) return decomposed(view, in, dims, plan, depth);
-    return fail(Code::AG5210, view.graph.loc(view.result()), fmt::format("the interpreter cannot evaluate `{}` yet", n.op->name));
+    return fail(Code::AG5210, view.graph.loc(view.result()),
+                fmt::format("the interpreter cannot evaluate `{}` yet", n.op->name));
   }
 
   Plan& plan_of(const Graph& g) {
@@ -167,8 +171,9 @@ class Interpreter {
       for (const Dim& d : t.shape) {
         auto v = d.eval(dims);
         if (!v && !open_symbols(d, dims))
-          return fail(Code::AG5205, view.graph.loc(view.result()),
-                      fmt::format("`{}`: the sizes in {} do not fit: {}", view.node().op->name, t.str(), values_of(d, dims)));
+          return fail(
+              Code::AG5205, view.graph.loc(view.result()),
+              fmt::format("`{}`: the sizes in {} do not fit: {}", view.node().op->name, t.str(), values_of(d, dims)));
         if (!v) {
           shape.clear();
           break;
@@ -177,9 +182,11 @@ class Interpreter {
       }
       auto size = Array::byte_size(t.dtype, shape);
       if (!size || *size > options_.max_bytes || live_bytes_ + (bytes += *size) > options_.max_bytes)
-        return fail(Code::AG5206, view.graph.loc(view.result()),
-                    fmt::format("`{}` gives {}, which is {}; {} bytes are in use and the limit is {}", view.node().op->name, t.str(),
-                                size ? fmt::format("{} bytes", *size) : "more than can be counted", live_bytes_, options_.max_bytes));
+        return fail(
+            Code::AG5206, view.graph.loc(view.result()),
+            fmt::format("`{}` gives {}, which is {}; {} bytes are in use and the limit is {}", view.node().op->name,
+                        t.str(), size ? fmt::format("{} bytes", *size) : "more than can be counted", live_bytes_,
+                        options_.max_bytes));
     }
     return shapes;
   }
@@ -196,7 +203,8 @@ class Interpreter {
     std::set<std::string> symbols;
     d.collect_symbols(symbols);
     std::string out;
-    for (const std::string& s : symbols) out += fmt::format("{}{} is {}", out.empty() ? "" : ", ", s, dims.find(s)->second);
+    for (const std::string& s : symbols)
+      out += fmt::format("{}{} is {}", out.empty() ? "" : ", ", s, dims.find(s)->second);
     return out;
   }
 
@@ -213,8 +221,10 @@ class Interpreter {
       Type got{out[r].dtype(), Dims(out[r].shape().begin(), out[r].shape().end())};
       if (got.dtype != t.dtype || got.rank() != t.rank()) return wrong(r, got.str());
       for (std::size_t i = 0; i < t.shape.size(); ++i) {
-        if (auto s = t.shape[i].as_symbol(); s && !dims.contains(*s)) dims[*s] = got.shape[i].value();
-        else if (auto v = t.shape[i].eval(dims); v && *v != got.shape[i].value()) return wrong(r, got.str());
+        if (auto s = t.shape[i].as_symbol(); s && !dims.contains(*s))
+          dims[*s] = got.shape[i].value();
+        else if (auto v = t.shape[i].eval(dims); v && *v != got.shape[i].value())
+          return wrong(r, got.str());
       }
     }
     return {};
@@ -227,14 +237,16 @@ class Interpreter {
     return run(g, inputs, std::move(dims), depth);
   }
 
-  Result<std::vector<Array>> decomposed(const NodeView& view, std::span<const Array> in, const DimEnv& dims, Plan& plan, int depth) {
+  Result<std::vector<Array>> decomposed(const NodeView& view, std::span<const Array> in, const DimEnv& dims, Plan& plan,
+                                        int depth) {
     auto& g = plan.decomposed[view.id.index];
     const Node& n = view.node();
     if (!g) g = decompose_alone(view.graph, n);
     std::vector<Array> inputs;
     std::set<ValueId> seen;
     for (std::size_t i = 0; i < n.operands.size(); ++i)
-      if (n.operands[i] && seen.insert(n.operands[i]).second && view.graph.def(n.operands[i]).op->name != "constant") inputs.push_back(in[i]);
+      if (n.operands[i] && seen.insert(n.operands[i]).second && view.graph.def(n.operands[i]).op->name != "constant")
+        inputs.push_back(in[i]);
     return run(*g, inputs, dims, depth + 1);
   }
 };
@@ -250,7 +262,8 @@ Status check_input(const Graph& g, std::size_t i, const Array& a) {
 
 Result<std::vector<Array>> interpret(const Graph& g, std::span<const Array> inputs, const InterpretOptions& options) {
   if (inputs.size() != g.inputs.size())
-    return fail(Code::AG5201, {}, fmt::format("the graph has {} inputs, and {} are given", g.inputs.size(), inputs.size()));
+    return fail(Code::AG5201, {},
+                fmt::format("the graph has {} inputs, and {} are given", g.inputs.size(), inputs.size()));
   std::vector<std::vector<std::int64_t>> shapes;
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     AG_TRY_(check_input(g, i, inputs[i]));
@@ -259,11 +272,13 @@ Result<std::vector<Array>> interpret(const Graph& g, std::span<const Array> inpu
   AG_TRY(DimEnv dims, bind_dims(g, shapes, options.dims));
   for (const auto& [name, value] : options.dims)
     if (dims.find(name)->second != value)
-      return fail(Code::AG5203, {}, fmt::format("{} is set to {}, but the inputs make it {}", name, value, dims.find(name)->second));
+      return fail(Code::AG5203, {},
+                  fmt::format("{} is set to {}, but the inputs make it {}", name, value, dims.find(name)->second));
   return Interpreter(options).run(g, inputs, std::move(dims), 0);
 }
 
-Result<std::vector<Array>> evaluate(const NodeView& node, std::span<const Array> operands, const InterpretOptions& options) {
+Result<std::vector<Array>> evaluate(const NodeView& node, std::span<const Array> operands,
+                                    const InterpretOptions& options) {
   Interpreter interpreter(options);
   Plan plan;
   DimEnv dims = options.dims;

@@ -20,8 +20,10 @@ loop::Kernel build(const NodeView& node, const std::vector<bool>& splat, std::in
     std::vector<loop::ValueId> x;
     for (std::size_t i = 0; i < in.size(); ++i) {
       DType t = node.in(i).dtype;
-      if (splat[i]) x.push_back(b.load(in[i], b.index(0)));
-      else x.push_back(b.load_tile(in[i], {t, 1, static_cast<std::uint16_t>(count)}, base, b.index(0), one));
+      if (splat[i])
+        x.push_back(b.load(in[i], b.index(0)));
+      else
+        x.push_back(b.load_tile(in[i], {t, 1, static_cast<std::uint16_t>(count)}, base, b.index(0), one));
     }
     loop::ValueId y = node.node().op->scalar(b, node, x);
     if (b.type(y).lanes != count) y = b.broadcast(y, 1, static_cast<int>(count));
@@ -64,8 +66,10 @@ std::optional<std::vector<std::int64_t>> broadcast_concrete(std::span<const Arra
     if (s.size() > out.size()) out.insert(out.begin(), s.size() - out.size(), 1);
     for (std::size_t i = 0; i < s.size(); ++i) {
       std::int64_t& o = out[out.size() - s.size() + i];
-      if (o == 1) o = s[i];
-      else if (s[i] != o && s[i] != 1) return std::nullopt;
+      if (o == 1)
+        o = s[i];
+      else if (s[i] != o && s[i] != 1)
+        return std::nullopt;
     }
   }
   return out;
@@ -86,7 +90,8 @@ Array expand_to(const Array& a, const std::vector<std::int64_t>& shape) {
   const std::byte* from = a.bytes().data();
   std::int64_t row = rank ? shape[rank - 1] : 1, inner = rank ? stride[rank - 1] : 0, offset = 0;
   for (std::int64_t done = 0; done < out.elems(); done += row) {
-    if (inner == 1) std::memcpy(to + done * size, from + offset * size, row * size);
+    if (inner == 1)
+      std::memcpy(to + done * size, from + offset * size, row * size);
     else
       for (std::int64_t i = 0; i < row; ++i) std::memcpy(to + (done + i) * size, from + offset * size, size);
     for (std::size_t d = rank - 1; d-- > 0;) {  // the next row's offset
@@ -99,12 +104,15 @@ Array expand_to(const Array& a, const std::vector<std::int64_t>& shape) {
   return out;
 }
 
-Result<Array> evaluate_map(const NodeView& node, std::span<const Array> operands, const std::vector<std::int64_t>& shape, MapKernel& cache) {
+Result<Array> evaluate_map(const NodeView& node, std::span<const Array> operands,
+                           const std::vector<std::int64_t>& shape, MapKernel& cache) {
   if (auto fits = broadcast_concrete(operands); !fits || *fits != shape) {
     std::string given;
-    for (const Array& a : operands) given += (given.empty() ? "" : ", ") + shape_str(Dims(a.shape().begin(), a.shape().end()));
+    for (const Array& a : operands)
+      given += (given.empty() ? "" : ", ") + shape_str(Dims(a.shape().begin(), a.shape().end()));
     return fail(Code::AG5205, node.graph.loc(node.result()),
-                "`" + std::string(node.node().op->name) + "`: the sizes " + given + " do not broadcast to " + shape_str(Dims(shape.begin(), shape.end())));
+                "`" + std::string(node.node().op->name) + "`: the sizes " + given + " do not broadcast to " +
+                    shape_str(Dims(shape.begin(), shape.end())));
   }
   Array out(node.out().dtype, shape);
   if (out.elems() == 0) return out;

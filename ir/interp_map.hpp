@@ -14,8 +14,8 @@ struct MapKernel {
 };
 
 /// Evaluates a map node; `cache` keeps its kernel between calls. `shape` is the result's.
-Result<Array> evaluate_map(const NodeView& node, std::span<const Array> operands, const std::vector<std::int64_t>& shape,
-                           MapKernel& cache);
+Result<Array> evaluate_map(const NodeView& node, std::span<const Array> operands,
+                           const std::vector<std::int64_t>& shape, MapKernel& cache);
 
 /// numpy's broadcast of concrete shapes; nullopt if they do not fit.
 std::optional<std::vector<std::int64_t>> broadcast_concrete(std::span<const Array> operands);

@@ -21,15 +21,20 @@ using text::Cursor;
 
 class Parser {
  public:
-  Parser(std::string_view text, std::string file, std::string resources) : c_(text, std::move(file)), resources_(std::move(resources)) {}
+  Parser(std::string_view text, std::string file, std::string resources)
+      : c_(text, std::move(file)), resources_(std::move(resources)) {}
 
   Result<Graph> file() {
-    if (!c_.accept_word("ag.ir")) return c_.error(Code::AG0301, "this is no text of ag: it does not begin with `ag.ir 1`");
+    if (!c_.accept_word("ag.ir"))
+      return c_.error(Code::AG0301, "this is no text of ag: it does not begin with `ag.ir 1`");
     AG_TRY(std::int64_t version, c_.integer(0, 1 << 20));
-    if (version != 1) return c_.error(Code::AG0301, fmt::format("version {} of the text form is not known; this is version 1", version));
+    if (version != 1)
+      return c_.error(Code::AG0301,
+                      fmt::format("version {} of the text form is not known; this is version 1", version));
     Graph g;
     AG_TRY_(header(g));
-    if (c_.accept_word("elided")) return c_.error(Code::AG0304, "this text was printed without its weights, so it cannot be read");
+    if (c_.accept_word("elided"))
+      return c_.error(Code::AG0304, "this text was printed without its weights, so it cannot be read");
     AG_TRY_(c_.expect_word("graph"));
     AG_TRY_(body(g, 0));
     if (!c_.at_end()) return c_.expected("the end of the text");
@@ -72,19 +77,26 @@ class Parser {
   }
 
   Status body(Graph& g, int depth) {
-    if (depth > max_depth) return c_.error(Code::AG1108, fmt::format("regions are nested more than {} deep", max_depth));
+    if (depth > max_depth)
+      return c_.error(Code::AG1108, fmt::format("regions are nested more than {} deep", max_depth));
     if (c_.accept('@')) {
       AG_TRY(g.name, c_.word_or_string("a name"));
     }
     AG_TRY_(c_.expect('{'));
     GraphBuilder b(g);
     while (!c_.accept_word("return")) {
-      if (c_.peek() == '%') AG_TRY_(node(b, depth));
-      else if (c_.accept_word("symbol")) AG_TRY_(symbol(g));
-      else if (c_.accept_word("extra")) AG_TRY_(extra(g.extras));
-      else if (c_.accept_word("inputs")) AG_TRY_(inputs(g));
-      else if (c_.accept_word("grad")) AG_TRY_(grad_request(g));
-      else return c_.expected("a node or `return`");
+      if (c_.peek() == '%')
+        AG_TRY_(node(b, depth));
+      else if (c_.accept_word("symbol"))
+        AG_TRY_(symbol(g));
+      else if (c_.accept_word("extra"))
+        AG_TRY_(extra(g.extras));
+      else if (c_.accept_word("inputs"))
+        AG_TRY_(inputs(g));
+      else if (c_.accept_word("grad"))
+        AG_TRY_(grad_request(g));
+      else
+        return c_.expected("a node or `return`");
     }
     while (!c_.accept('}')) {
       if (!g.outputs.empty()) AG_TRY_(c_.expect(','));
@@ -190,7 +202,8 @@ class Parser {
       Loc at = c_.here();
       AG_TRY(std::uint32_t n, c_.value_number());
       if (n != g.value_count() + types.size())
-        return fail(Code::AG1107, at, fmt::format("values are numbered in order: this is %{}", g.value_count() + types.size()));
+        return fail(Code::AG1107, at,
+                    fmt::format("values are numbered in order: this is %{}", g.value_count() + types.size()));
       AG_TRY_(c_.expect(':'));
       AG_TRY(Type t, c_.type());
       types.push_back(std::move(t));
@@ -268,7 +281,8 @@ class Parser {
   Status region(const Graph& outer, const OpInfo& op, std::size_t i, std::vector<GraphPtr>& regions, int depth) {
     Loc at = c_.here();
     AG_TRY(std::string name, c_.word("the name of a region"));
-    if (i >= op.regions.size() || op.regions[i].name != name) return fail(Code::AG1106, at, fmt::format("region {} of `{}` is not `{}`", i, op.name, name));
+    if (i >= op.regions.size() || op.regions[i].name != name)
+      return fail(Code::AG1106, at, fmt::format("region {} of `{}` is not `{}`", i, op.name, name));
     auto g = std::make_shared<Graph>();
     g->stage = outer.stage;
     g->opset = outer.opset;
@@ -301,7 +315,9 @@ class Parser {
     return a.get_double(0);
   }
 
-  static bool integer_spelling(std::string_view s) { return s.find_first_not_of("-0123456789") == std::string_view::npos; }
+  static bool integer_spelling(std::string_view s) {
+    return s.find_first_not_of("-0123456789") == std::string_view::npos;
+  }
 
   Result<AttrValue> attr() {
     if (c_.peek() == '"') {
@@ -333,11 +349,13 @@ class Parser {
     AG_TRY(std::string_view s, c_.scalar());
     if (!integer_spelling(s)) {
       Array a(DType::f64, {});
-      if (!text::read_element(s, a, 0)) return fail(Code::AG0303, at, fmt::format("`{}` is no value of an attribute", s.substr(0, 40)));
+      if (!text::read_element(s, a, 0))
+        return fail(Code::AG0303, at, fmt::format("`{}` is no value of an attribute", s.substr(0, 40)));
       return AttrValue(a.as<double>()[0]);
     }
     Array a(DType::i64, {});
-    if (!text::read_element(s, a, 0)) return fail(Code::AG0303, at, fmt::format("`{}` is no 64-bit integer", s.substr(0, 40)));
+    if (!text::read_element(s, a, 0))
+      return fail(Code::AG0303, at, fmt::format("`{}` is no 64-bit integer", s.substr(0, 40)));
     return AttrValue(a.get_int(0));
   }
 
@@ -371,7 +389,8 @@ class Parser {
     auto l = std::make_shared<Literal>();
     l->dtype = type.dtype;
     auto shape = static_shape(type.shape);
-    if (!shape || !Array::byte_size(type.dtype, *shape)) return fail(Code::AG0303, at, fmt::format("a constant cannot be {}", type.str()));
+    if (!shape || !Array::byte_size(type.dtype, *shape))
+      return fail(Code::AG0303, at, fmt::format("a constant cannot be {}", type.str()));
     l->shape = *shape;
     l->inline_operand = c_.accept_word("inline");
     if (c_.accept_word("splat")) {
@@ -395,7 +414,8 @@ class Parser {
   Result<LiteralPtr> random(std::shared_ptr<Literal> l) {
     l->form = Literal::Form::random;
     AG_TRY(l->distribution, c_.string());
-    if (l->distribution != "normal" && l->distribution != "uniform") return c_.error(Code::AG0303, "a distribution is \"normal\" or \"uniform\"");
+    if (l->distribution != "normal" && l->distribution != "uniform")
+      return c_.error(Code::AG0303, "a distribution is \"normal\" or \"uniform\"");
     AG_TRY_(c_.expect_word("scale"));
     AG_TRY_(c_.expect('='));
     AG_TRY(l->scale, number());
@@ -433,16 +453,20 @@ class Parser {
       if (!list) break;
     }
     std::size_t want = *Array::byte_size(t, shape) / dtype_bytes(t);
-    if (spelled.size() != want) return fail(Code::AG0303, at, fmt::format("{} elements are given for a constant of {}", spelled.size(), want));
+    if (spelled.size() != want)
+      return fail(Code::AG0303, at, fmt::format("{} elements are given for a constant of {}", spelled.size(), want));
     Array a(t, shape);
     for (std::size_t i = 0; i < want; ++i)
-      if (!text::read_element(spelled[i].first, a, static_cast<std::int64_t>(i))) return bad_element(spelled[i].second, spelled[i].first, t);
+      if (!text::read_element(spelled[i].first, a, static_cast<std::int64_t>(i)))
+        return bad_element(spelled[i].second, spelled[i].first, t);
     return a;
   }
 
-  static Result<Array> from_bytes(const Loc& at, DType t, const std::vector<std::int64_t>& shape, std::span<const std::byte> bytes) {
+  static Result<Array> from_bytes(const Loc& at, DType t, const std::vector<std::int64_t>& shape,
+                                  std::span<const std::byte> bytes) {
     std::size_t want = *Array::byte_size(t, shape);
-    if (bytes.size() != want) return fail(Code::AG0303, at, fmt::format("{} bytes are given for a constant of {}", bytes.size(), want));
+    if (bytes.size() != want)
+      return fail(Code::AG0303, at, fmt::format("{} bytes are given for a constant of {}", bytes.size(), want));
     if (t == DType::boolean)
       for (std::byte b : bytes)
         if (std::to_integer<int>(b) > 1) return fail(Code::AG0303, at, "a bool is 0 or 1");
@@ -452,7 +476,8 @@ class Parser {
   Result<std::vector<std::byte>> resource(const Loc& at, const std::string& name) {
     bool hash = name.size() == 64 && name.find_first_not_of("0123456789abcdef") == std::string::npos;
     if (!hash) return fail(Code::AG0303, at, "a resource is named by the 64 hexadecimal digits of its SHA-256");
-    if (resources_.empty()) return fail(Code::AG0305, at, "this text keeps its weights in files; say where with --resources");
+    if (resources_.empty())
+      return fail(Code::AG0305, at, "this text keeps its weights in files; say where with --resources");
     std::filesystem::path path = std::filesystem::path(resources_) / (name + ".bin");
     std::error_code ec;
     auto size = std::filesystem::file_size(path, ec);
@@ -460,7 +485,8 @@ class Parser {
     if (ec || !file) return fail(Code::AG0305, at, fmt::format("cannot read `{}`", path.string()));
     std::vector<std::byte> bytes(size);
     file.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(size));
-    if (!file || sha256_hex(bytes) != name) return fail(Code::AG0305, at, fmt::format("`{}` does not have the content that its name states", path.string()));
+    if (!file || sha256_hex(bytes) != name)
+      return fail(Code::AG0305, at, fmt::format("`{}` does not have the content that its name states", path.string()));
     return bytes;
   }
 };

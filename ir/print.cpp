@@ -65,7 +65,8 @@ class Printer {
       blank = " ";
     }
   }
-  void extras(const std::vector<std::pair<std::string, std::string>>& list, const std::string& before, const char* after) {
+  void extras(const std::vector<std::pair<std::string, std::string>>& list, const std::string& before,
+              const char* after) {
     for (const auto& [key, json] : list) out_ += fmt::format("{} {} {}{}", before, quote(key), quote(json), after);
   }
   static std::string value(ValueId v) { return v ? fmt::format("%{}", v.index) : "_"; }
@@ -127,7 +128,8 @@ class Printer {
     named("wrt", r.wrt, r.wrt_locs);
     if (!r.seed.empty()) named("seed", {r.seed}, {r.seed_loc});
     if (r.seed_value) out_ += " seed_value " + text::number(*r.seed_value);
-    for (std::size_t i = 0; i < r.names.size(); ++i) out_ += (i ? ", " : " names ") + quote(r.names[i].first) + " = " + quote(r.names[i].second);
+    for (std::size_t i = 0; i < r.names.size(); ++i)
+      out_ += (i ? ", " : " names ") + quote(r.names[i].first) + " = " + quote(r.names[i].second);
     named("stop", r.stop, r.stop_locs);
     if (!r.checkpoint.empty()) out_ += " checkpoint " + quote(r.checkpoint);
     out_ += '\n';
@@ -135,7 +137,8 @@ class Printer {
 
   void node(const Graph& g, const Node& n, const std::string& indent, int depth) {
     out_ += indent;
-    for (std::uint32_t r = 0; r < n.result_count; ++r) out_ += fmt::format("{}%{}: {}", r ? ", " : "", n.result(r).index, g.type(n.result(r)).str());
+    for (std::uint32_t r = 0; r < n.result_count; ++r)
+      out_ += fmt::format("{}%{}: {}", r ? ", " : "", n.result(r).index, g.type(n.result(r)).str());
     out_ += " = " + std::string(n.op->name);
     bool constant = n.op->name == "constant", input = n.op->name == "input";
     if (constant) out_ += " " + literal(**n.attrs.get<LiteralPtr>("value"));
@@ -196,9 +199,11 @@ class Printer {
       case AttrKind::number: return text::number(std::get<double>(v));
       case AttrKind::boolean: return std::get<bool>(v) ? "true" : "false";
       case AttrKind::string: return quote(std::get<std::string>(v));
-      case AttrKind::ints: return join(std::get<std::vector<std::int64_t>>(v), [](std::int64_t i) { return std::to_string(i); });
+      case AttrKind::ints:
+        return join(std::get<std::vector<std::int64_t>>(v), [](std::int64_t i) { return std::to_string(i); });
       case AttrKind::numbers: return join(std::get<std::vector<double>>(v), text::number);
-      case AttrKind::strings: return join(std::get<std::vector<std::string>>(v), [](const std::string& s) { return quote(s); });
+      case AttrKind::strings:
+        return join(std::get<std::vector<std::string>>(v), [](const std::string& s) { return quote(s); });
       case AttrKind::dtype: return std::string(dtype_name(std::get<DType>(v)));
       case AttrKind::dims: return "dims" + shape_str(std::get<Dims>(v));
       case AttrKind::literal: {
@@ -218,7 +223,8 @@ class Printer {
         std::memcpy(one.mutable_bytes().data(), &l.bits, dtype_bytes(l.dtype));
         return out + "splat " + text::element(one, 0);
       }
-      case Literal::Form::random: return out + fmt::format("random {} scale={} key={}", quote(l.distribution), text::number(l.scale), l.key);
+      case Literal::Form::random:
+        return out + fmt::format("random {} scale={} key={}", quote(l.distribution), text::number(l.scale), l.key);
       case Literal::Form::file: out += fmt::format("file {} {} ", quote(l.file), quote(l.file_key)); break;
       case Literal::Form::dense: break;
     }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <charconv>
 #include <cmath>
@@ -51,7 +52,8 @@ bool read_float(std::string_view s, Array& a, std::int64_t i) {
   if (s == "nan") return set_bits(a, i, quiet_nan(a.dtype())), true;
   if (s.starts_with("nan:0x")) {
     std::uint64_t bits = 0;
-    if (!read(s.substr(6), bits, 16) || (dtype_bytes(a.dtype()) < 8 && bits >> (8 * dtype_bytes(a.dtype())))) return false;
+    if (!read(s.substr(6), bits, 16) || (dtype_bytes(a.dtype()) < 8 && bits >> (8 * dtype_bytes(a.dtype()))))
+      return false;
     set_bits(a, i, bits);
     return std::isnan(a.get_double(i));
   }
@@ -77,10 +79,14 @@ std::string quote(std::string_view s) {
   std::string out = "\"";
   for (char c : s) {
     auto u = static_cast<unsigned char>(c);
-    if (c == '"' || c == '\\') (out += '\\') += c;
-    else if (c == '\n') out += "\\n";
-    else if (u < 0x20 || u == 0x7f) out += fmt::format("\\x{:02x}", u);
-    else out += c;
+    if (c == '"' || c == '\\')
+      (out += '\\') += c;
+    else if (c == '\n')
+      out += "\\n";
+    else if (u < 0x20 || u == 0x7f)
+      out += fmt::format("\\x{:02x}", u);
+    else
+      out += c;
   }
   return out + '"';
 }
@@ -90,7 +96,14 @@ std::string word_or_quoted(std::string_view s) { return is_word(s) ? std::string
 
 namespace {
 constexpr std::string_view base64_digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-}
+
+constexpr auto base64_values = [] {
+  std::array<std::uint8_t, 256> out{};
+  out.fill(64);
+  for (std::size_t i = 0; i < 64; ++i) out[static_cast<unsigned char>(base64_digits[i])] = static_cast<std::uint8_t>(i);
+  return out;
+}();
+}  // namespace
 
 std::string base64(std::span<const std::byte> bytes) {
   std::string out;
@@ -112,9 +125,9 @@ std::optional<std::vector<std::byte>> from_base64(std::string_view s) {
     std::size_t pad = i + 4 < s.size() ? 0 : (s[i + 3] == '=') + (s[i + 3] == '=' && s[i + 2] == '=');
     std::uint32_t v = 0;
     for (std::size_t j = 0; j < 4; ++j) {
-      std::size_t digit = j < 4 - pad ? base64_digits.find(s[i + j]) : 0;
-      if (digit == std::string_view::npos) return std::nullopt;
-      v = v << 6 | static_cast<std::uint32_t>(digit);
+      std::uint32_t digit = j < 4 - pad ? base64_values[static_cast<unsigned char>(s[i + j])] : 0;
+      if (digit > 63) return std::nullopt;
+      v = v << 6 | digit;
     }
     for (std::size_t j = 0; j < 3 - pad; ++j) out.push_back(static_cast<std::byte>(v >> (16 - 8 * j)));
   }
@@ -151,8 +164,10 @@ std::string number(double v) {
 std::string place(const Loc& loc) {
   if (!loc.known() && loc.pointer.empty()) return {};
   std::string out = "@";
-  if (!loc.known()) out += '_';
-  else out += !loc.file->empty() && *loc.file != "_" && plain(*loc.file, file_chars) ? *loc.file : quote(*loc.file);
+  if (!loc.known())
+    out += '_';
+  else
+    out += !loc.file->empty() && *loc.file != "_" && plain(*loc.file, file_chars) ? *loc.file : quote(*loc.file);
   if (loc.line || loc.col) out += fmt::format(":{}:{}", loc.line, loc.col);
   if (!loc.pointer.empty()) out += '#' + (plain(loc.pointer, pointer_chars) ? loc.pointer : quote(loc.pointer));
   return out;
@@ -187,8 +202,11 @@ Loc Cursor::here() const {
 }
 
 std::unexpected<Diags> Cursor::expected(std::string_view what) const {
-  std::string_view rest = at_end() ? std::string_view() : text_.substr(pos_, std::min<std::size_t>(text_.find_first_of(" \n", pos_) - pos_, 40));
-  return error(Code::AG0302, fmt::format("expected {}, found {}", what, at_end() ? "the end of the text" : fmt::format("`{}`", rest)));
+  std::string_view rest = at_end()
+                              ? std::string_view()
+                              : text_.substr(pos_, std::min<std::size_t>(text_.find_first_of(" \n", pos_) - pos_, 40));
+  return error(Code::AG0302, fmt::format("expected {}, found {}", what,
+                                         at_end() ? "the end of the text" : fmt::format("`{}`", rest)));
 }
 
 std::string_view Cursor::run(std::string_view extra) const {
@@ -197,7 +215,9 @@ std::string_view Cursor::run(std::string_view extra) const {
   return text_.substr(pos_, n - pos_);
 }
 
-std::string_view Cursor::peek_word() const { return at_end() || is_digit(peek()) || peek() == '.' ? std::string_view() : run("_."); }
+std::string_view Cursor::peek_word() const {
+  return at_end() || is_digit(peek()) || peek() == '.' ? std::string_view() : run("_.");
+}
 
 bool Cursor::accept(char c) {
   if (peek() != c || at_end()) return false;
@@ -260,10 +280,14 @@ Result<std::string> Cursor::raw_string() {
     }
     c = ++i < text_.size() ? text_[i] : '\0';
     unsigned code = 0;
-    if (c == '"' || c == '\\') out += c;
-    else if (c == 'n') out += '\n';
-    else if (c == 'x' && text_.size() - i > 2 && read(text_.substr(i + 1, 2), code, 16)) out += static_cast<char>(code), i += 2;
-    else return error(Code::AG0302, "an unknown escape in a string; there are \\\" \\\\ \\n and \\xNN");
+    if (c == '"' || c == '\\')
+      out += c;
+    else if (c == 'n')
+      out += '\n';
+    else if (c == 'x' && text_.size() - i > 2 && read(text_.substr(i + 1, 2), code, 16))
+      out += static_cast<char>(code), i += 2;
+    else
+      return error(Code::AG0302, "an unknown escape in a string; there are \\\" \\\\ \\n and \\xNN");
   }
   return expected("a string that is closed on its line");
 }
@@ -306,9 +330,12 @@ Result<std::uint32_t> Cursor::value_number() {
 std::optional<std::size_t> Cursor::closing_bracket() const {
   bool quoted = false;
   for (std::size_t i = pos_ + 1; i < text_.size() && text_[i] != '\n'; ++i) {
-    if (text_[i] == '\\' && quoted) ++i;
-    else if (text_[i] == '"') quoted = !quoted;
-    else if (text_[i] == ']' && !quoted) return i;
+    if (text_[i] == '\\' && quoted)
+      ++i;
+    else if (text_[i] == '"')
+      quoted = !quoted;
+    else if (text_[i] == ']' && !quoted)
+      return i;
   }
   return std::nullopt;
 }

@@ -14,8 +14,10 @@ std::optional<std::vector<std::string_view>> split_dims(std::string_view text) {
   for (std::size_t i = 0; i < text.size(); ++i) {
     char c = text[i];
     if (quoted) {
-      if (c == '\\') ++i;
-      else if (c == '"') quoted = false;
+      if (c == '\\')
+        ++i;
+      else if (c == '"')
+        quoted = false;
     } else if (c == '"') {
       quoted = true;
     } else if (c == '(') {
@@ -94,11 +96,16 @@ std::optional<Dims> broadcast_shapes(const Dims& a, const Dims& b) {
     const Dim& s = shorter[i];
     Dim& o = out[offset + i];
     if (l == s || s.is(1)) continue;
-    if (l.is(1)) o = s;
-    else if (l.is_const() && s.is_const()) return std::nullopt;
-    else if (l.is_const()) o = l;  // the symbol is 1 or this very size: settled at run time
-    else if (s.is_const()) o = s;
-    else o = Dim::bcast(l, s);
+    if (l.is(1))
+      o = s;
+    else if (l.is_const() && s.is_const())
+      return std::nullopt;
+    else if (l.is_const())
+      o = l;  // the symbol is 1 or this very size: settled at run time
+    else if (s.is_const())
+      o = s;
+    else
+      o = Dim::bcast(l, s);
   }
   return out;
 }

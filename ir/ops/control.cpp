@@ -1,309 +1,438 @@
-// If, Loop and Scan with ONNX's signatures. Regions are closed: the values that they capture are the last `captures`
-// operands of the node and the last inputs of each region.
+// If, Loop and Scan with ONNX's signatures. What a region uses from outside is an explicit operand behind the op's own
+// ones; the attribute `captures` counts them, and they are the last inputs of every region.
+#include <cstring>
+#include <limits>
 #include <set>
 
 #include "ir/ops/common.hpp"
-#include "ir/ops/eval.hpp"
 #include "ir/ops/families.hpp"
 
 namespace ag {
 using namespace ops;
 namespace {
 
-std::size_t captures_of(const Attrs& a) { return static_cast<std::size_t>(std::max<std::int64_t>(0, attr_int(a, "captures", 0))); }
-AttrSpec captures_attr() { return int_attr("captures", 0, "how many of the last operands the regions capture"); }
+using Arrays = std::vector<Array>;
+using SymbolMap = std::map<std::string, Dim, std::less<>>;
 
-/// Types of region outputs as the node gives them: a size that a region made up becomes unbacked.
-class Exported {
+std::size_t capture_count(const Attrs& a) {
+  return static_cast<std::size_t>(std::max<std::int64_t>(0, attr_int(a, "captures", 0)));
+}
+
+/// A region's dims in terms of the sizes outside: symbols of its inputs stand for the operands' dims. A symbol that no
+/// input of the region gives has the value that it has outside, if it is known there.
+class Outside {
  public:
-  explicit Exported(const InferCtx& c) : c_(c) {
+  explicit Outside(const InferCtx& c) : c_(c) {
     for (std::size_t i = 0; i < c.operand_count(); ++i)
       if (c.has(i))
-        for (const Dim& d : c.in(i).shape) d.collect_symbols(known_);
+        for (const Dim& d : c.in(i).shape) d.collect_symbols(around_);
   }
-  Dim fresh() { return c_.unbacked(next_++); }
-  Type type(Type t) {
-    for (Dim& d : t.shape) {
-      std::set<std::string> symbols;
-      d.collect_symbols(symbols);
-      for (const std::string& s : symbols)
-        if (!known_.contains(s)) {
-          d = fresh();
-          break;
-        }
+
+  /// The region's input takes such operands in every trip.
+  void bind(const Type& input, const Type& operand) {
+    for (std::size_t i = 0; i < input.shape.size() && i < operand.shape.size(); ++i) {
+      if (auto s = input.shape[i].as_symbol()) symbols_.emplace(*s, operand.shape[i]);
+      own(input.shape[i]);
     }
-    return t;
+  }
+  /// The region's input has sizes that change from trip to trip.
+  void own(const Dim& inside) { inside.collect_symbols(own_); }
+  /// The dim outside, or an unbacked symbol: numbered by result and axis.
+  Dim dim(const Dim& inside, std::size_t result, std::size_t axis) const {
+    std::set<std::string> used;
+    inside.collect_symbols(used);
+    for (const std::string& s : used) {
+      // Unbacked symbols are numbered graph by graph: one of the region is none of those outside.
+      bool outer = around_.contains(s) && !own_.contains(s) && s.find('.') == std::string::npos;
+      if (!symbols_.contains(s) && !outer) return c_.unbacked(result * 100 + axis);
+    }
+    return inside.substitute(symbols_);
   }
 
  private:
   const InferCtx& c_;
-  std::set<std::string> known_;
-  std::size_t next_ = 0;
+  SymbolMap symbols_;
+  std::set<std::string> around_, own_;
 };
 
-std::unexpected<Diags> misfit(const InferCtx& c, std::string message) { return c.error(Code::AG2210, fmt::format("`{}`: {}", c.op().onnx, message), "the region does not fit"); }
+std::unexpected<Diags> misfit(const InferCtx& c, std::string message) {
+  return c.error(Code::AG2210, "`" + std::string(c.op().name) + "`: " + message, "the region does not fit");
+}
 
-/// The region's inputs are of these types, then those of the captured operands.
-Status check_inputs(const InferCtx& c, const Graph& region, std::string_view name, std::vector<Type> want) {
-  for (std::size_t i = c.operand_count() - std::min(captures_of(c.attrs()), c.operand_count()); i < c.operand_count(); ++i) want.push_back(c.in(i));
-  if (region.inputs.size() != want.size()) return misfit(c, fmt::format("the region `{}` has {} inputs, and {} are given", name, region.inputs.size(), want.size()));
-  for (std::size_t i = 0; i < want.size(); ++i)
-    if (const Type& have = region.type(region.inputs[i]); have != want[i])
-      return misfit(c, fmt::format("input {} of the region `{}` is {}, and {} is given", i, name, have.str(), want[i].str()));
+/// dtype, rank and constant sizes agree; symbols of the region are free.
+bool accepts(const Type& input, const Type& operand) {
+  if (input.dtype != operand.dtype || input.rank() != operand.rank()) return false;
+  for (std::size_t i = 0; i < input.shape.size(); ++i)
+    if (input.shape[i].is_const() && operand.shape[i].is_const() && input.shape[i] != operand.shape[i]) return false;
+  return true;
+}
+
+Status check_region_input(const InferCtx& c, const Graph& region, std::size_t input, const Type& operand,
+                          std::string_view what) {
+  const Type& t = region.type(region.inputs[input]);
+  if (accepts(t, operand)) return {};
+  return misfit(c, fmt::format("input {} of the region is {}, but {} is {}", input, t.str(), what, operand.str()));
+}
+
+const Type& output_type(const Graph& g, std::size_t i) { return g.type(g.outputs[i].value); }
+
+/// The captures, as the last inputs of the region; binds their sizes.
+Status check_captures(const InferCtx& c, const Graph& region, std::size_t own, Outside& outside) {
+  std::size_t captures = capture_count(c.attrs());
+  if (captures > c.operand_count()) return misfit(c, "there are more captures than operands");
+  if (region.inputs.size() != own + captures)
+    return misfit(c, fmt::format("the region has {} inputs; {} of its own and {} captured values are needed",
+                                 region.inputs.size(), own, captures));
+  for (std::size_t i = 0; i < captures; ++i) {
+    std::size_t operand = c.operand_count() - captures + i;
+    if (!c.has(operand)) return misfit(c, "a captured value is missing");
+    AG_TRY_(check_region_input(c, region, own + i, c.in(operand), "the captured value"));
+    outside.bind(region.type(region.inputs[own + i]), c.in(operand));
+  }
   return {};
 }
 
-Type output_type(const Graph& region, std::size_t i) { return region.type(region.outputs[i].value); }
-
-bool is_flag(const Type& t) { return t.dtype == DType::boolean && t.elems().is(1); }
-
-// ---- If ---------------------------------------------------------------------------------------------------
+// ---- If ----------------------------------------------------------------------------------------------------
 
 Types infer_if(const InferCtx& c) {
-  const Graph &yes = *c.regions()[0], &no = *c.regions()[1];
-  if (!is_flag(c.in(0))) return misfit(c, fmt::format("the condition is {}, not one bool", c.in(0).str()));
-  AG_TRY_(check_inputs(c, yes, "then_branch", {}));
-  AG_TRY_(check_inputs(c, no, "else_branch", {}));
-  if (yes.outputs.size() != no.outputs.size()) return misfit(c, fmt::format("then_branch has {} outputs, else_branch {}", yes.outputs.size(), no.outputs.size()));
-  std::vector<Type> types;
-  Exported exported(c);
-  for (std::size_t i = 0; i < yes.outputs.size(); ++i) {
-    Type a = output_type(yes, i), b = output_type(no, i);
-    if (a.dtype != b.dtype || a.rank() != b.rank()) return misfit(c, fmt::format("output {} is {} in then_branch and {} in else_branch", i, a.str(), b.str()));
-    a = exported.type(std::move(a));
-    for (std::size_t d = 0; d < a.shape.size(); ++d)
-      if (a.shape[d] != b.shape[d]) a.shape[d] = exported.fresh();
-    types.push_back(std::move(a));
+  if (!c.in(0).elems().is(1)) return misfit(c, "the condition must be a scalar, but is " + c.in(0).str());
+  const Graph &a = *c.regions()[0], &b = *c.regions()[1];
+  if (a.outputs.size() != b.outputs.size())
+    return misfit(c, fmt::format("one branch gives {} values, the other {}", a.outputs.size(), b.outputs.size()));
+  Outside of_a(c), of_b(c);
+  AG_TRY_(check_captures(c, a, 0, of_a));
+  AG_TRY_(check_captures(c, b, 0, of_b));
+  std::vector<Type> out;
+  for (std::size_t r = 0; r < a.outputs.size(); ++r) {
+    const Type &x = output_type(a, r), &y = output_type(b, r);
+    if (x.dtype != y.dtype || x.rank() != y.rank())
+      return misfit(c, fmt::format("result {} is {} in one branch and {} in the other", r, x.str(), y.str()));
+    Type t{x.dtype, {}};
+    for (std::size_t i = 0; i < x.shape.size(); ++i) {
+      Dim p = of_a.dim(x.shape[i], r, i), q = of_b.dim(y.shape[i], r, i);
+      t.shape.push_back(p == q ? p : c.unbacked(r * 100 + i));
+    }
+    out.push_back(std::move(t));
   }
-  return types;
+  return out;
 }
 
-Result<std::vector<Array>> if_eval(const EvalCtx& c) { return c.run(*c.node.node().regions[c.in[0].get_int(0) ? 0 : 1], c.in.subspan(1)); }
+Result<Arrays> eval_if(const EvalCtx& c) {
+  return c.run(*c.node.node().regions[c.in[0].get_int(0) ? 0 : 1], c.in.subspan(1));
+}
 
-// ---- Loop -------------------------------------------------------------------------------------------------
+// ---- Loop: trip count?, condition?, carried..., captures... ------------------------------------------------------
 
-std::size_t carried_count(std::size_t operands, const Attrs& a) { return operands - std::min(operands, 2 + captures_of(a)); }
+struct LoopShape {
+  std::size_t carried = 0, scans = 0;
+};
+std::optional<LoopShape> loop_shape(const Graph& body, std::size_t operands, std::size_t captures) {
+  std::size_t given = std::max<std::size_t>(operands, 2 + captures);
+  LoopShape s{given - 2 - captures, 0};
+  if (body.outputs.size() < 1 + s.carried) return std::nullopt;
+  s.scans = body.outputs.size() - 1 - s.carried;
+  return s;
+}
 
 /// The body says "go on" for ever: its condition is what it was given, or a constant true.
 bool never_stops(const Graph& body) {
   ValueId v = body.outputs[0].value;
-  for (int depth = 0; depth < 64 && body.def(v).op->name == "Identity"; ++depth) v = body.def(v).operands[0];
+  while (body.def(v).op->name == "Identity") v = body.def(v).operands[0];
   if (v == body.inputs[1]) return true;
   const LiteralPtr* l = body.def(v).attrs.get<LiteralPtr>("value");
   return l && body.def(v).op->name == "constant" && (*l)->materialize().get_int(0) != 0;
 }
 
-Types infer_loop(const InferCtx& c) {
-  const Graph& body = *c.regions()[0];
-  std::size_t carried = carried_count(c.operand_count(), c.attrs());
-  if (c.has(1) && !is_flag(c.in(1))) return misfit(c, fmt::format("the condition is {}, not one bool", c.in(1).str()));
-  if (c.has(0) && (c.in(0).dtype != DType::i64 || !c.in(0).elems().is(1))) return misfit(c, fmt::format("the trip count is {}, not one i64", c.in(0).str()));
-  std::vector<Type> want{{DType::i64, {}}, {DType::boolean, {}}};
-  for (std::size_t i = 0; i < carried; ++i) want.push_back(c.in(2 + i));
-  AG_TRY_(check_inputs(c, body, "body", want));
-  if (body.outputs.size() < 1 + carried) return misfit(c, fmt::format("the body has {} outputs; it needs the condition and {} carried values", body.outputs.size(), carried));
-  if (!is_flag(output_type(body, 0))) return misfit(c, fmt::format("the body's first output is the condition, one bool, not {}", output_type(body, 0).str()));
-  Exported exported(c);
-  std::vector<Type> types;
-  for (std::size_t i = 0; i < carried; ++i) {
-    Type t = output_type(body, 1 + i);
-    if (t != c.in(2 + i))
-      return c.error(t.dtype == c.in(2 + i).dtype ? Code::AG2211 : Code::AG2210, fmt::format("`Loop`: carried value {} enters as {} and leaves the body as {}", i, c.in(2 + i).str(), t.str()),
-                     "a carried value keeps its type", {2 + i});
-    types.push_back(std::move(t));
-  }
-  if (body.outputs.size() == 1 + carried) return types;
-  auto count = c.has(0) ? c.ints(0) : std::nullopt;
-  const Literal* cond = c.has(1) ? c.literal(1) : nullptr;
-  bool fixed = count && count->size() == 1 && never_stops(body) && (!c.has(1) || (cond && cond->materialize().get_int(0)));
-  Dim trips = fixed ? ((*count)[0].is_const() ? max((*count)[0], 0) : (*count)[0]) : exported.fresh();
-  for (std::size_t i = 1 + carried; i < body.outputs.size(); ++i) {
-    Type t = exported.type(output_type(body, i));
-    t.shape.insert(t.shape.begin(), trips);
-    types.push_back(std::move(t));
-  }
-  return types;
+/// The trip count where the compiler knows it: a known count, and a condition that is always true.
+std::optional<Dim> known_trips(const InferCtx& c, const Graph& body) {
+  auto count = c.ints(0);
+  const Literal* first = c.literal(1);
+  if (!count || count->size() != 1 || !never_stops(body) || (c.has(1) && !(first && first->materialize().get_int(0))))
+    return std::nullopt;
+  return (*count)[0].is_const() ? Dim(std::max<std::int64_t>(0, (*count)[0].value())) : (*count)[0];
 }
 
-/// Slices written one after another along an axis.
-class Stack {
- public:
-  void push(Array a) { parts_.push_back(std::move(a)); }
-  /// `slice`: the type of one slice, for a stack of none.
-  Array finish(DType t, Shape slice, std::size_t axis, bool reversed) const {
-    if (!parts_.empty()) slice = parts_[0].shape();
-    Shape shape = slice;
-    shape.insert(shape.begin() + static_cast<std::ptrdiff_t>(axis), static_cast<std::int64_t>(parts_.size()));
-    Array out(t, shape);
-    std::size_t inner = dtype_bytes(t), outer = 1;
-    for (std::size_t d = 0; d < slice.size(); ++d) (d < axis ? outer : inner) *= static_cast<std::size_t>(slice[d]);
-    for (std::size_t k = 0; k < parts_.size() && inner; ++k)
-      for (std::size_t o = 0; o < outer; ++o) {
-        std::size_t place = reversed ? parts_.size() - 1 - k : k;
-        std::memcpy(out.mutable_bytes().data() + (o * parts_.size() + place) * inner, parts_[k].bytes().data() + o * inner, inner);
+Types infer_loop(const InferCtx& c) {
+  const Graph& body = *c.regions()[0];
+  auto shape = loop_shape(body, c.operand_count(), capture_count(c.attrs()));
+  if (!shape)
+    return misfit(
+        c, fmt::format("the body gives {} values; a condition and the carried values are needed", body.outputs.size()));
+  Outside outside(c);
+  AG_TRY_(check_captures(c, body, 2 + shape->carried, outside));
+  AG_TRY_(check_region_input(c, body, 0, {DType::i64, {}}, "the trip number"));
+  AG_TRY_(check_region_input(c, body, 1, {DType::boolean, {}}, "the condition"));
+  const Type& again = output_type(body, 0);
+  if (again.dtype != DType::boolean || (again.rank() != 0 && !again.elems().is(1)))
+    return misfit(c, "the body's first output is the condition, bool[], but is " + again.str());
+  for (std::size_t i = 0; i < 2; ++i)
+    if (c.has(i) && c.in(i).rank() != 0 && !c.in(i).elems().is(1))
+      return misfit(c, fmt::format("operand {} must be a scalar, but is {}", i, c.in(i).str()));
+  std::vector<std::vector<bool>> kept;  // sizes that no trip changes
+  for (std::size_t i = 0; i < shape->carried; ++i) {
+    if (!c.has(2 + i)) return misfit(c, "a carried value is missing");
+    const Type &in = body.type(body.inputs[2 + i]), &next = output_type(body, 1 + i), &first = c.in(2 + i);
+    AG_TRY_(check_region_input(c, body, 2 + i, first, "the carried value"));
+    if (!accepts(in, next))
+      return misfit(
+          c, fmt::format("carried value {} is {} at the start of a trip and {} at its end", i, in.str(), next.str()));
+    auto& k = kept.emplace_back();
+    Type fixed = in;
+    for (std::size_t d = 0; d < in.shape.size(); ++d) {
+      k.push_back(in.shape[d] == next.shape[d]);
+      if (!k.back()) {
+        outside.own(in.shape[d]);
+        fixed.shape[d] = 0;  // not to be bound
       }
-    return out;
+    }
+    outside.bind(fixed, first);
   }
-  std::optional<Shape> shape() const { return parts_.empty() ? std::nullopt : std::optional(parts_[0].shape()); }
+  std::vector<Type> out;
+  for (std::size_t i = 0; i < shape->carried; ++i) {
+    Type t = c.in(2 + i);
+    for (std::size_t d = 0; d < t.shape.size(); ++d)
+      if (!kept[i][d]) t.shape[d] = c.unbacked(i * 100 + d);
+    out.push_back(std::move(t));
+  }
+  auto trips = known_trips(c, body);
+  for (std::size_t s = 0; s < shape->scans; ++s) {
+    const Type& each = output_type(body, 1 + shape->carried + s);
+    std::size_t r = shape->carried + s;
+    Type t{each.dtype, {trips ? *trips : c.unbacked(99)}};  // all scan outputs are of one length
+    for (std::size_t d = 0; d < each.shape.size(); ++d) t.shape.push_back(outside.dim(each.shape[d], r, d));
+    out.push_back(std::move(t));
+  }
+  return out;
+}
 
- private:
-  std::vector<Array> parts_;
+/// Stacks equal arrays along a new axis; `shape` is that of one where there is none.
+Result<Array> stack(const EvalCtx& c, const Arrays& parts, const Type& each, std::size_t axis) {
+  std::vector<std::int64_t> shape;
+  if (parts.empty()) {
+    for (const Dim& d : each.shape) shape.push_back(c.value(d).value_or(0));
+  } else {
+    shape = parts[0].shape();
+  }
+  for (const Array& p : parts)
+    if (p.shape() != shape) return c.error(Code::AG5203, "stacks values of different sizes");
+  std::size_t outer = 1;
+  for (std::size_t i = 0; i < axis; ++i) outer *= static_cast<std::size_t>(shape[i]);
+  shape.insert(shape.begin() + static_cast<std::ptrdiff_t>(axis), static_cast<std::int64_t>(parts.size()));
+  auto size = Array::byte_size(each.dtype, shape);
+  if (!size || *size > c.options.max_bytes) return c.error(Code::AG5206, "stacks more bytes than the limit");
+  Array out(each.dtype, shape);
+  if (out.elems() == 0) return out;
+  std::size_t row = *size / outer / parts.size();
+  std::byte* to = out.mutable_bytes().data();
+  for (std::size_t o = 0; o < outer; ++o)
+    for (const Array& p : parts) {
+      std::memcpy(to, p.bytes().data() + o * row, row);
+      to += row;
+    }
+  return out;
+}
+
+Result<Arrays> eval_loop(const EvalCtx& c) {
+  const Graph& body = *c.node.node().regions[0];
+  std::size_t captures = capture_count(c.node.attrs());
+  LoopShape shape = *loop_shape(body, c.in.size(), captures);
+  bool counted = c.node.has(0), go = !c.node.has(1) || c.in[1].get_int(0);
+  std::int64_t trips = counted ? c.in[0].get_int(0) : std::numeric_limits<std::int64_t>::max();
+  Arrays in(2), out;
+  in[0] = Array(DType::i64, {});
+  in[1] = Array::scalar(DType::boolean, 1);
+  for (std::size_t i = 2; i < c.in.size(); ++i) in.push_back(c.in[i]);
+  std::vector<Arrays> scans(shape.scans);
+  std::size_t scan_bytes = 0;
+  for (std::int64_t trip = 0; trip < trips && go; ++trip) {
+    if (trip >= c.options.max_trips)
+      return c.error(Code::AG5209, fmt::format("ran {} trips, which is the limit", trip));
+    in[0].set_int(0, trip);
+    AG_TRY(Arrays results, c.run(body, in));
+    go = results[0].get_int(0);
+    in[1] = results[0].reshaped({});
+    for (std::size_t i = 0; i < shape.carried; ++i) in[2 + i] = std::move(results[1 + i]);
+    for (std::size_t s = 0; s < shape.scans; ++s) {
+      scan_bytes += results[1 + shape.carried + s].bytes_size();
+      scans[s].push_back(std::move(results[1 + shape.carried + s]));
+    }
+    if (scan_bytes > c.options.max_bytes)
+      return c.error(Code::AG5206, fmt::format("has gathered {} bytes in {} trips", scan_bytes, trip + 1));
+  }
+  for (std::size_t i = 0; i < shape.carried; ++i) out.push_back(std::move(in[2 + i]));
+  for (std::size_t s = 0; s < shape.scans; ++s) {
+    AG_TRY(Array a, stack(c, scans[s], output_type(body, 1 + shape.carried + s), 0));
+    out.push_back(std::move(a));
+  }
+  return out;
+}
+
+// ---- Scan: states..., sequences..., captures... ----------------------------------------------------------------
+
+struct ScanShape {
+  std::size_t states = 0, sequences = 0, outputs = 0;
 };
-
-/// Sizes of a type, 0 where a symbol is open (the stack is empty there).
-Shape sizes_or_zero(const EvalCtx& c, const Type& t, std::size_t without_axis) {
-  Shape s;
-  for (std::size_t d = 0; d < t.shape.size(); ++d)
-    if (d != without_axis) s.push_back(c.value(t.shape[d]).value_or(0));
+std::optional<ScanShape> scan_shape(const Graph& body, std::size_t operands, const Attrs& attrs) {
+  std::size_t captures = capture_count(attrs);
+  std::int64_t m = attr_int(attrs, "num_scan_inputs", 0);
+  if (m < 1 || static_cast<std::size_t>(m) + captures > operands) return std::nullopt;
+  ScanShape s{operands - captures - static_cast<std::size_t>(m), static_cast<std::size_t>(m), 0};
+  if (body.outputs.size() < s.states) return std::nullopt;
+  s.outputs = body.outputs.size() - s.states;
   return s;
 }
 
-Result<std::vector<Array>> loop_eval(const EvalCtx& c) {
-  const Graph& body = *c.node.node().regions[0];
-  std::size_t carried = carried_count(c.in.size(), c.node.attrs());
-  std::int64_t limit = c.node.has(0) ? c.in[0].get_int(0) : INT64_MAX;
-  bool go = !c.node.has(1) || c.in[1].get_int(0) != 0;
-  std::size_t state_from = std::min<std::size_t>(2, c.in.size());
-  std::vector<Array> state(c.in.begin() + static_cast<std::ptrdiff_t>(state_from), c.in.begin() + static_cast<std::ptrdiff_t>(state_from + carried));
-  std::vector<Stack> stacks(body.outputs.size() - 1 - carried);
-  for (std::int64_t trip = 0; go && trip < limit; ++trip) {
-    if (trip >= c.options.max_trips) return c.error(Code::AG5209, fmt::format("ran {} trips and has not ended", trip));
-    std::vector<Array> inputs{Array(DType::i64, {}), Array::scalar(DType::boolean, 1)};
-    inputs[0].set_int(0, trip);
-    inputs.insert(inputs.end(), state.begin(), state.end());
-    inputs.insert(inputs.end(), c.in.begin() + static_cast<std::ptrdiff_t>(state_from + carried), c.in.end());
-    AG_TRY(std::vector<Array> out, c.run(body, inputs));
-    go = out[0].get_int(0) != 0;
-    for (std::size_t i = 0; i < carried; ++i) state[i] = std::move(out[1 + i]);
-    for (std::size_t i = 0; i < stacks.size(); ++i) stacks[i].push(std::move(out[1 + carried + i]));
-  }
-  for (std::size_t i = 0; i < stacks.size(); ++i) {
-    auto r = static_cast<std::uint32_t>(carried + i);
-    if (r < c.node.node().result_count) state.push_back(stacks[i].finish(c.node.out(r).dtype, sizes_or_zero(c, c.node.out(r), 0), 0, false));
-  }
-  return state;
+std::int64_t entry(const Attrs& a, std::string_view name, std::size_t i) {
+  Ints list = attr_ints(a, name);
+  return i < list.size() ? list[i] : 0;
 }
-
-// ---- Scan -------------------------------------------------------------------------------------------------
-
-/// How a Scan divides its operands and outputs.
-struct ScanShape {
-  std::size_t states, scanned;
-  Ints in_axes, in_directions, out_axes, out_directions;
-  ScanShape(std::size_t operands, const Attrs& a)
-      : scanned(static_cast<std::size_t>(std::max<std::int64_t>(0, attr_int(a, "num_scan_inputs", 0)))), in_axes(attr_ints(a, "scan_input_axes")), in_directions(attr_ints(a, "scan_input_directions")),
-        out_axes(attr_ints(a, "scan_output_axes")), out_directions(attr_ints(a, "scan_output_directions")) {
-    operands -= std::min(operands, captures_of(a));
-    scanned = std::min(scanned, operands);
-    states = operands - scanned;
-  }
-  std::optional<int> in_axis(std::size_t i, int rank) const { return normalize_axis(i < in_axes.size() ? in_axes[i] : 0, rank); }
-  std::optional<int> out_axis(std::size_t i, int rank) const { return normalize_axis(i < out_axes.size() ? out_axes[i] : 0, rank); }
-  bool in_reversed(std::size_t i) const { return i < in_directions.size() && in_directions[i] != 0; }
-  bool out_reversed(std::size_t i) const { return i < out_directions.size() && out_directions[i] != 0; }
-};
 
 Types infer_scan(const InferCtx& c) {
   const Graph& body = *c.regions()[0];
-  ScanShape s(c.operand_count(), c.attrs());
-  if (s.scanned == 0) return misfit(c, "it needs at least one scanned input");
-  std::vector<Type> want;
-  for (std::size_t i = 0; i < s.states; ++i) want.push_back(c.in(i));
-  Dim length;
-  for (std::size_t i = 0; i < s.scanned; ++i) {
-    Type t = c.in(s.states + i);
-    auto axis = s.in_axis(i, t.rank());
-    if (!axis) return misfit(c, fmt::format("scanned input {} is {}, which has no such axis", i, t.str()));
-    const Dim n = t.shape[static_cast<std::size_t>(*axis)];
-    if (i && n.is_const() && length.is_const() && n != length) return misfit(c, fmt::format("scanned inputs have {} and {} elements", length.str(), n.str()));
-    if (i == 0 || n.is_const()) length = n;
-    t.shape.erase(t.shape.begin() + *axis);
-    want.push_back(std::move(t));
+  auto shape = scan_shape(body, c.operand_count(), c.attrs());
+  if (!shape) return misfit(c, "num_scan_inputs does not fit the operands and the body");
+  Outside outside(c);
+  AG_TRY_(check_captures(c, body, shape->states + shape->sequences, outside));
+  std::vector<Type> out;
+  for (std::size_t i = 0; i < shape->states; ++i) {
+    const Type &in = body.type(body.inputs[i]), &next = output_type(body, i);
+    AG_TRY_(check_region_input(c, body, i, c.in(i), "the state"));
+    if (in != next)
+      return misfit(c, fmt::format("state {} is {} at the start of a trip and {} at its end", i, in.str(), next.str()));
+    outside.bind(in, c.in(i));
+    out.push_back(c.in(i));
   }
-  AG_TRY_(check_inputs(c, body, "body", want));
-  if (body.outputs.size() < s.states) return misfit(c, fmt::format("the body has {} outputs for {} states", body.outputs.size(), s.states));
-  Exported exported(c);
-  std::vector<Type> types;
-  for (std::size_t i = 0; i < s.states; ++i) {
-    if (output_type(body, i) != c.in(i)) return misfit(c, fmt::format("state {} enters as {} and leaves the body as {}", i, c.in(i).str(), output_type(body, i).str()));
-    types.push_back(c.in(i));
+  std::optional<Dim> length;
+  for (std::size_t i = 0; i < shape->sequences; ++i) {
+    Type each = c.in(shape->states + i);
+    AG_TRY(int axis, checked_axis(c, entry(c.attrs(), "scan_input_axes", i), each.rank(), shape->states + i));
+    const Dim& n = each.shape[static_cast<std::size_t>(axis)];
+    if (!length) length = n;
+    if (*length != n && length->is_const() && n.is_const()) return misfit(c, "the sequences have different lengths");
+    each.shape.erase(each.shape.begin() + axis);
+    AG_TRY_(check_region_input(c, body, shape->states + i, each, "an element of the sequence"));
+    outside.bind(body.type(body.inputs[shape->states + i]), each);
   }
-  for (std::size_t i = s.states; i < body.outputs.size(); ++i) {
-    Type t = exported.type(output_type(body, i));
-    auto axis = s.out_axis(i - s.states, t.rank() + 1);
-    if (!axis) return misfit(c, fmt::format("scanned output {} has no such axis", i - s.states));
-    t.shape.insert(t.shape.begin() + *axis, length);
-    types.push_back(std::move(t));
+  for (std::size_t s = 0; s < shape->outputs; ++s) {
+    const Type& each = output_type(body, shape->states + s);
+    Type t{each.dtype, {}};
+    for (std::size_t d = 0; d < each.shape.size(); ++d)
+      t.shape.push_back(outside.dim(each.shape[d], shape->states + s, d));
+    AG_TRY(int axis, checked_axis(c, entry(c.attrs(), "scan_output_axes", s), each.rank() + 1, 0));
+    t.shape.insert(t.shape.begin() + axis, *length);
+    out.push_back(std::move(t));
   }
-  return types;
+  return out;
 }
 
-Array slice_at(const Array& a, std::size_t axis, std::int64_t i) {
-  Shape shape = a.shape(), strides = row_major_strides(shape);
-  std::int64_t base = i * strides[axis];
+/// Element i along an axis, that axis gone.
+Array element_of(const Array& a, std::size_t axis, std::int64_t i) {
+  std::vector<std::int64_t> shape = a.shape();
+  auto length = static_cast<std::size_t>(shape[axis]);
+  std::size_t outer = 1;
+  for (std::size_t d = 0; d < axis; ++d) outer *= static_cast<std::size_t>(shape[d]);
   shape.erase(shape.begin() + static_cast<std::ptrdiff_t>(axis));
-  strides.erase(strides.begin() + static_cast<std::ptrdiff_t>(axis));
-  return copy_elements(a, shape, [&](const Shape& index) { return base + flat_index(index, strides); });
+  Array out(a.dtype(), shape);
+  if (out.elems() == 0) return out;
+  std::size_t row = out.bytes_size() / outer;
+  for (std::size_t o = 0; o < outer; ++o)
+    std::memcpy(out.mutable_bytes().data() + o * row,
+                a.bytes().data() + (o * length + static_cast<std::size_t>(i)) * row, row);
+  return out;
 }
 
-Result<std::vector<Array>> scan_eval(const EvalCtx& c) {
+Result<Arrays> eval_scan(const EvalCtx& c) {
   const Graph& body = *c.node.node().regions[0];
-  ScanShape s(c.in.size(), c.node.attrs());
-  std::vector<Array> state(c.in.begin(), c.in.begin() + static_cast<std::ptrdiff_t>(s.states));
-  std::vector<Stack> stacks(body.outputs.size() - s.states);
-  auto axis = [&](std::size_t i) { return static_cast<std::size_t>(*s.in_axis(i, static_cast<int>(c.in[s.states + i].shape().size()))); };
-  std::int64_t length = c.in[s.states].shape()[axis(0)];
-  for (std::size_t i = 1; i < s.scanned; ++i)
-    if (c.in[s.states + i].shape()[axis(i)] != length) return c.error(Code::AG5203, "scans inputs of different lengths");
+  const Attrs& attrs = c.node.attrs();
+  ScanShape shape = *scan_shape(body, c.in.size(), attrs);
+  std::vector<std::size_t> axes;
+  std::int64_t length = -1;
+  for (std::size_t i = 0; i < shape.sequences; ++i) {
+    const Array& a = c.in[shape.states + i];
+    axes.push_back(static_cast<std::size_t>(
+        *normalize_axis(entry(attrs, "scan_input_axes", i), static_cast<int>(a.shape().size()))));
+    if (length >= 0 && length != a.shape()[axes[i]])
+      return c.error(Code::AG5203, "runs over sequences of different lengths");
+    length = a.shape()[axes[i]];
+  }
+  if (length > c.options.max_trips)
+    return c.error(Code::AG5209, fmt::format("would run {} trips, which is above the limit", length));
+  Arrays in(c.in.begin(), c.in.end()), out;
+  std::vector<Arrays> gathered(shape.outputs);
   for (std::int64_t trip = 0; trip < length; ++trip) {
-    std::vector<Array> inputs = state;
-    for (std::size_t i = 0; i < s.scanned; ++i) inputs.push_back(slice_at(c.in[s.states + i], axis(i), s.in_reversed(i) ? length - 1 - trip : trip));
-    inputs.insert(inputs.end(), c.in.begin() + static_cast<std::ptrdiff_t>(s.states + s.scanned), c.in.end());
-    AG_TRY(std::vector<Array> out, c.run(body, inputs));
-    for (std::size_t i = 0; i < s.states; ++i) state[i] = std::move(out[i]);
-    for (std::size_t i = 0; i < stacks.size(); ++i) stacks[i].push(std::move(out[s.states + i]));
+    for (std::size_t i = 0; i < shape.sequences; ++i) {
+      bool back = entry(attrs, "scan_input_directions", i) != 0;
+      in[shape.states + i] = element_of(c.in[shape.states + i], axes[i], back ? length - 1 - trip : trip);
+    }
+    AG_TRY(Arrays results, c.run(body, in));
+    for (std::size_t i = 0; i < shape.states; ++i) in[i] = std::move(results[i]);
+    for (std::size_t s = 0; s < shape.outputs; ++s) gathered[s].push_back(std::move(results[shape.states + s]));
   }
-  for (std::size_t i = 0; i < stacks.size(); ++i) {
-    auto r = static_cast<std::uint32_t>(s.states + i);
-    if (r >= c.node.node().result_count) break;
-    auto out_axis = static_cast<std::size_t>(*s.out_axis(i, c.node.out(r).rank()));
-    state.push_back(stacks[i].finish(c.node.out(r).dtype, sizes_or_zero(c, c.node.out(r), out_axis), out_axis, s.out_reversed(i)));
+  for (std::size_t i = 0; i < shape.states; ++i) out.push_back(std::move(in[i]));
+  for (std::size_t s = 0; s < shape.outputs; ++s) {
+    if (entry(attrs, "scan_output_directions", s)) std::ranges::reverse(gathered[s]);
+    const Type& each = output_type(body, shape.states + s);
+    int axis = *normalize_axis(entry(attrs, "scan_output_axes", s), each.rank() + 1);
+    AG_TRY(Array a, stack(c, gathered[s], each, static_cast<std::size_t>(axis)));
+    out.push_back(std::move(a));
   }
-  return state;
+  return out;
+}
+
+// ---- Records -----------------------------------------------------------------------------------------------
+
+OpInfo control(std::string_view name, std::string_view summary) {
+  OpInfo op;
+  op.name = op.onnx = name;
+  op.summary = summary;
+  op.lower_class = LowerClass::control;
+  op.attrs = {int_attr("captures", 0, "how many of the last operands the regions use from outside")};
+  op.no_gradient = "derivatives of regions are not there yet";
+  return op;
+}
+
+OpInfo if_op() {
+  OpInfo op = control("If", "One of two regions, by a scalar condition.");
+  op.operands = {{"cond", "B", bools}, {"captures", "", any_dtype, true, true}};
+  op.results = {{"outputs", "", false, true}};
+  op.regions = {{"then_branch"}, {"else_branch"}};
+  op.infer = infer_if;
+  op.eval = eval_if;
+  return op;
+}
+
+OpInfo loop_op() {
+  OpInfo op = control("Loop",
+                      "A counted loop, a while loop, or both: body(trip, condition, carried...) gives (condition, "
+                      "carried..., scanned...).");
+  op.operands = {
+      {"M", "I", set_of(DType::i64), true}, {"cond", "B", bools, true}, {"v_initial", "", any_dtype, true, true}};
+  op.results = {{"v_final_and_scan_outputs", "", false, true}};
+  op.regions = {{"body"}};
+  op.infer = infer_loop;
+  op.eval = eval_loop;
+  return op;
+}
+
+OpInfo scan_op() {
+  OpInfo op = control(
+      "Scan", "Runs body(states..., elements...) over sequences; gives the last states and the stacked outputs.");
+  op.since = 9;
+  op.operands = {{"initial_state_and_scan_inputs", "", any_dtype, false, true}};
+  op.results = {{"final_state_and_scan_outputs", "", false, true}};
+  op.attrs.push_back({"num_scan_inputs", AttrKind::integer, true, "how many of the operands are sequences"});
+  op.attrs.push_back({"scan_input_axes", AttrKind::ints, false, "axis along which each sequence runs; 0"});
+  op.attrs.push_back({"scan_input_directions", AttrKind::ints, false, "1: from the end"});
+  op.attrs.push_back({"scan_output_axes", AttrKind::ints, false, "axis along which each output is stacked; 0"});
+  op.attrs.push_back({"scan_output_directions", AttrKind::ints, false, "1: prepended"});
+  op.regions = {{"body"}};
+  op.infer = infer_scan;
+  op.eval = eval_scan;
+  return op;
 }
 
 }  // namespace
 
-std::vector<OpInfo> control_ops() {
-  OperandSpec any{.name = "values", .type_var = "", .optional = true, .variadic = true};
-  OpInfo branch{.name = "If", .onnx = "If", .lower_class = LowerClass::control, .summary = "the results of one of two regions"};
-  branch.operands = {{.name = "cond", .type_var = "B", .dtypes = bools}, any};
-  branch.results = {{.name = "outputs", .type_var = "", .variadic = true}};
-  branch.attrs = {captures_attr()};
-  branch.regions = {{"then_branch"}, {"else_branch"}};
-  branch.infer = infer_if;
-  branch.eval = if_eval;
-  branch.no_gradient = "gradients through If are not supported yet";
-
-  OpInfo repeat{.name = "Loop", .onnx = "Loop", .lower_class = LowerClass::control, .summary = "a region repeated up to M times while the condition holds; further outputs of each trip are stacked"};
-  repeat.operands = {{.name = "M", .type_var = "I", .dtypes = set_of(DType::i64), .optional = true}, {.name = "cond", .type_var = "B", .dtypes = bools, .optional = true}, any};
-  repeat.results = {{.name = "outputs", .type_var = "", .optional = true, .variadic = true}};
-  repeat.attrs = {captures_attr()};
-  repeat.regions = {{"body"}};
-  repeat.infer = infer_loop;
-  repeat.eval = loop_eval;
-  repeat.no_gradient = "gradients through Loop are not supported yet";
-
-  OpInfo scan{.name = "Scan", .onnx = "Scan", .since = 9, .lower_class = LowerClass::control, .summary = "a region run over slices of its inputs, with states carried along"};
-  scan.operands = {any};
-  scan.results = {{.name = "outputs", .type_var = "", .variadic = true}};
-  scan.attrs = {captures_attr(), {"num_scan_inputs", AttrKind::integer, true}, {"scan_input_axes", AttrKind::ints}, {"scan_input_directions", AttrKind::ints},
-                {"scan_output_axes", AttrKind::ints}, {"scan_output_directions", AttrKind::ints}};
-  scan.regions = {{"body"}};
-  scan.infer = infer_scan;
-  scan.eval = scan_eval;
-  scan.no_gradient = "gradients through Scan are not supported yet";
-  return {branch, repeat, scan};
-}
+std::vector<OpInfo> control_ops() { return {if_op(), loop_op(), scan_op()}; }
 
 }  // namespace ag

@@ -8,12 +8,14 @@
 using namespace ag;
 
 TEST_CASE("types print and parse") {
-  for (const char* text : {"f32[]", "f32[N,4]", "i64[2*N + 1,floordiv(N, 2)]", "bool[0]", "bf16[\"a,b]\",3]", "u8[1,2,3]"}) {
+  for (const char* text :
+       {"f32[]", "f32[N,4]", "i64[2*N + 1,floordiv(N, 2)]", "bool[0]", "bf16[\"a,b]\",3]", "u8[1,2,3]"}) {
     auto t = Type::parse(text);
     REQUIRE(t);
     CHECK(t->str() == text);
   }
-  for (const char* text : {"", "f32", "f33[]", "f32[", "f32[]]", "f32[,]", "f32[-1]", "f32[1,]", "[]", "f32[N", "f32[(N]"})
+  for (const char* text :
+       {"", "f32", "f33[]", "f32[", "f32[]]", "f32[,]", "f32[-1]", "f32[1,]", "[]", "f32[N", "f32[(N]"})
     CHECK_FALSE(Type::parse(text));
 }
 
@@ -116,7 +118,8 @@ TEST_CASE("attributes are a sorted map compared by bits") {
   CHECK(equal(a, b));
   a.erase("a");
   CHECK(a.find("a") == nullptr);
-  Attrs x{{"v", make_splat(DType::f32, {3}, 1)}}, y{{"v", make_literal(Array::of<int>(DType::f32, {3}, std::vector<int>{1, 1, 1}))}};
+  Attrs x{{"v", make_splat(DType::f32, {3}, 1)}},
+      y{{"v", make_literal(Array::of<int>(DType::f32, {3}, std::vector<int>{1, 1, 1}))}};
   CHECK(equal(x, y));
   CHECK(hash(x) == hash(y));
   CHECK((*x.get<LiteralPtr>("v"))->materialize().same_bits(Array::of<int>(DType::f32, {3}, std::vector<int>{1, 1, 1})));

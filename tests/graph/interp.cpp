@@ -9,8 +9,12 @@
 using namespace ag;
 
 namespace {
-Array f32s(std::vector<std::int64_t> shape, std::vector<double> v) { return Array::of<double>(DType::f32, std::move(shape), v); }
-Array integers(DType t, std::vector<std::int64_t> shape, std::vector<std::int64_t> v) { return Array::of<std::int64_t>(t, std::move(shape), v); }
+Array f32s(std::vector<std::int64_t> shape, std::vector<double> v) {
+  return Array::of<double>(DType::f32, std::move(shape), v);
+}
+Array integers(DType t, std::vector<std::int64_t> shape, std::vector<std::int64_t> v) {
+  return Array::of<std::int64_t>(t, std::move(shape), v);
+}
 Graph graph_of(std::vector<std::pair<std::string, std::string>> inputs) {
   Graph g;
   GraphBuilder b(g);
@@ -59,7 +63,9 @@ TEST_CASE("maps broadcast as numpy does") {
   GraphBuilder c(h);
   h.outputs.push_back({"z", c.add_op("add", {h.inputs[0], h.inputs[1]}), {}});
   h.outputs.push_back({"w", c.add_op("add", {h.inputs[0], h.inputs[2]}), {}});
-  auto run = [&](std::int64_t n, std::int64_t m) { return interpret(h, std::vector{Array(DType::f32, {n}), Array(DType::f32, {m}), Array(DType::f32, {5})}); };
+  auto run = [&](std::int64_t n, std::int64_t m) {
+    return interpret(h, std::vector{Array(DType::f32, {n}), Array(DType::f32, {m}), Array(DType::f32, {5})});
+  };
   CHECK(run(5, 5));
   CHECK(run(1, 4).value()[0].shape() == std::vector<std::int64_t>{4});
   CHECK(run(5, 1));
@@ -94,7 +100,8 @@ TEST_CASE("integer division by zero is an error with a place, in any lane but no
   auto run = [&](std::int64_t n, std::int64_t zero_at) {
     std::vector<std::int64_t> y(n, 2);
     if (zero_at < n) y[zero_at] = 0;
-    return interpret(g, std::vector{integers(DType::i32, {n}, std::vector<std::int64_t>(n, 7)), integers(DType::i32, {n}, y)});
+    return interpret(
+        g, std::vector{integers(DType::i32, {n}, std::vector<std::int64_t>(n, 7)), integers(DType::i32, {n}, y)});
   };
   CHECK(run(300, 300));  // no zero: the lanes past the end do not trap
   for (std::int64_t at : {0, 255, 256, 299}) {
@@ -113,8 +120,10 @@ TEST_CASE("inputs are checked, memory is limited, dead nodes are not run") {
   CHECK(interpret(g, std::vector{f32s({1}, {0}), integers(DType::i32, {}, {0})}).value()[0].get_double(0) == 1);
   CHECK(code_of(interpret(g, std::vector{f32s({1}, {0})})) == Code::AG5201);
   CHECK(code_of(interpret(g, std::vector{f32s({1}, {0}), f32s({}, {0})})) == Code::AG5202);
-  CHECK(code_of(interpret(g, std::vector{f32s({1}, {0}), integers(DType::i32, {}, {0})}, {.dims = {{"N", 2}}})) == Code::AG5203);
-  CHECK(code_of(interpret(g, std::vector{Array(DType::f32, {1000}), integers(DType::i32, {}, {0})}, {.max_bytes = 7000})) == Code::AG5206);
+  CHECK(code_of(interpret(g, std::vector{f32s({1}, {0}), integers(DType::i32, {}, {0})}, {.dims = {{"N", 2}}})) ==
+        Code::AG5203);
+  CHECK(code_of(interpret(g, std::vector{Array(DType::f32, {1000}), integers(DType::i32, {}, {0})},
+                          {.max_bytes = 7000})) == Code::AG5206);
   CHECK(interpret(g, std::vector{Array(DType::f32, {1000}), integers(DType::i32, {}, {0})}, {.max_bytes = 9000}));
 }
 

@@ -41,17 +41,23 @@ class Generator {
 
   int below(int n) { return static_cast<int>(random_() % static_cast<unsigned>(n)); }
   template <class T>
-  T pick(std::vector<T> list) { return list[static_cast<std::size_t>(below(static_cast<int>(list.size())))]; }
+  T pick(std::vector<T> list) {
+    return list[static_cast<std::size_t>(below(static_cast<int>(list.size())))];
+  }
   ValueId any(const Graph& g) { return ValueId(static_cast<std::size_t>(below(static_cast<int>(g.value_count())))); }
 
   std::string text() {
-    return pick<std::string>({"", "x", "layer.0/weight:0", "a \"quoted\" \\ name", "tab\tnewline\nnull" + std::string(1, '\0') + "end", "\xc3\xa9", "_", "//", "%3"});
+    return pick<std::string>({"", "x", "layer.0/weight:0", "a \"quoted\" \\ name",
+                              "tab\tnewline\nnull" + std::string(1, '\0') + "end", "\xc3\xa9", "_", "//", "%3"});
   }
   Loc place() {
     if (!below(4)) return {};
-    Loc l = make_loc(pick<std::string>({"m.json", "dir/m.json", "two words", "_", "", "a:b", "x-1"}), static_cast<std::uint32_t>(below(3)), static_cast<std::uint32_t>(below(3)));
-    if (below(2)) l.end_line = 0, l.end_col = 0;
-    else l.end_line = l.line + 1, l.end_col = 7;
+    Loc l = make_loc(pick<std::string>({"m.json", "dir/m.json", "two words", "_", "", "a:b", "x-1"}),
+                     static_cast<std::uint32_t>(below(3)), static_cast<std::uint32_t>(below(3)));
+    if (below(2))
+      l.end_line = 0, l.end_col = 0;
+    else
+      l.end_line = l.line + 1, l.end_col = 7;
     if (below(2)) l.pointer = pick<std::string>({"/nodes/0/in", "/a b", "#", "/n-1~0"});
     if (!below(8)) l.file = nullptr;
     return l;
@@ -69,7 +75,8 @@ class Generator {
   }
 
   ValueId input(GraphBuilder& b) {
-    auto type = pick<std::string>({"f32[N,4]", "f32[]", "f64[3]", "i64[2*N + 1]", "f32[\"a b\"]", "bool[N,4]", "i32[N,4]", "bf16[u4.1]", "u8[0,5]"});
+    auto type = pick<std::string>({"f32[N,4]", "f32[]", "f64[3]", "i64[2*N + 1]", "f32[\"a b\"]", "bool[N,4]",
+                                   "i32[N,4]", "bf16[u4.1]", "u8[0,5]"});
     GraphBuilder::NodeArgs args;
     args.attrs.set("type", *Type::parse(type));
     ValueId v = b.graph().node(b.try_add(op("input"), std::move(args)).value()).result();
@@ -84,7 +91,8 @@ class Generator {
     std::span<std::byte> bytes = a.mutable_bytes();
     for (std::byte& x : bytes) x = static_cast<std::byte>(t == DType::boolean ? below(2) : below(256));
     if (below(3) == 0 && is_float(t))  // all kinds of special values
-      for (std::int64_t i = 0; i < a.elems(); ++i) a.set_double(i, pick<double>({0.0, -0.0, INFINITY, -INFINITY, NAN, 1e-40, 0.1, 65504, 1e300}));
+      for (std::int64_t i = 0; i < a.elems(); ++i)
+        a.set_double(i, pick<double>({0.0, -0.0, INFINITY, -INFINITY, NAN, 1e-40, 0.1, 65504, 1e300}));
     auto l = std::make_shared<Literal>();
     l->dtype = t, l->shape = shape;
     l->inline_operand = below(2);
@@ -107,12 +115,16 @@ class Generator {
       case AttrKind::integer: return std::int64_t{below(4) - 2};
       case AttrKind::number: return pick<double>({1, 0.5, -0.0, INFINITY, std::bit_cast<double>(0x7ff8000000000007)});
       case AttrKind::boolean: return below(2) == 1;
-      case AttrKind::string: return spec.choices.empty() ? text() : std::string(spec.choices[static_cast<std::size_t>(below(static_cast<int>(spec.choices.size())))]);
+      case AttrKind::string:
+        return spec.choices.empty()
+                   ? text()
+                   : std::string(spec.choices[static_cast<std::size_t>(below(static_cast<int>(spec.choices.size())))]);
       case AttrKind::ints: return pick<std::vector<std::int64_t>>({{}, {0}, {1, 0}, {0, 1}, {1, 1}});
       case AttrKind::numbers: return pick<std::vector<double>>({{}, {1, NAN}, {0.5}});
       case AttrKind::strings: return pick<std::vector<std::string>>({{}, {text()}, {"a", text()}});
       case AttrKind::dtype: return static_cast<DType>(below(dtype_count));
-      case AttrKind::dims: return pick<Dims>({{}, {4}, {Dim::symbol("N"), 4}, {Dim::symbol("N") * 4}, {Dim::symbol("a b")}});
+      case AttrKind::dims:
+        return pick<Dims>({{}, {4}, {Dim::symbol("N"), 4}, {Dim::symbol("N") * 4}, {Dim::symbol("a b")}});
       case AttrKind::literal: return literal();
       case AttrKind::type: return *Type::parse(pick<std::string>({"f32[4]", "i64[N,4]"}));
     }
@@ -153,8 +165,12 @@ class Generator {
 };
 
 Code code_of(const Result<Graph>& r) { return r ? Code{} : r.error()[0].code; }
-std::string loc_of(const Result<Graph>& r) { return r || r.error()[0].spans.empty() ? "" : r.error()[0].spans[0].loc.str(); }
-Result<Graph> parse_body(const std::string& body) { return parse_graph("ag.ir 1 stage=import opset=21\ngraph @g {\n" + body + "\n}\n", "t.ag"); }
+std::string loc_of(const Result<Graph>& r) {
+  return r || r.error()[0].spans.empty() ? "" : r.error()[0].spans[0].loc.str();
+}
+Result<Graph> parse_body(const std::string& body) {
+  return parse_graph("ag.ir 1 stage=import opset=21\ngraph @g {\n" + body + "\n}\n", "t.ag");
+}
 
 }  // namespace
 
@@ -232,7 +248,11 @@ TEST_CASE("malformed texts are refused with a place") {
   CHECK(code_of(parse_graph("")) == Code::AG0301);
   CHECK(code_of(parse_graph("ag.ir 2 graph {return}")) == Code::AG0301);
   CHECK(parse_graph("ag.ir 1 graph {return}"));
-  struct Case { std::string body; Code code; std::string at; };
+  struct Case {
+    std::string body;
+    Code code;
+    std::string at;
+  };
   for (const Case& c : std::vector<Case>{
            {"  %0: f32[] = inptu\n return", Code::AG0306, "t.ag:3:15"},
            {"  %1: f32[] = input\n return", Code::AG1107, "t.ag:3:3"},
@@ -304,5 +324,6 @@ TEST_CASE("base64 and SHA-256") {
   CHECK(text::from_base64("Zm8=")->size() == 2);
   CHECK(sha256_hex(bytes("")) == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
   CHECK(sha256_hex(bytes("abc")) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-  CHECK(sha256_hex(bytes("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq")) == "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
+  CHECK(sha256_hex(bytes("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq")) ==
+        "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
 }
