@@ -35,6 +35,7 @@ Result<Dims> required_ints(const InferCtx& c, std::size_t i);
 /// The same, as integers.
 Result<Ints> required_constants(const InferCtx& c, std::size_t i);
 std::string operand_name(const InferCtx& c, std::size_t i);
+std::string_view op_title(const InferCtx& c);  ///< the name that users write
 
 // ---- Attributes -------------------------------------------------------------------------------------------
 

@@ -43,6 +43,13 @@ Types infer_bitcast(const InferCtx& c) {
   return types;
 }
 
+/// A bool's byte is 0 or 1, so its bits are those of the number.
+loop::ValueId bitcast_scalar(loop::Builder& b, const View& n, LoopValues x) {
+  DType to = n.out().dtype;
+  if (to == DType::boolean) return b.cast(x[0], to);
+  return b.type(x[0]).elem == DType::boolean ? b.bitcast(b.cast(x[0], DType::u8), to) : b.bitcast(x[0], to);
+}
+
 std::vector<OpInfo> arithmetic() {
   return {
       unary({.name = "neg", .onnx = "Neg", .summary = "-x",
@@ -145,7 +152,7 @@ std::vector<OpInfo> conversions() {
              }}, any_dtype),
       unary({.name = "bitcast", .onnx = "BitCast", .summary = "the same bits as another dtype of the same size", .results = {{"y", "R"}},
              .attrs = {{"to", AttrKind::dtype, true, "the dtype of the result"}}, .infer = infer_bitcast, .no_gradient = "it reinterprets bits",
-             .scalar = [](loop::Builder& b, const View& n, LoopValues x) { return b.bitcast(x[0], n.out().dtype); },
+             .scalar = bitcast_scalar,
              .samples = [] { return std::vector<OpSample>{sample({"f32[2,3]"}, {{"to", DType::i32}}), sample({"i64[3]"}, {{"to", DType::f64}})}; }}, any_dtype),
       unary({.name = "StopGradient", .onnx = "StopGradient", .domain = "ag", .summary = "x, through which no gradient passes",
              .known_ints = [](const View& n) { return known(n, 0); }, .zero_gradient = true,

@@ -102,11 +102,10 @@ OpInfo variadic(OpInfo o) {
 // ---- Dropout ----------------------------------------------------------------------------------------------
 
 Types infer_dropout(const InferCtx& c) {
-  if (c.has(2)) {
-    const Literal* training = c.literal(2);
-    if (!training || training->materialize().get_int(0) != 0)
-      return c.error(Code::AG2211, "`Dropout` in training mode is not supported yet", "training_mode must be a constant false", {2});
-  }
+  auto is_zero = [](const Literal* l) { return l && l->materialize().elems() == 1 && l->materialize().get_double(0) == 0; };
+  // Dropping nothing is the identity whatever the mode.
+  if (c.has(2) && !is_zero(c.literal(2)) && !(c.has(1) && is_zero(c.literal(1))))
+    return c.error(Code::AG2211, "`Dropout` in training mode is not supported yet", "training_mode must be a constant false", {2});
   return std::vector<Type>{c.in(0), c.in(0).with(DType::boolean)};
 }
 std::vector<ValueId> dropout(Builder& b, const View& n) { return {n.operand(0), b.ones(Type(n.in(0)).with(DType::boolean))}; }
