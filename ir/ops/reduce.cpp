@@ -2,6 +2,7 @@
 // makes a NaN. Reference sums are compensated, f16 and bf16 accumulate in a wider type, all round once.
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 
 #include "ir/ops/common.hpp"
@@ -158,16 +159,28 @@ Types infer_sum_to(const InferCtx& c) {
   return std::vector<Type>{{c.in(0).dtype, std::move(shape)}};
 }
 
-/// Axes that may be summed: those in front, and those whose size may differ from the result's. A lowering runs axis a
-/// over size(a) / size of the result's axis, and reads at the result's index plus that.
-ReduceDesc describe_sum_to(const View& n) {
-  ReduceDesc d{loop::ReduceKind::sum, {}};
-  const Dims &from = n.in(0).shape, &to = n.out().shape;
-  for (std::size_t i = 0; i < from.size(); ++i) {
-    std::size_t front = from.size() - to.size();
-    if (i < front || from[i] != to[i - front]) d.axes.push_back(static_cast<int>(i));
-  }
-  return d;
+/// One element: a loop over each axis that is, or at run time may be, summed. Axis i has size(i) / size of the result's
+/// axis trips (one where they are equal) and is read at the result's index plus the trip.
+loop::ValueId sum_to_element(ElementCtx& c, LoopValues index) {
+  loop::Builder& b = c.b();
+  Dims from = c.node().in(0).shape, to = c.node().out().shape;
+  DType t = c.node().out().dtype, wide = accumulator_dtype(t);
+  std::size_t front = from.size() - to.size();
+  std::vector<loop::ValueId> position(from.size());
+  std::function<loop::ValueId(std::size_t, loop::ValueId)> sum = [&](std::size_t axis, loop::ValueId so_far) {
+    if (axis == from.size()) return b.add(so_far, b.cast(c.operand(0, position), wide));
+    loop::ValueId base = axis < front ? b.index(0) : index[axis - front];
+    if (axis >= front && from[axis] == to[axis - front]) {
+      position[axis] = base;
+      return sum(axis + 1, so_far);
+    }
+    Dim trips = axis < front || to[axis - front].is(1) ? from[axis] : floordiv(from[axis], max(to[axis - front], 1));
+    return b.for_(b.index(0), b.dim(trips), b.index(1), {}, {so_far}, [&](loop::ValueId trip, const loop::Builder::Values& carried) {
+      position[axis] = b.add(base, trip);
+      return loop::Builder::Values{sum(axis + 1, carried[0])};
+    })[0];
+  };
+  return b.cast(sum(0, b.constant_bits({wide, 1, 1}, loop::reduce_identity(loop::ReduceKind::sum, wide))), t);
 }
 
 Result<std::vector<Array>> sum_to_eval(const EvalCtx& c) {
@@ -222,12 +235,12 @@ std::vector<OpInfo> reduce_ops() {
   OpInfo logical_and = reduction<ReduceKind::and_>({.name = "reduce_and", .summary = "whether all hold", .zero_gradient = true}, bools);
   OpInfo logical_or = reduction<ReduceKind::or_>({.name = "reduce_or", .summary = "whether any holds", .zero_gradient = true}, bools);
   logical_and.samples = logical_or.samples = bool_samples;
-  OpInfo sum_to{.name = "sum_to_shape", .lower_class = LowerClass::reduce, .summary = "the transpose of numpy broadcasting: sums down to a shape"};
+  OpInfo sum_to{.name = "sum_to_shape", .lower_class = LowerClass::index, .summary = "the transpose of numpy broadcasting: sums down to a shape"};
   sum_to.operands = {{.name = "x", .dtypes = numeric}};
   sum_to.attrs = {{"shape", AttrKind::dims, true}};
   sum_to.infer = infer_sum_to;
   sum_to.eval = sum_to_eval;
-  sum_to.reduce = describe_sum_to;
+  sum_to.element = sum_to_element;
   sum_to.linearity = Linearity::each;
   sum_to.linear_in = 1;
   sum_to.transpose = [](Builder& b, const View& n, std::size_t, ValueId ct) { return b.broadcast_to(ct, Dims(n.in(0).shape)); };
