@@ -51,7 +51,7 @@ class CpuScheduler {
       if (l.role == AxisRole::col) col_ = &l;
       else if (l.role == AxisRole::row) row_ = &l;
       else outer_.push_back(&l);
-    if (!col_) clone_.on_for = [this](const Stmt& s, ForOptions& o, LV& step) { inner_lanes(s, o, step); };
+    clone_.on_for = [this](const Stmt& s, ForOptions& o, LV& step) { inner_loop(s, o, step); };
     if (nest_.empty()) {
       body();
     } else if (!all_sized()) {
@@ -134,8 +134,9 @@ class CpuScheduler {
   }
 
   /// Loops over reduced axes: four accumulators of a register each hide the latency of an addition.
-  void inner_lanes(const Stmt& s, ForOptions& o, LV& step) {
-    if (s.attr.role != AxisRole::reduce || !s.attr.reassociate || !innermost_loop(s)) return;
+  void inner_loop(const Stmt& s, ForOptions& o, LV& step) {
+    if (o.mapping == Mapping::parallel) o.mapping = Mapping::serial;
+    if (col_ || s.attr.role != AxisRole::reduce || !s.attr.reassociate || !innermost_loop(s)) return;
     bool carries = s.operands.size() > 3;
     int width = width_for(as_dim(k_, s.operands[1]), carries ? 4 : 2);
     o.mapping = Mapping::vector;
