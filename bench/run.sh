@@ -1,0 +1,13 @@
+#!/bin/sh
+# Benchmarks beside peers, in one run. Installs OpenBLAS from Debian's packages if it is missing.
+set -e
+root=$(cd "$(dirname "$0")/.." && pwd)
+cd "$root"
+if ! [ -e /usr/include/x86_64-linux-gnu/cblas.h ]; then
+  echo "bench: installing libopenblas-dev, the library to compare with"
+  sudo=; [ "$(id -u)" = 0 ] || sudo=sudo
+  $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends libopenblas-dev > /dev/null
+fi
+cmake --preset release > /dev/null
+cmake --build --preset release --target ag-bench-gemm ag-bench-codegen ag-bench-exec
+build/release/ag-bench-gemm
