@@ -86,7 +86,7 @@ class OrcLoader final : public Loader, public std::enable_shared_from_this<OrcLo
   std::unexpected<Diags> failure(llvm::Error error) {
     std::string text = llvm::toString(std::move(error));
     std::lock_guard lock(mutex_);
-    Diag d = ag::error(Code::AG4102, {}, fmt::format("machine code cannot be linked: {}", text));
+    Diag d = ag::error(Code::AG4101, {}, fmt::format("machine code cannot be linked: {}", text));
     if (!reported_.empty()) d.note(std::exchange(reported_, {}));
     return fail(std::move(d));
   }

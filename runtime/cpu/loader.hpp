@@ -17,7 +17,7 @@ class Loader {
   virtual ~Loader() = default;
 
   /// Links the objects in one go, equal symbols once. Functions as given; they stay loaded as long as
-  /// `owner` (which also keeps the loader). Errors: AG4102, an object cannot be linked.
+  /// `owner` (which also keeps the loader). Errors: AG4101, an object cannot be linked.
   virtual Result<KernelCode> load(std::span<const CompiledKernelRef> objects) = 0;
 };
 

@@ -60,9 +60,7 @@ Status check_guard(const DimGuard& g, const DimEnv& env) {
   const char* relation = "equal";
   if (holds) {
     switch (g.rel) {
-      case DimGuard::Rel::eq:
-        holds = *lhs == *rhs;
-        break;
+      case DimGuard::Rel::eq: holds = *lhs == *rhs; break;
       case DimGuard::Rel::le:
         holds = *lhs <= *rhs;
         relation = "be at most";
@@ -75,8 +73,7 @@ Status check_guard(const DimGuard& g, const DimEnv& env) {
   }
   if (holds) return {};
   auto value = [](const Dim& d, std::optional<std::int64_t> v) {
-    return d.is_const() ? d.str()
-                        : fmt::format("`{}`, {},", d.str(), v ? fmt::format("which is {}", *v) : "which has no value");
+    return d.is_const() ? d.str() : fmt::format("`{}` ({})", d.str(), v ? fmt::to_string(*v) : "too large");
   };
   return fail(error(Code::AG5006, {}, g.text.empty() ? "the sizes of the inputs do not fit together" : g.text)
                   .note(fmt::format("{} must {} {}", value(g.lhs, lhs), relation, value(g.rhs, rhs))));
@@ -84,10 +81,14 @@ Status check_guard(const DimGuard& g, const DimEnv& env) {
 
 }  // namespace
 
+Status check_count(std::string_view role, std::size_t wanted, std::size_t passed) {
+  if (wanted == passed) return {};
+  return fail(Code::AG5001, {},
+              fmt::format("{} {}{} passed, the program has {}", passed, role, passed == 1 ? " was" : "s were", wanted));
+}
+
 Result<DimEnv> bind_sizes(const Program& program, std::span<const HostArray> inputs) {
-  if (inputs.size() != program.inputs.size())
-    return fail(Code::AG5001, {},
-                fmt::format("the program takes {} inputs, {} were passed", program.inputs.size(), inputs.size()));
+  AG_TRY_(check_count("input", program.inputs.size(), inputs.size()));
   for (std::size_t i = 0; i < inputs.size(); ++i)
     AG_TRY_(check_rank("input", program.buffers[program.inputs[i]], inputs[i]));
   DimEnv env;

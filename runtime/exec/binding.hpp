@@ -62,6 +62,8 @@ struct Binding {
   std::vector<std::uint32_t> by_address_;  // of `passed`; kept so that sorting allocates nothing
 };
 
+/// Errors: AG5001.
+Status check_count(std::string_view role, std::size_t wanted, std::size_t passed);
 /// Sizes of the program's symbols as the inputs have them. Errors: AG5001 to AG5006.
 Result<DimEnv> bind_sizes(const loop::Program& program, std::span<const HostArray> inputs);
 /// Checks dtype and shape of an array that was passed for buffer `b`. `role`: "input", "output", "state".

@@ -141,12 +141,8 @@ Status ExecContext::set_pointers(Binding& b, std::span<const HostArray> inputs, 
     AG_TRY_(check_array(p, role, p.buffers[id], b.shapes[id.index], a, b.env));
     return check_memory(role, p.buffers[id], b.bytes[id.index], a);
   };
-  if (outputs.size() != p.outputs.size())
-    return fail(Code::AG5001, {},
-                fmt::format("the program has {} outputs, {} arrays were passed", p.outputs.size(), outputs.size()));
-  if (states.size() != b.states.size())
-    return fail(Code::AG5001, {},
-                fmt::format("the program has {} states, {} were passed", b.states.size(), states.size()));
+  AG_TRY_(check_count("output", p.outputs.size(), outputs.size()));
+  AG_TRY_(check_count("state", b.states.size(), states.size()));
   for (std::size_t i = 0; i < outputs.size(); ++i) AG_TRY_(check("output", p.outputs[i], outputs[i]));
   for (std::size_t i = 0; i < states.size(); ++i) AG_TRY_(check("state", b.states[i], states[i]));
   for (std::size_t i = 0; i < inputs.size(); ++i) set(p.inputs[i], inputs[i], true);
@@ -242,8 +238,7 @@ Status ExecContext::stopped(const Executable::Entry& entry) {
       return fail(Code::AG5013, place, fmt::format("integer division by zero{}", where));
     case loop::Trap::size_mismatch:
       return fail(Code::AG5014, place, fmt::format("sizes do not match{}: {}", where, flags_.trap_detail));
-    default:
-      return fail(Code::AG5015, place, fmt::format("the host stopped the run{}", where));
+    default: return fail(Code::AG5015, place, fmt::format("the host stopped the run{}", where));
   }
 }
 
@@ -256,15 +251,9 @@ Status ExecContext::execute(Binding& b, std::span<const HostArray> outputs) {
   for (std::size_t pc = 0; pc < table.size();) {
     const auto& entry = table[pc++];
     switch (entry.kind) {
-      case Kind::kernel:
-        call_kernel(b, entry.index);
-        break;
-      case Kind::host:
-        AG_TRY_(call_host(b, entry.index));
-        break;
-      case Kind::jump:
-        pc = entry.target;
-        break;
+      case Kind::kernel: call_kernel(b, entry.index); break;
+      case Kind::host: AG_TRY_(call_host(b, entry.index)); break;
+      case Kind::jump: pc = entry.target; break;
       case Kind::jump_if_false: {
         const auto home = executable_->storage_.home[ProgramBufferId{std::size_t{entry.index}}].index;
         if (*static_cast<const std::uint8_t*>(b.home_data[home]) == 0) pc = entry.target;

@@ -150,10 +150,14 @@ TEST_CASE("damaged and foreign objects are errors") {
     CompiledKernelRef object = std::make_shared<CompiledKernel>(CompiledKernel{std::move(symbol), std::move(bytes)});
     return code_of(loader->load({&object, 1}));
   };
-  CHECK(refused(good->symbol, "") == "AG4102");
-  CHECK(refused(good->symbol, "not an object") == "AG4102");
-  CHECK(refused(good->symbol, good->bytes.substr(0, 100)) == "AG4102");
-  CHECK(refused("another_symbol", good->bytes) == "AG4102");
+  CHECK(refused(good->symbol, "") == "AG4101");
+  CHECK(refused(good->symbol, "not an object") == "AG4101");
+  CHECK(refused(good->symbol, good->bytes.substr(0, 100)) == "AG4101");
+  CHECK(refused("another_symbol", good->bytes) == "AG4101");
+  CompiledKernelRef empty = std::make_shared<CompiledKernel>(CompiledKernel{"k", ""});
+  auto status = loader->load({&empty, 1});
+  CHECK_THAT(message_of(status), Contains("machine code cannot be linked: "));
+  check_golden("exec_link.txt", code_of(status) + "\n");  // LLVM's own words follow, which may change
   CHECK(refused(good->symbol, good->bytes) == "ok");
   CHECK(call(must_load(*loader, {&good, 1}).functions[0], 1) == 3);  // and the loader still works
 }

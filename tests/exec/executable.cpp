@@ -102,8 +102,8 @@ TEST_CASE("arrays that do not fit are errors that name the array and both sizes"
   auto outputs = [&] { return std::vector<HostArray>{view(fy, {4, 2})}; };
   using V = std::vector<HostArray>;
   const Wrong wrong[] = {
-      {"missing input", "AG5001", "takes 3 inputs, 2", [](V& i, V&) { i.pop_back(); }},
-      {"missing output", "AG5001", "1 outputs, 0", [](V&, V& o) { o.pop_back(); }},
+      {"missing input", "AG5001", "2 inputs were passed, the program has 3", [](V& i, V&) { i.pop_back(); }},
+      {"missing output", "AG5001", "0 outputs were passed, the program has 1", [](V&, V& o) { o.pop_back(); }},
       {"dtype", "AG5002", "input `w` is f64[8], the program takes f32[2*N]", [](V& i, V&) { i[1].dtype = DType::f64; }},
       {"output dtype", "AG5002", "output `y` is i32[4,2], the program takes f32[N,2]",
        [](V&, V& o) { o[0].dtype = DType::i32; }},
@@ -115,9 +115,9 @@ TEST_CASE("arrays that do not fit are errors that name the array and both sizes"
       {"negative size", "AG5004", "input `x` has the size -4 on axis 0", [](V& i, V&) { i[0].shape = {-4, 2}; }},
       {"two sizes", "AG5005", "`N` is 4 on axis 0 of input `x` but 3 on axis 1 of input `z`",
        [](V& i, V&) { i[2].shape = {3, 3}; }},
-      {"guard", "AG5006", "N is at most 1000\n`N`, which is 1002, must be at most 1000",
+      {"guard", "AG5006", "N is at most 1000\n`N` (1002) must be at most 1000",
        [](V& i, V&) { i[0].shape = {1002, 2}, i[1].shape = {2004}, i[2].shape = {3, 1002}; }},
-      {"divides", "AG5006", "2 must divide `N`, which is 3,",
+      {"divides", "AG5006", "2 must divide `N` (3)",
        [](V& i, V&) { i[0].shape = {3, 2}, i[1].shape = {6}, i[2].shape = {3, 3}; }},
       {"null", "AG5007", "input `w` is a null pointer", [](V& i, V&) { i[1].data = nullptr; }},
       {"null output", "AG5007", "output `y` is a null pointer", [](V&, V& o) { o[0].data = nullptr; }},
@@ -131,6 +131,7 @@ TEST_CASE("arrays that do not fit are errors that name the array and both sizes"
       {"overlap", "AG5017", "overlap in memory",
        [&](V& i, V& o) { i[0].data = big.data(), o[0].data = big.data() + 7; }},
   };
+  std::string said;
   for (const auto& c : wrong) {
     auto in = inputs(), out = outputs();
     INFO(c.name);
@@ -140,8 +141,10 @@ TEST_CASE("arrays that do not fit are errors that name the array and both sizes"
       auto status = ctx.run(in, out);
       CHECK(code_of(status) == c.code);
       CHECK_THAT(message_of(status), Contains(c.text));
+      if (again == 0) said += text_of(status);
     }
   }
+  check_golden("exec_arrays.txt", said);
   // Two inputs may share memory, adjacent arrays do not overlap.
   auto in = inputs(), out = outputs();
   in[1].data = in[0].data, in[0].data = big.data(), out[0].data = big.data() + 8;
@@ -161,6 +164,12 @@ TEST_CASE("sizes that overflow are errors") {
   auto status = ctx.run(in, std::span<const HostArray>{});
   CHECK(code_of(status) == "AG5008");
   CHECK_THAT(message_of(status), Contains("`t`") && Contains("f32[1099511627776,1099511627776]"));
+  // An array that no machine has, and one that the type of sizes cannot count.
+  auto none_left = OwnedArray::allocate(DType::u8, {std::int64_t{1} << 62}),
+       countless = OwnedArray::allocate(DType::f64, {big, big});
+  CHECK(code_of(none_left) == "AG5010");
+  CHECK(code_of(countless) == "AG5008");
+  check_golden("exec_sizes.txt", text_of(status) + text_of(none_left) + text_of(countless));
 }
 
 TEST_CASE("the memory limit is checked before anything is allocated") {
@@ -172,6 +181,7 @@ TEST_CASE("the memory limit is checked before anything is allocated") {
   CHECK(code_of(status) == "AG5009");
   CHECK_THAT(message_of(status),
              Contains("needs 8000 bytes, the limit is 5000") && Contains("`t` f32[2000] (8000 bytes)"));
+  check_golden("exec_limit.txt", text_of(status));
   CHECK(ctx.arena_bytes() == 0);
   in.shape = out.shape = {1000};
   CHECK(ctx.run({&in, 1}, {&out, 1}));
@@ -179,9 +189,11 @@ TEST_CASE("the memory limit is checked before anything is allocated") {
 }
 
 TEST_CASE("a program that lacks something is refused") {
-  auto lacks = [](auto spoil) {
+  std::string said;
+  auto lacks = [&](auto spoil) {
     auto m = small_program();
     spoil(m);
+    said += text_of(m.make());
     return message_of(m.make());
   };
   CHECK_THAT(lacks([](auto& m) { m.code.functions.pop_back(); }), Contains("has 2 kernels, code was given for 1"));
@@ -204,7 +216,9 @@ TEST_CASE("a program that lacks something is refused") {
   m = small_program();
   m.p.kernels[loop::KernelId(0u)].buffers[1].elems = Dim::symbol("n") + Dim(1);
   ExecContext ctx2(m.must());
-  CHECK_THAT(message_of(ctx2.run({&in, 1}, {&out, 1})), Contains("accesses 101 elements of `t`, which is f32[100]"));
+  auto status = ctx2.run({&in, 1}, {&out, 1});
+  CHECK_THAT(message_of(status), Contains("accesses 101 elements of `t`, which is f32[100]"));
+  check_golden("exec_unfit.txt", said + text_of(status));
 }
 
 namespace {
@@ -343,6 +357,7 @@ TEST_CASE("another thread cancels a run; the context can be used again") {
     const auto late = Clock::now();
     other.join();
     CHECK(code_of(status) == "AG5011");
+    check_golden("exec_cancelled.txt", text_of(status));
     CHECK(late - asked < std::chrono::milliseconds(200));  // 10 ms on a quiet machine
     v[0] = 0;
     CHECK(ctx.run({&in, 1}, std::span<const HostArray>{}));
@@ -365,7 +380,9 @@ TEST_CASE("a context in use is an error, not a race") {
   const auto until = Clock::now() + std::chrono::seconds(10);
   while (second != "AG5018" && Clock::now() < until) {
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
-    second = code_of(ctx.output_shapes({&in, 1}));
+    auto shapes = ctx.output_shapes({&in, 1});
+    second = code_of(shapes);
+    if (!shapes) check_golden("exec_busy.txt", text_of(shapes));
   }
   ctx.cancel();
   other.join();
@@ -409,6 +426,29 @@ TEST_CASE("a trap becomes an error at the place that this call of the kernel ser
   CHECK(first.error()[0].spans.at(0).loc.str() == "m.json:4:1");
   CHECK(second.error()[0].spans.at(0).loc.str() == "m.json:5:1");
   CHECK(ctx.run(a, none));
+  check_golden("exec_trap.txt", text_of(first) + text_of(second));
+}
+
+TEST_CASE("every kind of trap has its error") {
+  ProgramMaker m;
+  const auto x = m.input("kind", {1}, DType::i64);
+  const auto k = m.kernel(
+      [](const KernelArgs* a, std::int64_t, std::int64_t) {
+        a->context->trap_kind = static_cast<std::uint32_t>(*ptr<std::int64_t>(a, 0));
+        a->context->trap_origin = 0, a->context->trap_detail = 12;
+      },
+      {{DType::i64, Access::read, 1}}, 1, 0, false);
+  m.add(m.call(k, {x}, {}, "the kernel"));
+  ExecContext ctx(m.must());
+  std::string said;
+  for (std::int64_t kind = 1; kind <= 4; ++kind) {
+    std::vector<std::int64_t> v{kind};
+    auto in = view(v);
+    auto status = ctx.run({&in, 1}, std::span<const HostArray>{});
+    CHECK(code_of(status) == "AG501" + std::to_string(kind + 1));
+    said += text_of(status);
+  }
+  check_golden("exec_traps.txt", said);
 }
 
 namespace {

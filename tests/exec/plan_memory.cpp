@@ -185,10 +185,12 @@ TEST_CASE("the checker finds overlaps, misalignment and what lies outside") {
   CHECK(p.buffers[a].offset == p.buffers[c].offset);
   const auto storage = resolve_storage(p);
   CHECK(check_memory_plan(p, *storage, {}));
+  std::string said;
   auto broken = [&](auto spoil) {
     Program q = p;
     spoil(q);
     CHECK_FALSE(verify_storage(q));
+    said += text_of(check_memory_plan(q, *storage, {}));
     return message_of(check_memory_plan(q, *storage, {}));
   };
   using Catch::Contains;
@@ -198,6 +200,20 @@ TEST_CASE("the checker finds overlaps, misalignment and what lies outside") {
   CHECK_THAT(broken([&](Program& q) { q.buffers[b].offset = -64; }), Contains("outside"));
   CHECK_THAT(broken([&](Program& q) { q.buffers[b].planned = false; }), Contains("no place"));
   CHECK_THAT(broken([&](Program& q) { q.buffers[b].offset = Dim::symbol("Q"); }), Contains("cannot be computed"));
+  auto alias = [&](auto spoil) {
+    Program q = p;
+    spoil(q);
+    auto bad = resolve_storage(q);
+    CHECK(code_of(bad) == "AG1091");
+    CHECK_FALSE(verify_storage(q));
+    said += text_of(bad);
+  };
+  alias([&](Program& q) { q.buffers[a].alias_of = b, q.buffers[b].alias_of = a; });
+  alias([&](Program& q) { q.buffers[a].alias_of = ProgramBufferId(std::size_t{99}); });
+  alias([&](Program& q) { q.buffers[b].alias_of = a, q.buffers[b].shape = {17}; });
+  alias([&](Program& q) { q.buffers[a].kind = BufferKind::input, q.buffers[a].alias_of = b; });
+  alias([&](Program& q) { q.outputs.clear(); });
+  check_golden("exec_plans.txt", said);
 }
 
 TEST_CASE("temporaries of one trip share memory, carried ones do not") {

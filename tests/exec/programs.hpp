@@ -5,6 +5,7 @@
 #include <string>
 
 #include "runtime/exec/executable.hpp"
+#include "tests/diag/golden.hpp"
 
 namespace ag::runtime::test {
 
@@ -97,6 +98,12 @@ std::string message_of(const Result<T>& r) {
   std::string s = r.error().front().message;
   for (auto& c : r.error().front().children) s += "\n" + c.message;
   return s;
+}
+
+/// What the command would print.
+template <class T>
+std::string text_of(const Result<T>& r) {
+  return r ? "ok\n" : render(r.error(), Sources());
 }
 
 // Kernels. Each tile is one element unless said otherwise; dims[0] is n.
