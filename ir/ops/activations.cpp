@@ -9,7 +9,9 @@ namespace ag {
 using namespace ops;
 namespace {
 
-double number(const View& n, std::string_view name, double otherwise) { return attr_number(n.attrs(), name, otherwise); }
+double number(const View& n, std::string_view name, double otherwise) {
+  return attr_number(n.attrs(), name, otherwise);
+}
 
 /// x where it is not positive, else 0: keeps exp from overflowing in the branch not taken.
 Expr negative_part(Expr x) { return select(x > 0.0, 0, x); }
@@ -19,7 +21,11 @@ OpInfo activation(OpInfo o, DTypeSet set = floats) {
   if (o.onnx.empty()) o.onnx = o.name;
   if (o.operands.empty()) o.operands = {{.name = "x", .dtypes = set}};
   if (!o.infer) o.infer = infer_same;
-  if (!o.samples) o.samples = [] { return std::vector<OpSample>{sample({"f64[3,4]"}, {}, -4, 4), sample({"f32[]"}), sample({"f16[0,2]"}), sample({"bf16[5]"})}; };
+  if (!o.samples)
+    o.samples = [] {
+      return std::vector<OpSample>{sample({"f64[3,4]"}, {}, -4, 4), sample({"f32[]"}), sample({"f16[0,2]"}),
+                                   sample({"bf16[5]"})};
+    };
   return o;
 }
 
@@ -33,7 +39,9 @@ void relu_vjp(Builder& b, const View& n, Cotangents ct, Grads& grads) {
 }
 
 constexpr auto leaky_relu = [](const View& n, Expr x) { return select(x > 0.0, x, number(n, "alpha", 0.01) * x); };
-constexpr auto elu = [](const View& n, Expr x) { return select(x > 0.0, x, number(n, "alpha", 1) * call("expm1", negative_part(x))); };
+constexpr auto elu = [](const View& n, Expr x) {
+  return select(x > 0.0, x, number(n, "alpha", 1) * call("expm1", negative_part(x)));
+};
 constexpr auto celu = [](const View& n, Expr x) {
   double alpha = number(n, "alpha", 1);
   return select(x > 0.0, x, alpha * call("expm1", negative_part(x) / alpha));
@@ -57,7 +65,9 @@ constexpr auto hard_swish = [](const View&, Expr x) {
 };
 Expr softplus_of(Expr x) { return max(x, x.lit(0)) + call("log1p", exp(-abs(x))); }
 constexpr auto softplus = [](const View&, Expr x) { return softplus_of(x); };
-void softplus_vjp(Builder& b, const View& n, Cotangents ct, Grads& grads) { grads[0] = Expr(b, ct[0]) * call("sigmoid", Expr(b, n.operand(0))); }
+void softplus_vjp(Builder& b, const View& n, Cotangents ct, Grads& grads) {
+  grads[0] = Expr(b, ct[0]) * call("sigmoid", Expr(b, n.operand(0)));
+}
 constexpr auto mish = [](const View&, Expr x) { return x * call("tanh", call("Softplus", x)); };
 constexpr auto softsign = [](const View&, Expr x) { return x / (1 + abs(x)); };
 constexpr auto thresholded_relu = [](const View& n, Expr x) { return select(x > number(n, "alpha", 1), x, 0); };
@@ -73,7 +83,9 @@ constexpr auto shrink = [](const View& n, Expr x) {
 Types infer_prelu(const InferCtx& c) {
   AG_TRY(Dims shape, broadcast_operands(c));
   if (shape != c.in(0).shape)
-    return c.error(Code::AG2201, fmt::format("`PRelu`: the slope {} must broadcast to {}", c.in(1).str(), c.in(0).str()), "only the slope broadcasts", {0, 1});
+    return c.error(Code::AG2201,
+                   fmt::format("`PRelu`: the slope {} must broadcast to {}", c.in(1).str(), c.in(0).str()),
+                   "only the slope broadcasts", {0, 1});
   return infer_same(c);
 }
 
@@ -124,7 +136,8 @@ std::vector<ValueId> hardmax(Builder& b, const View& n) {
 }
 
 std::vector<OpSample> axis_samples() {
-  return {sample({"f64[3,4]"}), sample({"f64[2,3,4]"}, {{"axis", std::int64_t{1}}}), sample({"f64[5]"}, {{"axis", std::int64_t{0}}}), sample({"f32[0,3]"}), sample({"f16[2,3]"})};
+  return {sample({"f64[3,4]"}), sample({"f64[2,3,4]"}, {{"axis", std::int64_t{1}}}),
+          sample({"f64[5]"}, {{"axis", std::int64_t{0}}}), sample({"f32[0,3]"}), sample({"f16[2,3]"})};
 }
 
 }  // namespace
@@ -132,26 +145,91 @@ std::vector<OpSample> axis_samples() {
 std::vector<OpInfo> activation_ops() {
   AttrSpec axis = int_attr("axis", -1);
   return {
-      activation({.name = "Relu", .summary = "max(x, 0)", .decompose = relu, .vjp = relu_vjp, .guards_lanes = true}, signed_numeric),
-      activation({.name = "LeakyRelu", .summary = "x, or alpha x where negative", .attrs = {number_attr("alpha", 0.01)}, .decompose = formula1<leaky_relu>}),
-      activation({.name = "PRelu", .summary = "x, or slope x where negative", .operands = {{.name = "X", .dtypes = numeric}, {.name = "slope", .dtypes = numeric}}, .infer = infer_prelu, .decompose = prelu,
-                  .samples = [] { return std::vector<OpSample>{sample({"f64[2,3,4]", "f64[3,1]"}), sample({"f32[4]", "f32[]"})}; }}),
-      activation({.name = "Elu", .summary = "x, or alpha (e^x - 1) where negative", .attrs = {number_attr("alpha", 1)}, .decompose = formula1<elu>}),
-      activation({.name = "Celu", .since = 12, .summary = "x, or alpha (e^(x/alpha) - 1) where negative", .attrs = {number_attr("alpha", 1)}, .decompose = formula1<celu>}),
-      activation({.name = "Selu", .summary = "scaled Elu", .attrs = {number_attr("alpha", 1.67326319217681884765625), number_attr("gamma", 1.05070102214813232421875)}, .decompose = formula1<selu>}),
-      activation({.name = "Gelu", .since = 20, .summary = "x times the normal distribution function of x", .attrs = {choice_attr("approximate", {"none", "tanh"})}, .decompose = formula1<gelu>}),
-      activation({.name = "HardSigmoid", .summary = "alpha x + beta, clipped to [0, 1]", .attrs = {number_attr("alpha", 0.2), number_attr("beta", 0.5)}, .decompose = formula1<hard_sigmoid>}),
-      activation({.name = "HardSwish", .since = 14, .summary = "x times HardSigmoid(x) with alpha = 1/6", .decompose = formula1<hard_swish>}),
+      activation({.name = "Relu", .summary = "max(x, 0)", .decompose = relu, .vjp = relu_vjp, .guards_lanes = true},
+                 signed_numeric),
+      activation({.name = "LeakyRelu",
+                  .summary = "x, or alpha x where negative",
+                  .attrs = {number_attr("alpha", 0.01)},
+                  .decompose = formula1<leaky_relu>}),
+      activation(
+          {.name = "PRelu",
+           .summary = "x, or slope x where negative",
+           .operands = {{.name = "X", .dtypes = numeric}, {.name = "slope", .dtypes = numeric}},
+           .infer = infer_prelu,
+           .decompose = prelu,
+           .samples =
+               [] { return std::vector<OpSample>{sample({"f64[2,3,4]", "f64[3,1]"}), sample({"f32[4]", "f32[]"})}; }}),
+      activation({.name = "Elu",
+                  .summary = "x, or alpha (e^x - 1) where negative",
+                  .attrs = {number_attr("alpha", 1)},
+                  .decompose = formula1<elu>}),
+      activation({.name = "Celu",
+                  .since = 12,
+                  .summary = "x, or alpha (e^(x/alpha) - 1) where negative",
+                  .attrs = {number_attr("alpha", 1)},
+                  .decompose = formula1<celu>}),
+      activation(
+          {.name = "Selu",
+           .summary = "scaled Elu",
+           .attrs = {number_attr("alpha", 1.67326319217681884765625), number_attr("gamma", 1.05070102214813232421875)},
+           .decompose = formula1<selu>}),
+      activation({.name = "Gelu",
+                  .since = 20,
+                  .summary = "x times the normal distribution function of x",
+                  .attrs = {choice_attr("approximate", {"none", "tanh"})},
+                  .decompose = formula1<gelu>}),
+      activation({.name = "HardSigmoid",
+                  .summary = "alpha x + beta, clipped to [0, 1]",
+                  .attrs = {number_attr("alpha", 0.2), number_attr("beta", 0.5)},
+                  .decompose = formula1<hard_sigmoid>}),
+      activation({.name = "HardSwish",
+                  .since = 14,
+                  .summary = "x times HardSigmoid(x) with alpha = 1/6",
+                  .decompose = formula1<hard_swish>}),
       activation({.name = "Mish", .since = 18, .summary = "x tanh(softplus(x))", .decompose = formula1<mish>}),
       activation({.name = "Softplus", .summary = "log(1 + e^x)", .decompose = formula1<softplus>, .vjp = softplus_vjp}),
       activation({.name = "Softsign", .summary = "x/(1 + |x|)", .decompose = formula1<softsign>}),
-      activation({.name = "ThresholdedRelu", .since = 10, .summary = "x where above alpha, else 0", .attrs = {number_attr("alpha", 1)}, .decompose = formula1<thresholded_relu>}),
-      activation({.name = "Swish", .since = 24, .summary = "x sigmoid(alpha x)", .attrs = {number_attr("alpha", 1)}, .decompose = formula1<swish>}),
+      activation({.name = "ThresholdedRelu",
+                  .since = 10,
+                  .summary = "x where above alpha, else 0",
+                  .attrs = {number_attr("alpha", 1)},
+                  .decompose = formula1<thresholded_relu>}),
+      activation({.name = "Swish",
+                  .since = 24,
+                  .summary = "x sigmoid(alpha x)",
+                  .attrs = {number_attr("alpha", 1)},
+                  .decompose = formula1<swish>}),
       activation({.name = "Silu", .domain = "ag", .summary = "x sigmoid(x)", .decompose = formula1<silu>}),
-      activation({.name = "Shrink", .since = 9, .summary = "x moved by bias towards 0 outside [-lambd, lambd], 0 inside", .attrs = {number_attr("bias", 0), number_attr("lambd", 0.5)}, .decompose = formula1<shrink>}, signed_numeric),
-      activation({.name = "Softmax", .since = 13, .summary = "e^x, normalised along an axis", .attrs = {axis}, .infer = infer_axis, .decompose = softmax, .vjp = softmax_vjp, .samples = axis_samples}),
-      activation({.name = "LogSoftmax", .since = 13, .summary = "logarithm of Softmax", .attrs = {axis}, .infer = infer_axis, .decompose = log_softmax, .vjp = log_softmax_vjp, .samples = axis_samples}),
-      activation({.name = "Hardmax", .since = 13, .summary = "1 at the first maximum along an axis, else 0", .attrs = {axis}, .infer = infer_axis, .decompose = hardmax, .zero_gradient = true, .samples = axis_samples}),
+      activation({.name = "Shrink",
+                  .since = 9,
+                  .summary = "x moved by bias towards 0 outside [-lambd, lambd], 0 inside",
+                  .attrs = {number_attr("bias", 0), number_attr("lambd", 0.5)},
+                  .decompose = formula1<shrink>},
+                 signed_numeric),
+      activation({.name = "Softmax",
+                  .since = 13,
+                  .summary = "e^x, normalised along an axis",
+                  .attrs = {axis},
+                  .infer = infer_axis,
+                  .decompose = softmax,
+                  .vjp = softmax_vjp,
+                  .samples = axis_samples}),
+      activation({.name = "LogSoftmax",
+                  .since = 13,
+                  .summary = "logarithm of Softmax",
+                  .attrs = {axis},
+                  .infer = infer_axis,
+                  .decompose = log_softmax,
+                  .vjp = log_softmax_vjp,
+                  .samples = axis_samples}),
+      activation({.name = "Hardmax",
+                  .since = 13,
+                  .summary = "1 at the first maximum along an axis, else 0",
+                  .attrs = {axis},
+                  .infer = infer_axis,
+                  .decompose = hardmax,
+                  .zero_gradient = true,
+                  .samples = axis_samples}),
   };
 }
 

@@ -43,27 +43,50 @@ std::optional<Shapes> shapes_of(const Node& n) {
 Types infer_attention(const InferCtx& c) {
   auto s = shapes_of(c);
   if (!s || c.in(query).rank() != c.in(key).rank() || c.in(key).rank() != c.in(value).rank())
-    return c.error(Code::AG2204, fmt::format("`Attention` needs [batch, heads, length, size], or [batch, length, heads * size] with q_num_heads and kv_num_heads: {}, {}, {}", c.in(query).str(),
-                                             c.in(key).str(), c.in(value).str()), {}, {query, key, value});
+    return c.error(Code::AG2204,
+                   fmt::format("`Attention` needs [batch, heads, length, size], or [batch, length, heads * size] with "
+                               "q_num_heads and kv_num_heads: {}, {}, {}",
+                               c.in(query).str(), c.in(key).str(), c.in(value).str()),
+                   {}, {query, key, value});
   auto differ = [](const Dim& a, const Dim& b) { return a.is_const() && b.is_const() && a != b; };
-  if (differ(s->q.size, s->k.size) || differ(s->k.length, s->v.length) || differ(s->k.count, s->v.count) || differ(s->q.batch, s->k.batch) || differ(s->k.batch, s->v.batch))
-    return c.error(Code::AG2208, fmt::format("`Attention`: queries {}, keys {} and values {} do not fit together", shape_str(s->q.shape()), shape_str(s->k.shape()), shape_str(s->v.shape())),
+  if (differ(s->q.size, s->k.size) || differ(s->k.length, s->v.length) || differ(s->k.count, s->v.count) ||
+      differ(s->q.batch, s->k.batch) || differ(s->k.batch, s->v.batch))
+    return c.error(Code::AG2208,
+                   fmt::format("`Attention`: queries {}, keys {} and values {} do not fit together",
+                               shape_str(s->q.shape()), shape_str(s->k.shape()), shape_str(s->v.shape())),
                    "as [batch, heads, length, size]", {query, key, value});
-  if (s->q.count.is_const() && s->k.count.is_const() && (s->k.count.is(0) || s->q.count.value() % s->k.count.value() != 0))
-    return c.error(Code::AG2206, fmt::format("`Attention`: {} query heads are no multiple of {} key heads", s->q.count.str(), s->k.count.str()), {}, {query, key});
+  if (s->q.count.is_const() && s->k.count.is_const() &&
+      (s->k.count.is(0) || s->q.count.value() % s->k.count.value() != 0))
+    return c.error(
+        Code::AG2206,
+        fmt::format("`Attention`: {} query heads are no multiple of {} key heads", s->q.count.str(), s->k.count.str()),
+        {}, {query, key});
   if (c.has(nonpad) && (c.in(nonpad).rank() != 1 || differ(c.in(nonpad).shape[0], s->q.batch)))
-    return c.error(Code::AG2208, fmt::format("`Attention` needs one nonpad_kv_seqlen a batch: {} is {}", operand_name(c, nonpad), c.in(nonpad).str()), {}, {query, nonpad});
-  if (c.has(past_key) != c.has(past_value)) return c.error(Code::AG2206, "`Attention` takes past_key and past_value together");
+    return c.error(Code::AG2208,
+                   fmt::format("`Attention` needs one nonpad_kv_seqlen a batch: {} is {}", operand_name(c, nonpad),
+                               c.in(nonpad).str()),
+                   {}, {query, nonpad});
+  if (c.has(past_key) != c.has(past_value))
+    return c.error(Code::AG2206, "`Attention` takes past_key and past_value together");
   Dims scores{s->q.batch, s->q.count, s->q.length, s->total};
   if (c.has(mask)) {
     Dims m = c.in(mask).shape;
-    if (!m.empty() && m.back().is_const() && scores[3].is_const() && m.back().value() < scores[3].value()) m.back() = scores[3];
+    if (!m.empty() && m.back().is_const() && scores[3].is_const() && m.back().value() < scores[3].value())
+      m.back() = scores[3];
     auto all = broadcast_shapes(m, scores);
-    if (!all || *all != scores) return c.error(Code::AG2201, fmt::format("`Attention`: the mask {} does not broadcast to {}", c.in(mask).str(), shape_str(scores)), {}, {mask});
+    if (!all || *all != scores)
+      return c.error(
+          Code::AG2201,
+          fmt::format("`Attention`: the mask {} does not broadcast to {}", c.in(mask).str(), shape_str(scores)), {},
+          {mask});
   }
   DType t = c.in(query).dtype;
-  Dims y = c.in(query).rank() == 4 ? Dims{s->q.batch, s->q.count, s->q.length, s->v.size} : Dims{s->q.batch, s->q.length, s->q.count * s->v.size};
-  return std::vector<Type>{{t, y}, {t, {s->k.batch, s->k.count, s->total, s->k.size}}, {c.in(value).dtype, {s->v.batch, s->v.count, s->total, s->v.size}}, {t, scores}};
+  Dims y = c.in(query).rank() == 4 ? Dims{s->q.batch, s->q.count, s->q.length, s->v.size}
+                                   : Dims{s->q.batch, s->q.length, s->q.count * s->v.size};
+  return std::vector<Type>{{t, y},
+                           {t, {s->k.batch, s->k.count, s->total, s->k.size}},
+                           {c.in(value).dtype, {s->v.batch, s->v.count, s->total, s->v.size}},
+                           {t, scores}};
 }
 
 Expr split_heads(Builder& b, const View& n, std::size_t i, const Heads& h) {
@@ -100,10 +123,12 @@ Expr bias(Builder& b, const View& n, const Shapes& s, DType t) {
     Expr m(b, n.operand(mask));
     m = m.dtype() == DType::boolean ? select(m, m.with(b.scalar(t, 0)), m.with(b.scalar(t, minus_infinity))) : m.to(t);
     Type have = m.type();
-    if (Dim missing = have.rank() ? s.total - have.shape.back() : Dim(0); missing.is_const() && missing.value() > 0 && !have.shape.back().is(1)) {
+    if (Dim missing = have.rank() ? s.total - have.shape.back() : Dim(0);
+        missing.is_const() && missing.value() > 0 && !have.shape.back().is(1)) {
       Dims low(have.shape.size(), 0), high = low;
       high.back() = missing;
-      m = m.with(b.add_op("pad", {m.id(), b.scalar(t, minus_infinity)}, {{"low", low}, {"high", high}, {"interior", Ints(low.size(), 0)}}));
+      m = m.with(b.add_op("pad", {m.id(), b.scalar(t, minus_infinity)},
+                          {{"low", low}, {"high", high}, {"interior", Ints(low.size(), 0)}}));
     }
     sum = m;
   }
@@ -136,7 +161,8 @@ std::vector<ValueId> attention(Builder& b, const View& n) {
   // The scale is spread over both factors, as ONNX's definition does, so that half types do not overflow.
   DType t = q.dtype();
   const double* given = n.attrs().get<double>("scale");
-  Expr root = given ? q.lit(std::sqrt(*given)) : call("rsqrt", sqrt(size_value(b, s.q.size, accumulator_dtype(t)))).to(t);
+  Expr root =
+      given ? q.lit(std::sqrt(*given)) : call("rsqrt", sqrt(size_value(b, s.q.size, accumulator_dtype(t)))).to(t);
   Expr scores = grouped_product(q * root, k * root, 3, 3, s.k);
   if (double cap = attr_number(n.attrs(), "softcap", 0); cap > 0) scores = cap * call("tanh", scores / cap);
   std::int64_t mode = attr_int(n.attrs(), "qk_matmul_output_mode", 0);
@@ -159,9 +185,12 @@ std::vector<ValueId> attention(Builder& b, const View& n) {
 }
 
 std::vector<OpSample> attention_samples() {
-  Attrs causal{{"is_causal", std::int64_t{1}}}, flat{{"q_num_heads", std::int64_t{2}}, {"kv_num_heads", std::int64_t{1}}, {"softcap", 2.0}};
-  return {sample({"f64[1,2,3,4]", "f64[1,2,5,4]", "f64[1,2,5,2]"}), sample({"f64[1,2,3,4]", "f64[1,2,3,4]", "f64[1,2,3,2]"}, causal),
-          sample({"f64[1,3,8]", "f64[1,5,4]", "f64[1,5,4]"}, flat), sample({"f64[1,4,3,2]", "f64[1,2,3,2]", "f64[1,2,3,2]", "f64[3,3]"}),
+  Attrs causal{{"is_causal", std::int64_t{1}}},
+      flat{{"q_num_heads", std::int64_t{2}}, {"kv_num_heads", std::int64_t{1}}, {"softcap", 2.0}};
+  return {sample({"f64[1,2,3,4]", "f64[1,2,5,4]", "f64[1,2,5,2]"}),
+          sample({"f64[1,2,3,4]", "f64[1,2,3,4]", "f64[1,2,3,2]"}, causal),
+          sample({"f64[1,3,8]", "f64[1,5,4]", "f64[1,5,4]"}, flat),
+          sample({"f64[1,4,3,2]", "f64[1,2,3,2]", "f64[1,2,3,2]", "f64[3,3]"}),
           sample({"f64[1,1,2,2]", "f64[1,1,2,2]", "f64[1,1,2,2]", "bool[2,3]", "f64[1,1,1,2]", "f64[1,1,1,2]"})};
 }
 
@@ -169,12 +198,23 @@ std::vector<OpSample> attention_samples() {
 
 std::vector<OpInfo> attention_ops() {
   OpInfo o = composite({.name = "Attention", .since = 23, .summary = "softmax(Q K^T scale + mask) V"});
-  o.operands = {{.name = "Q", .dtypes = floats}, {.name = "K", .dtypes = floats}, {.name = "V", .type_var = "T2", .dtypes = floats}, {.name = "attn_mask", .type_var = "U", .optional = true},
-                {.name = "past_key", .dtypes = floats, .optional = true}, {.name = "past_value", .type_var = "T2", .dtypes = floats, .optional = true},
+  o.operands = {{.name = "Q", .dtypes = floats},
+                {.name = "K", .dtypes = floats},
+                {.name = "V", .type_var = "T2", .dtypes = floats},
+                {.name = "attn_mask", .type_var = "U", .optional = true},
+                {.name = "past_key", .dtypes = floats, .optional = true},
+                {.name = "past_value", .type_var = "T2", .dtypes = floats, .optional = true},
                 {.name = "nonpad_kv_seqlen", .type_var = "I", .dtypes = set_of(DType::i64), .optional = true}};
   o.results = {{"Y"}, {"present_key", "T", true}, {"present_value", "T2", true}, {"qk_matmul_output", "T", true}};
-  o.attrs = {int_attr("is_causal", 0), {"scale", AttrKind::number}, number_attr("softcap", 0), {"q_num_heads", AttrKind::integer}, {"kv_num_heads", AttrKind::integer}, {"softmax_precision", AttrKind::dtype},
-             int_attr("qk_matmul_output_mode", 0), int_attr("left_window_size", -1), int_attr("right_window_size", -1)};
+  o.attrs = {int_attr("is_causal", 0),
+             {"scale", AttrKind::number},
+             number_attr("softcap", 0),
+             {"q_num_heads", AttrKind::integer},
+             {"kv_num_heads", AttrKind::integer},
+             {"softmax_precision", AttrKind::dtype},
+             int_attr("qk_matmul_output_mode", 0),
+             int_attr("left_window_size", -1),
+             int_attr("right_window_size", -1)};
   o.infer = infer_attention;
   o.decompose = attention;
   o.samples = attention_samples;

@@ -22,7 +22,8 @@ Result<Dims> broadcast_operands(const InferCtx& c, std::size_t first) {
       }
       const Dim &p = shape[shape.size() - (rank - axis)], &q = s[s.size() - (rank - axis)];
       return c.error(Code::AG2201,
-                     fmt::format("`{}` cannot broadcast {} with {}: axis {} is {} and {}", op_title(c), shape_str(shape), shape_str(s), axis, p.str(), q.str()),
+                     fmt::format("`{}` cannot broadcast {} with {}: axis {} is {} and {}", op_title(c),
+                                 shape_str(shape), shape_str(s), axis, p.str(), q.str()),
                      "shapes are aligned at the last axis; sizes must be equal or 1", {first, i});
     }
     shape = std::move(*next);
@@ -45,15 +46,19 @@ Types infer_same(const InferCtx& c) { return std::vector<Type>{c.in(0)}; }
 
 Result<int> checked_axis(const InferCtx& c, std::int64_t axis, int rank, std::size_t i) {
   if (auto a = normalize_axis(axis, rank)) return *a;
-  std::string range = rank == 0 ? "a value of rank 0 has no axes" : fmt::format("axes of rank {} are {} to {}", rank, -rank, rank - 1);
-  return c.error(Code::AG2202, fmt::format("`{}` has no axis {}: {}", op_title(c), axis, range), "axis out of range", {i});
+  std::string range =
+      rank == 0 ? "a value of rank 0 has no axes" : fmt::format("axes of rank {} are {} to {}", rank, -rank, rank - 1);
+  return c.error(Code::AG2202, fmt::format("`{}` has no axis {}: {}", op_title(c), axis, range), "axis out of range",
+                 {i});
 }
 
 Result<Ints> checked_axes(const InferCtx& c, const Ints& axes, int rank, std::size_t i) {
   Ints out;
   for (std::int64_t a : axes) {
     AG_TRY(int axis, checked_axis(c, a, rank, i));
-    if (contains(out, axis)) return c.error(Code::AG2202, fmt::format("`{}` is given axis {} twice", op_title(c), axis), "duplicate axis", {i});
+    if (contains(out, axis))
+      return c.error(Code::AG2202, fmt::format("`{}` is given axis {} twice", op_title(c), axis), "duplicate axis",
+                     {i});
     out.push_back(axis);
   }
   std::sort(out.begin(), out.end());
@@ -64,10 +69,12 @@ Result<Dims> checked_shape(const InferCtx& c, Dims shape) {
   for (const Dim& d : shape) {
     if (!d.valid()) return c.error(Code::AG2209, fmt::format("a size of `{}`'s result overflows 64 bits", op_title(c)));
     if (d.is_const() && d.value() < 0)
-      return c.error(Code::AG2209, fmt::format("`{}` would give the shape {}, which has a negative size", op_title(c), shape_str(shape)));
+      return c.error(Code::AG2209, fmt::format("`{}` would give the shape {}, which has a negative size", op_title(c),
+                                               shape_str(shape)));
   }
   if (!product(shape).valid())
-    return c.error(Code::AG2209, fmt::format("`{}` would give the shape {}, whose number of elements overflows 64 bits", op_title(c), shape_str(shape)));
+    return c.error(Code::AG2209, fmt::format("`{}` would give the shape {}, whose number of elements overflows 64 bits",
+                                             op_title(c), shape_str(shape)));
   return shape;
 }
 
@@ -75,7 +82,8 @@ Result<Dims> required_ints(const InferCtx& c, std::size_t i) {
   if (auto v = c.ints(i)) return std::move(*v);
   std::string_view what = c.op().operands[std::min(i, c.op().operands.size() - 1)].name;
   return c.error(Code::AG2207,
-                 fmt::format("`{}` needs to know the values of `{}` when it is compiled, and {} is computed from data", op_title(c), what, operand_name(c, i)),
+                 fmt::format("`{}` needs to know the values of `{}` when it is compiled, and {} is computed from data",
+                             op_title(c), what, operand_name(c, i)),
                  fmt::format("`{}` decides the shape of the result", what), {i});
 }
 
@@ -83,7 +91,9 @@ Result<Ints> required_constants(const InferCtx& c, std::size_t i) {
   AG_TRY(Dims dims, required_ints(c, i));
   if (auto v = as_constants(dims)) return std::move(*v);
   std::string_view what = c.op().operands[std::min(i, c.op().operands.size() - 1)].name;
-  return c.error(Code::AG2207, fmt::format("`{}` needs constant integers as `{}`, and {} is {}", op_title(c), what, operand_name(c, i), shape_str(dims)),
+  return c.error(Code::AG2207,
+                 fmt::format("`{}` needs constant integers as `{}`, and {} is {}", op_title(c), what,
+                             operand_name(c, i), shape_str(dims)),
                  "depends on a symbolic size", {i});
 }
 
@@ -128,7 +138,9 @@ Type sample_type(std::string_view text) {
   return *t;
 }
 
-OpSample::Operand sample_operand(std::string_view type, double low, double high) { return {sample_type(type), nullptr, low, high}; }
+OpSample::Operand sample_operand(std::string_view type, double low, double high) {
+  return {sample_type(type), nullptr, low, high};
+}
 
 OpSample sample(std::initializer_list<std::string_view> types, Attrs attrs, double low, double high) {
   OpSample s;

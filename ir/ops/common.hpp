@@ -39,14 +39,24 @@ std::string_view op_title(const InferCtx& c);  ///< the name that users write
 
 // ---- Attributes -------------------------------------------------------------------------------------------
 
-inline std::int64_t attr_int(const Attrs& a, std::string_view name, std::int64_t otherwise) { return a.get_or<std::int64_t>(name, otherwise); }
-inline double attr_number(const Attrs& a, std::string_view name, double otherwise) { return a.get_or<double>(name, otherwise); }
-inline std::string attr_string(const Attrs& a, std::string_view name, std::string otherwise) { return a.get_or<std::string>(name, std::move(otherwise)); }
+inline std::int64_t attr_int(const Attrs& a, std::string_view name, std::int64_t otherwise) {
+  return a.get_or<std::int64_t>(name, otherwise);
+}
+inline double attr_number(const Attrs& a, std::string_view name, double otherwise) {
+  return a.get_or<double>(name, otherwise);
+}
+inline std::string attr_string(const Attrs& a, std::string_view name, std::string otherwise) {
+  return a.get_or<std::string>(name, std::move(otherwise));
+}
 inline Ints attr_ints(const Attrs& a, std::string_view name) { return a.get_or<Ints>(name, {}); }
 inline Dims attr_dims(const Attrs& a, std::string_view name) { return a.get_or<Dims>(name, {}); }
 
-inline AttrSpec int_attr(std::string_view name, std::int64_t fallback, std::string_view doc = {}) { return {name, AttrKind::integer, false, doc, AttrValue(fallback)}; }
-inline AttrSpec number_attr(std::string_view name, double fallback, std::string_view doc = {}) { return {name, AttrKind::number, false, doc, AttrValue(fallback)}; }
+inline AttrSpec int_attr(std::string_view name, std::int64_t fallback, std::string_view doc = {}) {
+  return {name, AttrKind::integer, false, doc, AttrValue(fallback)};
+}
+inline AttrSpec number_attr(std::string_view name, double fallback, std::string_view doc = {}) {
+  return {name, AttrKind::number, false, doc, AttrValue(fallback)};
+}
 inline AttrSpec choice_attr(std::string_view name, std::vector<std::string_view> choices, std::string_view doc = {}) {
   return {name, AttrKind::string, false, doc, AttrValue(std::string(choices[0])), choices};
 }
@@ -67,9 +77,10 @@ std::optional<Dims> map_known(const View& n, F f) {
 template <class F>
 std::optional<Dims> zip_known(const View& n, F f) {
   auto a = known(n, 0), b = known(n, 1);
-  if (!a || !b || n.out().rank() > 1 || (a->size() != b->size() && a->size() != 1 && b->size() != 1)) return std::nullopt;
+  if (!a || !b || n.out().rank() > 1 || (a->size() != b->size() && a->size() != 1 && b->size() != 1))
+    return std::nullopt;
   Dims out;
-  for (std::size_t i = 0; i < std::max(a->size() , b->size()); ++i) {
+  for (std::size_t i = 0; i < std::max(a->size(), b->size()); ++i) {
     if (a->empty() || b->empty()) break;
     std::optional<Dim> d = f((*a)[a->size() == 1 ? 0 : i], (*b)[b->size() == 1 ? 0 : i]);
     if (!d) return std::nullopt;
@@ -93,7 +104,9 @@ OpInfo comparison(OpInfo o, DTypeSet set);
 
 /// `scalar` of an op that is one loop statement.
 template <L op>
-loop::ValueId as(loop::Builder& b, const View&, LoopValues x) { return b.op(op, x); }
+loop::ValueId as(loop::Builder& b, const View&, LoopValues x) {
+  return b.op(op, x);
+}
 
 /// What a unary derivative is a formula of: operand x, result y.
 struct Point {
@@ -101,7 +114,9 @@ struct Point {
 };
 /// `partials` of a unary op from its formula: `d1<[](Point p) { return -p.y * p.y; }>`.
 template <auto formula>
-void d1(Builder& b, const View& n, Grads& d) { d[0] = formula(Point{Expr(b, n.operand(0)), Expr(b, n.result())}); }
+void d1(Builder& b, const View& n, Grads& d) {
+  d[0] = formula(Point{Expr(b, n.operand(0)), Expr(b, n.result())});
+}
 
 /// `partials` of a binary op with operands a, b and result y.
 struct Point2 {
@@ -116,7 +131,9 @@ void d2(Builder& b, const View& n, Grads& d) {
 
 /// A composite with one real operand and one result of the same type, from its formula.
 template <auto formula>
-std::vector<ValueId> formula1(Builder& b, const View& n) { return {formula(n, Expr(b, n.operand(0)))}; }
+std::vector<ValueId> formula1(Builder& b, const View& n) {
+  return {formula(n, Expr(b, n.operand(0)))};
+}
 
 /// Types for samples: "f64[2,3]".
 Type sample_type(std::string_view text);

@@ -39,7 +39,10 @@ std::optional<Dims> compare_known(const View& n) {
 }
 
 OpInfo select_op() {
-  OpInfo o{.name = "select", .onnx = "Where", .lower_class = LowerClass::map, .summary = "a where the condition holds, else b; bits are picked, so a NaN not taken does not leak"};
+  OpInfo o{.name = "select",
+           .onnx = "Where",
+           .lower_class = LowerClass::map,
+           .summary = "a where the condition holds, else b; bits are picked, so a NaN not taken does not leak"};
   o.operands = {{.name = "condition", .type_var = "B", .dtypes = bools}, {.name = "a"}, {.name = "b"}};
   o.infer = infer_select;
   o.known_ints = select_known;
@@ -49,7 +52,8 @@ OpInfo select_op() {
   o.guards_lanes = true;
   o.scalar = as<L::select>;
   o.samples = [] {
-    return std::vector<OpSample>{sample({"bool[2,3]", "f64[2,3]", "f64[2,3]"}), sample({"bool[3]", "f64[2,1]", "f64[]"}), sample({"bool[2,1]", "i32[3]", "i32[2,3]"}),
+    return std::vector<OpSample>{sample({"bool[2,3]", "f64[2,3]", "f64[2,3]"}),
+                                 sample({"bool[3]", "f64[2,1]", "f64[]"}), sample({"bool[2,1]", "i32[3]", "i32[2,3]"}),
                                  sample({"bool[]", "f32[0,2]", "f32[2]"})};
   };
   return o;
@@ -59,12 +63,41 @@ OpInfo select_op() {
 
 std::vector<OpInfo> compare_select_ops() {
   return {
-      comparison({.name = "eq", .onnx = "Equal", .summary = "a == b", .known_ints = compare_known<std::equal_to<>{}>, .scalar = as<L::cmp_eq>}, any_dtype),
-      comparison({.name = "ne", .summary = "a != b", .known_ints = compare_known<std::not_equal_to<>{}>, .scalar = as<L::cmp_ne>}, any_dtype),
-      comparison({.name = "lt", .onnx = "Less", .summary = "a < b", .known_ints = compare_known<std::less<>{}>, .scalar = as<L::cmp_lt>}, numeric),
-      comparison({.name = "le", .onnx = "LessOrEqual", .summary = "a <= b", .known_ints = compare_known<std::less_equal<>{}>, .scalar = as<L::cmp_le>}, numeric),
-      comparison({.name = "gt", .onnx = "Greater", .summary = "a > b", .known_ints = compare_known<std::greater<>{}>, .scalar = as<L::cmp_gt>}, numeric),
-      comparison({.name = "ge", .onnx = "GreaterOrEqual", .summary = "a >= b", .known_ints = compare_known<std::greater_equal<>{}>, .scalar = as<L::cmp_ge>}, numeric),
+      comparison({.name = "eq",
+                  .onnx = "Equal",
+                  .summary = "a == b",
+                  .known_ints = compare_known<std::equal_to<>{}>,
+                  .scalar = as<L::cmp_eq>},
+                 any_dtype),
+      comparison({.name = "ne",
+                  .summary = "a != b",
+                  .known_ints = compare_known<std::not_equal_to<>{}>,
+                  .scalar = as<L::cmp_ne>},
+                 any_dtype),
+      comparison({.name = "lt",
+                  .onnx = "Less",
+                  .summary = "a < b",
+                  .known_ints = compare_known<std::less<>{}>,
+                  .scalar = as<L::cmp_lt>},
+                 numeric),
+      comparison({.name = "le",
+                  .onnx = "LessOrEqual",
+                  .summary = "a <= b",
+                  .known_ints = compare_known<std::less_equal<>{}>,
+                  .scalar = as<L::cmp_le>},
+                 numeric),
+      comparison({.name = "gt",
+                  .onnx = "Greater",
+                  .summary = "a > b",
+                  .known_ints = compare_known<std::greater<>{}>,
+                  .scalar = as<L::cmp_gt>},
+                 numeric),
+      comparison({.name = "ge",
+                  .onnx = "GreaterOrEqual",
+                  .summary = "a >= b",
+                  .known_ints = compare_known<std::greater_equal<>{}>,
+                  .scalar = as<L::cmp_ge>},
+                 numeric),
       select_op(),
   };
 }

@@ -22,7 +22,12 @@ Ints free_axes(int rank, const Ints& batch, const Ints& contract) {
 }
 
 Axes axes_of(const Attrs& a, int lhs_rank, int rhs_rank) {
-  Axes x{attr_ints(a, "lhs_contract"), attr_ints(a, "rhs_contract"), attr_ints(a, "lhs_batch"), attr_ints(a, "rhs_batch"), {}, {}};
+  Axes x{attr_ints(a, "lhs_contract"),
+         attr_ints(a, "rhs_contract"),
+         attr_ints(a, "lhs_batch"),
+         attr_ints(a, "rhs_batch"),
+         {},
+         {}};
   x.lhs_free = free_axes(lhs_rank, x.lhs_batch, x.lhs_contract);
   x.rhs_free = free_axes(rhs_rank, x.rhs_batch, x.rhs_contract);
   return x;
@@ -35,7 +40,9 @@ Status check_pairs(const InferCtx& c, const Ints& lhs, const Ints& rhs, std::str
   for (std::size_t i = 0; i < lhs.size(); ++i) {
     const Dim &l = size(c.in(0), lhs[i]), &r = size(c.in(1), rhs[i]);
     if (l.is_const() && r.is_const() && l != r)
-      return c.error(Code::AG2203, fmt::format("`dot_general`: {} axis {} of {} is {}, axis {} of {} is {}", role, lhs[i], operand_name(c, 0), l.str(), rhs[i], operand_name(c, 1), r.str()),
+      return c.error(Code::AG2203,
+                     fmt::format("`dot_general`: {} axis {} of {} is {}, axis {} of {} is {}", role, lhs[i],
+                                 operand_name(c, 0), l.str(), rhs[i], operand_name(c, 1), r.str()),
                      "sizes differ", {0, 1});
   }
   return {};
@@ -43,7 +50,8 @@ Status check_pairs(const InferCtx& c, const Ints& lhs, const Ints& rhs, std::str
 
 Types infer_dot(const InferCtx& c) {
   Axes a = axes_of(c.attrs(), c.in(0).rank(), c.in(1).rank());
-  for (auto [side, batch, contract] : {std::tuple(0, &a.lhs_batch, &a.lhs_contract), std::tuple(1, &a.rhs_batch, &a.rhs_contract)}) {
+  for (auto [side, batch, contract] :
+       {std::tuple(0, &a.lhs_batch, &a.lhs_contract), std::tuple(1, &a.rhs_batch, &a.rhs_contract)}) {
     Ints all = *batch;
     all.insert(all.end(), contract->begin(), contract->end());
     for (std::int64_t d : all)
@@ -51,7 +59,8 @@ Types infer_dot(const InferCtx& c) {
     AG_TRY_(checked_axes(c, all, c.in(static_cast<std::size_t>(side)).rank(), static_cast<std::size_t>(side)));
   }
   if (a.lhs_contract.size() != a.rhs_contract.size() || a.lhs_batch.size() != a.rhs_batch.size())
-    return c.error(Code::AG2206, "`dot_general` needs as many contracted and batch axes on the left as on the right", {}, {0, 1});
+    return c.error(Code::AG2206, "`dot_general` needs as many contracted and batch axes on the left as on the right",
+                   {}, {0, 1});
   AG_TRY_(check_pairs(c, a.lhs_contract, a.rhs_contract, "contracted"));
   AG_TRY_(check_pairs(c, a.lhs_batch, a.rhs_batch, "batch"));
   Type t{c.in(0).dtype, {}};
@@ -68,7 +77,8 @@ Types infer_dot(const InferCtx& c) {
 /// d/dlhs: ct with rhs, contracted over rhs's free axes, gives [batch, lhs free, lhs contracted (in rhs's order)].
 ValueId dot_transpose(Builder& b, const View& n, std::size_t i, ValueId ct) {
   Axes a = axes_of(n);
-  std::int64_t batch = static_cast<std::int64_t>(a.lhs_batch.size()), lhs_free = static_cast<std::int64_t>(a.lhs_free.size()),
+  std::int64_t batch = static_cast<std::int64_t>(a.lhs_batch.size()),
+               lhs_free = static_cast<std::int64_t>(a.lhs_free.size()),
                rhs_free = static_cast<std::int64_t>(a.rhs_free.size());
   bool left = i == 0;
   const Ints &other_batch = left ? a.rhs_batch : a.lhs_batch, &other_free = left ? a.rhs_free : a.lhs_free,
@@ -79,8 +89,10 @@ ValueId dot_transpose(Builder& b, const View& n, std::size_t i, ValueId ct) {
   // Result axes: batch, then own free axes, then the other's contracted axes in ascending order.
   ValueId r = b.dot_general(ct, other, ct_other, other_free, iota_ints(batch), other_batch);
   Ints source(static_cast<std::size_t>(left ? n.in(0).rank() : n.in(1).rank()));
-  for (std::size_t k = 0; k < own_batch.size(); ++k) source[static_cast<std::size_t>(own_batch[k])] = static_cast<std::int64_t>(k);
-  for (std::size_t k = 0; k < own_free.size(); ++k) source[static_cast<std::size_t>(own_free[k])] = batch + static_cast<std::int64_t>(k);
+  for (std::size_t k = 0; k < own_batch.size(); ++k)
+    source[static_cast<std::size_t>(own_batch[k])] = static_cast<std::int64_t>(k);
+  for (std::size_t k = 0; k < own_free.size(); ++k)
+    source[static_cast<std::size_t>(own_free[k])] = batch + static_cast<std::int64_t>(k);
   for (std::size_t k = 0; k < own_contract.size(); ++k) {
     std::int64_t rank = 0;
     for (std::int64_t d : other_contract) rank += d < other_contract[k] ? 1 : 0;
@@ -103,8 +115,10 @@ Shape offsets(const Shape& shape, const Ints& axes) {
 template <class T, class Acc>
 Array dot_array(const Array& lhs, const Array& rhs, const Axes& a, const Shape& out_shape) {
   Array out(lhs.dtype(), out_shape);
-  Shape lb = offsets(lhs.shape(), a.lhs_batch), lf = offsets(lhs.shape(), a.lhs_free), lk = offsets(lhs.shape(), a.lhs_contract);
-  Shape rb = offsets(rhs.shape(), a.rhs_batch), rf = offsets(rhs.shape(), a.rhs_free), rk = offsets(rhs.shape(), a.rhs_contract);
+  Shape lb = offsets(lhs.shape(), a.lhs_batch), lf = offsets(lhs.shape(), a.lhs_free),
+        lk = offsets(lhs.shape(), a.lhs_contract);
+  Shape rb = offsets(rhs.shape(), a.rhs_batch), rf = offsets(rhs.shape(), a.rhs_free),
+        rk = offsets(rhs.shape(), a.rhs_contract);
   const T *x = lhs.as<T>().data(), *y = rhs.as<T>().data();
   T* to = out.as_mutable<T>().data();
   std::vector<Acc> row(rf.size());
@@ -116,8 +130,10 @@ Array dot_array(const Array& lhs, const Array& rhs, const Axes& a, const Shape& 
         const T* line = y + rb[b] + rk[k];
         for (std::size_t j = 0; j < rf.size(); ++j) {
           Acc right = static_cast<Acc>(line[rf[j]]);
-          if constexpr (std::is_floating_point_v<Acc>) row[j] = std::fma(left, right, row[j]);
-          else row[j] += left * right;
+          if constexpr (std::is_floating_point_v<Acc>)
+            row[j] = std::fma(left, right, row[j]);
+          else
+            row[j] += left * right;
         }
       }
       for (Acc v : row) *to++ = static_cast<T>(v);
@@ -137,7 +153,8 @@ Result<std::vector<Array>> dot_eval(const EvalCtx& c) {
   if (differ(a.lhs_contract, a.rhs_contract) || differ(a.lhs_batch, a.rhs_batch))
     return fail(Code::AG2203, place(c), "contracted or batch sizes of a matrix product differ");
   return one(dispatch_dtype(l.dtype(), [&]<class T>() {
-    using Acc = std::conditional_t<std::is_same_v<T, double>, double, std::conditional_t<std::is_integral_v<T>, std::uint64_t, float>>;
+    using Acc = std::conditional_t<std::is_same_v<T, double>, double,
+                                   std::conditional_t<std::is_integral_v<T>, std::uint64_t, float>>;
     return dot_array<T, Acc>(l, r, a, c.out_shapes[0]);
   }));
 }
@@ -152,17 +169,28 @@ std::vector<OpSample> dot_samples() {
   auto dims = [](Ints lc, Ints rc, Ints lb = {}, Ints rb = {}) {
     return Attrs{{"lhs_contract", lc}, {"rhs_contract", rc}, {"lhs_batch", lb}, {"rhs_batch", rb}};
   };
-  return {sample({"f64[3,4]", "f64[4,2]"}, dims({1}, {0})), sample({"f64[2,3,4]", "f64[2,4,5]"}, dims({2}, {1}, {0}, {0})), sample({"f64[4]", "f64[4]"}, dims({0}, {0})),
-          sample({"f64[3,2,4]", "f64[4,5,3]"}, dims({0, 2}, {2, 0})), sample({"f64[3,4,2]", "f64[5,2,3]"}, dims({2}, {1}, {0}, {2})), sample({"f64[2]", "f64[3]"}, dims({}, {})),
-          sample({"f32[3,0]", "f32[0,2]"}, dims({1}, {0})), sample({"f16[3,4]", "f16[4,2]"}, dims({1}, {0})), sample({"i32[2,3]", "i32[3,2]"}, dims({1}, {0}), -9, 9)};
+  return {sample({"f64[3,4]", "f64[4,2]"}, dims({1}, {0})),
+          sample({"f64[2,3,4]", "f64[2,4,5]"}, dims({2}, {1}, {0}, {0})),
+          sample({"f64[4]", "f64[4]"}, dims({0}, {0})),
+          sample({"f64[3,2,4]", "f64[4,5,3]"}, dims({0, 2}, {2, 0})),
+          sample({"f64[3,4,2]", "f64[5,2,3]"}, dims({2}, {1}, {0}, {2})),
+          sample({"f64[2]", "f64[3]"}, dims({}, {})),
+          sample({"f32[3,0]", "f32[0,2]"}, dims({1}, {0})),
+          sample({"f16[3,4]", "f16[4,2]"}, dims({1}, {0})),
+          sample({"i32[2,3]", "i32[3,2]"}, dims({1}, {0}), -9, 9)};
 }
 
 }  // namespace
 
 std::vector<OpInfo> contraction_ops() {
-  OpInfo o{.name = "dot_general", .lower_class = LowerClass::contraction, .summary = "sums of products over contracted axes; result axes: batch, left free, right free"};
+  OpInfo o{.name = "dot_general",
+           .lower_class = LowerClass::contraction,
+           .summary = "sums of products over contracted axes; result axes: batch, left free, right free"};
   o.operands = {{.name = "lhs", .dtypes = numeric}, {.name = "rhs", .dtypes = numeric}};
-  o.attrs = {{"lhs_contract", AttrKind::ints, true}, {"rhs_contract", AttrKind::ints, true}, {"lhs_batch", AttrKind::ints}, {"rhs_batch", AttrKind::ints}};
+  o.attrs = {{"lhs_contract", AttrKind::ints, true},
+             {"rhs_contract", AttrKind::ints, true},
+             {"lhs_batch", AttrKind::ints},
+             {"rhs_batch", AttrKind::ints}};
   o.infer = infer_dot;
   o.eval = dot_eval;
   o.linearity = Linearity::each;

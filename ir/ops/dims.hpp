@@ -44,8 +44,13 @@ inline Expr take(Expr x, Expr indices, std::int64_t axis) {
   Dims sizes = t.shape;
   sizes[static_cast<std::size_t>(axis)] = 1;
   return x.with(x.builder().add_op("gather", {x.id(), indices.id()},
-                                   {{"offset_dims", offset}, {"collapsed_slice_dims", Ints{axis}}, {"operand_batching_dims", Ints{}}, {"start_indices_batching_dims", Ints{}},
-                                    {"start_index_map", Ints{axis}}, {"index_vector_dim", q}, {"slice_sizes", sizes}}));
+                                   {{"offset_dims", offset},
+                                    {"collapsed_slice_dims", Ints{axis}},
+                                    {"operand_batching_dims", Ints{}},
+                                    {"start_indices_batching_dims", Ints{}},
+                                    {"start_index_map", Ints{axis}},
+                                    {"index_vector_dim", q},
+                                    {"slice_sizes", sizes}}));
 }
 
 /// Negative indices count from the end of a size.
@@ -60,7 +65,11 @@ inline OpInfo composite(OpInfo o) {
   return o;
 }
 inline OperandSpec int_operand(std::string_view name, bool optional = false) {
-  return {.name = name, .type_var = name, .dtypes = set_of(DType::i64) | set_of(DType::i32), .optional = optional, .constant_ints = true};
+  return {.name = name,
+          .type_var = name,
+          .dtypes = set_of(DType::i64) | set_of(DType::i32),
+          .optional = optional,
+          .constant_ints = true};
 }
 
 }  // namespace ag::ops

@@ -83,17 +83,27 @@ std::optional<Equation> equation_of(const Node& n) {
 
 Types infer_einsum(const InferCtx& c) {
   auto e = equation_of(c);
-  if (!e) return c.error(Code::AG2206, fmt::format("`Einsum`: the equation \"{}\" does not fit the operands", attr_string(c.attrs(), "equation", "")), "letters or `...` for each axis, `,` between operands");
+  if (!e)
+    return c.error(
+        Code::AG2206,
+        fmt::format("`Einsum`: the equation \"{}\" does not fit the operands", attr_string(c.attrs(), "equation", "")),
+        "letters or `...` for each axis, `,` between operands");
   std::map<int, Dim> sizes;
   for (std::size_t i = 0; i < e->operands.size(); ++i)
     for (std::size_t d = 0; d < e->operands[i].size(); ++d) {
       const Dim& size = c.in(i).shape[d];
       auto [it, fresh] = sizes.emplace(e->operands[i][d], size);
       if (fresh || it->second == size || size.is(1)) continue;
-      if (it->second.is(1)) it->second = size;
+      if (it->second.is(1))
+        it->second = size;
       else if (it->second.is_const() && size.is_const())
-        return c.error(Code::AG2203, fmt::format("`Einsum` \"{}\": axis {} of {} is {}, elsewhere it is {}", attr_string(c.attrs(), "equation", ""), d, operand_name(c, i), size.str(), it->second.str()), "sizes differ", {i});
-      else if (size.is_const()) it->second = size;
+        return c.error(
+            Code::AG2203,
+            fmt::format("`Einsum` \"{}\": axis {} of {} is {}, elsewhere it is {}",
+                        attr_string(c.attrs(), "equation", ""), d, operand_name(c, i), size.str(), it->second.str()),
+            "sizes differ", {i});
+      else if (size.is_const())
+        it->second = size;
     }
   Type t{c.in(0).dtype, {}};
   for (int x : e->result) t.shape.push_back(sizes[x]);
@@ -112,8 +122,10 @@ struct Term {
     Ints axes;
     Labels left;
     for (std::size_t d = 0; d < labels.size(); ++d) {
-      if (has(gone, labels[d])) axes.push_back(static_cast<std::int64_t>(d));
-      else left.push_back(labels[d]);
+      if (has(gone, labels[d]))
+        axes.push_back(static_cast<std::int64_t>(d));
+      else
+        left.push_back(labels[d]);
     }
     x = reduce("reduce_sum", x, axes);
     labels = left;
@@ -125,7 +137,8 @@ struct Term {
         if (labels[e] != labels[d]) continue;
         Type places = x.type().with(DType::i64);
         Builder& b = x.builder();
-        Expr same = x.with(b.iota(places, static_cast<std::int64_t>(d))) == x.with(b.iota(places, static_cast<std::int64_t>(e)));
+        Expr same = x.with(b.iota(places, static_cast<std::int64_t>(d))) ==
+                    x.with(b.iota(places, static_cast<std::int64_t>(e)));
         x = reduce("reduce_sum", select(same, x, 0), {static_cast<std::int64_t>(e)});
         labels.erase(labels.begin() + static_cast<std::ptrdiff_t>(e));
         e = d;
@@ -168,7 +181,8 @@ std::vector<ValueId> einsum(Builder& b, const View& n) {
     Term next{Expr(b, n.operand(i)), e.operands[i]};
     next.take_diagonals();
     Labels kept = e.result;
-    for (std::size_t k = i + 1; k < e.operands.size(); ++k) kept.insert(kept.end(), e.operands[k].begin(), e.operands[k].end());
+    for (std::size_t k = i + 1; k < e.operands.size(); ++k)
+      kept.insert(kept.end(), e.operands[k].begin(), e.operands[k].end());
     total = product(total, next, kept);
   }
   Labels gone;
@@ -180,7 +194,9 @@ std::vector<ValueId> einsum(Builder& b, const View& n) {
   return {b.transpose(total.x, perm)};
 }
 
-OpSample equation(std::initializer_list<std::string_view> types, std::string text) { return sample(types, {{"equation", std::move(text)}}); }
+OpSample equation(std::initializer_list<std::string_view> types, std::string text) {
+  return sample(types, {{"equation", std::move(text)}});
+}
 
 }  // namespace
 
@@ -191,9 +207,15 @@ std::vector<OpInfo> einsum_ops() {
   o.infer = infer_einsum;
   o.decompose = einsum;
   o.samples = [] {
-    return std::vector<OpSample>{equation({"f64[2,3]", "f64[3,4]"}, "ij,jk->ik"), equation({"f64[2,3,4]", "f64[2,4,5]"}, "bij, bjk -> bik"), equation({"f64[3,3]"}, "ii->i"), equation({"f64[3,3]"}, "ii"),
-                                 equation({"f64[2,3]"}, "ij->ji"), equation({"f64[2,1,3,4]", "f64[5,4,2]"}, "...ij,...jk->...ik"), equation({"f64[2,3]", "f64[3]", "f64[2]"}, "ij,j,i->"),
-                                 equation({"f64[3]", "f64[2]"}, "i,j->ij"), equation({"f64[2,3]", "f64[2,3]"}, "ij,ij->ij")};
+    return std::vector<OpSample>{equation({"f64[2,3]", "f64[3,4]"}, "ij,jk->ik"),
+                                 equation({"f64[2,3,4]", "f64[2,4,5]"}, "bij, bjk -> bik"),
+                                 equation({"f64[3,3]"}, "ii->i"),
+                                 equation({"f64[3,3]"}, "ii"),
+                                 equation({"f64[2,3]"}, "ij->ji"),
+                                 equation({"f64[2,1,3,4]", "f64[5,4,2]"}, "...ij,...jk->...ik"),
+                                 equation({"f64[2,3]", "f64[3]", "f64[2]"}, "ij,j,i->"),
+                                 equation({"f64[3]", "f64[2]"}, "i,j->ij"),
+                                 equation({"f64[2,3]", "f64[2,3]"}, "ij,ij->ij")};
   };
   return {o};
 }

@@ -30,7 +30,8 @@ loop::ValueId integer_power(loop::Builder& b, loop::ValueId x, loop::ValueId e) 
   }
   if (is_unsigned_int(t)) return result;
   loop::ValueId negative = b.op(L::cmp_lt, {e, zero}), minus_one = b.constant_int(t, -1);
-  b.trap(b.op(L::and_, {negative, b.op(L::cmp_eq, {x, zero})}), static_cast<std::uint32_t>(loop::Trap::integer_division_by_zero));
+  b.trap(b.op(L::and_, {negative, b.op(L::cmp_eq, {x, zero})}),
+         static_cast<std::uint32_t>(loop::Trap::integer_division_by_zero));
   // For x = 1 and -1 the bits of a negative exponent give the right answer: only the parity counts.
   loop::ValueId unit = b.op(L::or_, {b.op(L::cmp_eq, {x, one}), b.op(L::cmp_eq, {x, minus_one})});
   return b.select(b.op(L::and_, {negative, b.op(L::not_, {unit})}), zero, result);
@@ -54,10 +55,14 @@ void power_partials(Builder& b, const View& n, Grads& d) {
 }
 
 template <L op>
-loop::ValueId shift(loop::Builder& b, const View&, LoopValues x) { return b.op(op, x); }
+loop::ValueId shift(loop::Builder& b, const View&, LoopValues x) {
+  return b.op(op, x);
+}
 
 template <auto wins>
-Expr half_at_ties(Expr a, Expr b) { return select(wins(a, b), 1, select(a == b, a.lit(0.5), a.lit(0))); }
+Expr half_at_ties(Expr a, Expr b) {
+  return select(wins(a, b), 1, select(a == b, a.lit(0.5), a.lit(0)));
+}
 constexpr auto above = [](Expr a, Expr b) { return a > b; };
 constexpr auto below = [](Expr a, Expr b) { return a < b; };
 
@@ -69,48 +74,133 @@ std::optional<Dim> divide_known(const Dim& a, const Dim& b) {
 
 std::vector<OpInfo> arithmetic() {
   return {
-      binary({.name = "add", .onnx = "Add", .summary = "a + b",
-              .known_ints = [](const View& n) { return zip_known(n, [](const Dim& a, const Dim& b) { return std::optional(a + b); }); },
-              .partials = d2<[](Point2 p) { return p.y.lit(1); }, [](Point2 p) { return p.y.lit(1); }>, .scalar = as<L::add>}, numeric),
-      binary({.name = "sub", .onnx = "Sub", .summary = "a - b",
-              .known_ints = [](const View& n) { return zip_known(n, [](const Dim& a, const Dim& b) { return std::optional(a - b); }); },
-              .partials = d2<[](Point2 p) { return p.y.lit(1); }, [](Point2 p) { return p.y.lit(-1); }>, .scalar = as<L::sub>}, numeric),
-      binary({.name = "mul", .onnx = "Mul", .summary = "a * b",
-              .known_ints = [](const View& n) { return zip_known(n, [](const Dim& a, const Dim& b) { return std::optional(a * b); }); },
-              .partials = d2<[](Point2 p) { return p.b; }, [](Point2 p) { return p.a; }>, .scalar = as<L::mul>}, numeric),
-      binary({.name = "div", .onnx = "Div", .summary = "a / b; integers truncate, and report division by zero",
+      binary({.name = "add",
+              .onnx = "Add",
+              .summary = "a + b",
+              .known_ints =
+                  [](const View& n) {
+                    return zip_known(n, [](const Dim& a, const Dim& b) { return std::optional(a + b); });
+                  },
+              .partials = d2<[](Point2 p) { return p.y.lit(1); }, [](Point2 p) { return p.y.lit(1); }>,
+              .scalar = as<L::add>},
+             numeric),
+      binary({.name = "sub",
+              .onnx = "Sub",
+              .summary = "a - b",
+              .known_ints =
+                  [](const View& n) {
+                    return zip_known(n, [](const Dim& a, const Dim& b) { return std::optional(a - b); });
+                  },
+              .partials = d2<[](Point2 p) { return p.y.lit(1); }, [](Point2 p) { return p.y.lit(-1); }>,
+              .scalar = as<L::sub>},
+             numeric),
+      binary({.name = "mul",
+              .onnx = "Mul",
+              .summary = "a * b",
+              .known_ints =
+                  [](const View& n) {
+                    return zip_known(n, [](const Dim& a, const Dim& b) { return std::optional(a * b); });
+                  },
+              .partials = d2<[](Point2 p) { return p.b; }, [](Point2 p) { return p.a; }>,
+              .scalar = as<L::mul>},
+             numeric),
+      binary({.name = "div",
+              .onnx = "Div",
+              .summary = "a / b; integers truncate, and report division by zero",
               .known_ints = [](const View& n) { return zip_known(n, divide_known); },
-              .partials = d2<[](Point2 p) { return 1 / p.b; }, [](Point2 p) { return -(p.y / p.b); }>, .unbounded_derivative = true,
-              .scalar = divide<L::div>, .cost = 4, .low = 0.4}, numeric),
-      binary({.name = "rem", .summary = "remainder of truncated division, with the sign of a (C's fmod and %)",
+              .partials = d2<[](Point2 p) { return 1 / p.b; }, [](Point2 p) { return -(p.y / p.b); }>,
+              .unbounded_derivative = true,
+              .scalar = divide<L::div>,
+              .cost = 4,
+              .low = 0.4},
+             numeric),
+      binary({.name = "rem",
+              .summary = "remainder of truncated division, with the sign of a (C's fmod and %)",
               .partials = d2<[](Point2 p) { return p.y.lit(1); }, [](Point2 p) { return -call("trunc", p.a / p.b); }>,
-              .smooth = false, .scalar = divide<L::rem>, .cost = 8, .low = 0.4}, numeric),
-      binary({.name = "pow", .summary = "a^b; integers wrap", .partials = power_partials, .unbounded_derivative = true, .scalar = power_scalar,
-              .cost = 30, .low = 0.4}, numeric),
-      binary({.name = "max", .summary = "the larger; a NaN wins, -0 < 0",
-              .known_ints = [](const View& n) { return zip_known(n, [](const Dim& a, const Dim& b) { return std::optional(max(a, b)); }); },
-              .partials = d2<[](Point2 p) { return half_at_ties<above>(p.a, p.b); }, [](Point2 p) { return half_at_ties<above>(p.b, p.a); }>,
-              .scalar = as<L::max>}, numeric),
-      binary({.name = "min", .summary = "the smaller; a NaN wins, -0 < 0",
-              .known_ints = [](const View& n) { return zip_known(n, [](const Dim& a, const Dim& b) { return std::optional(min(a, b)); }); },
-              .partials = d2<[](Point2 p) { return half_at_ties<below>(p.a, p.b); }, [](Point2 p) { return half_at_ties<below>(p.b, p.a); }>,
-              .scalar = as<L::min>}, numeric),
-      binary({.name = "atan2", .summary = "angle of the point (b, a)",
-              .partials = d2<[](Point2 p) { return p.b / (p.a * p.a + p.b * p.b); }, [](Point2 p) { return -(p.a / (p.a * p.a + p.b * p.b)); }>,
-              .unbounded_derivative = true, .scalar = as<L::atan2>, .cost = 24, .low = 0.4}, floats),
+              .smooth = false,
+              .scalar = divide<L::rem>,
+              .cost = 8,
+              .low = 0.4},
+             numeric),
+      binary({.name = "pow",
+              .summary = "a^b; integers wrap",
+              .partials = power_partials,
+              .unbounded_derivative = true,
+              .scalar = power_scalar,
+              .cost = 30,
+              .low = 0.4},
+             numeric),
+      binary({.name = "max",
+              .summary = "the larger; a NaN wins, -0 < 0",
+              .known_ints =
+                  [](const View& n) {
+                    return zip_known(n, [](const Dim& a, const Dim& b) { return std::optional(max(a, b)); });
+                  },
+              .partials = d2<[](Point2 p) { return half_at_ties<above>(p.a, p.b); },
+                             [](Point2 p) { return half_at_ties<above>(p.b, p.a); }>,
+              .scalar = as<L::max>},
+             numeric),
+      binary({.name = "min",
+              .summary = "the smaller; a NaN wins, -0 < 0",
+              .known_ints =
+                  [](const View& n) {
+                    return zip_known(n, [](const Dim& a, const Dim& b) { return std::optional(min(a, b)); });
+                  },
+              .partials = d2<[](Point2 p) { return half_at_ties<below>(p.a, p.b); },
+                             [](Point2 p) { return half_at_ties<below>(p.b, p.a); }>,
+              .scalar = as<L::min>},
+             numeric),
+      binary({.name = "atan2",
+              .summary = "angle of the point (b, a)",
+              .partials = d2<[](Point2 p) { return p.b / (p.a * p.a + p.b * p.b); },
+                             [](Point2 p) { return -(p.a / (p.a * p.a + p.b * p.b)); }>,
+              .unbounded_derivative = true,
+              .scalar = as<L::atan2>,
+              .cost = 24,
+              .low = 0.4},
+             floats),
   };
 }
 
 std::vector<OpInfo> logic() {
   return {
-      binary({.name = "and", .onnx = "And", .summary = "logical and", .zero_gradient = true, .scalar = as<L::and_>}, bools),
+      binary({.name = "and", .onnx = "And", .summary = "logical and", .zero_gradient = true, .scalar = as<L::and_>},
+             bools),
       binary({.name = "or", .onnx = "Or", .summary = "logical or", .zero_gradient = true, .scalar = as<L::or_>}, bools),
-      binary({.name = "xor", .onnx = "Xor", .summary = "logical exclusive or", .zero_gradient = true, .scalar = as<L::xor_>}, bools),
-      binary({.name = "bitwise_and", .onnx = "BitwiseAnd", .summary = "bits of both", .zero_gradient = true, .scalar = as<L::and_>}, ints),
-      binary({.name = "bitwise_or", .onnx = "BitwiseOr", .summary = "bits of either", .zero_gradient = true, .scalar = as<L::or_>}, ints),
-      binary({.name = "bitwise_xor", .onnx = "BitwiseXor", .summary = "bits of one alone", .zero_gradient = true, .scalar = as<L::xor_>}, ints),
-      binary({.name = "shift_left", .summary = "a * 2^b; 0 if b is not in [0, bits)", .zero_gradient = true, .scalar = shift<L::shl>}, ints),
-      binary({.name = "shift_right", .summary = "a / 2^b rounded down; 0 (or -1) if b is not in [0, bits)", .zero_gradient = true, .scalar = shift<L::shr>}, ints),
+      binary({.name = "xor",
+              .onnx = "Xor",
+              .summary = "logical exclusive or",
+              .zero_gradient = true,
+              .scalar = as<L::xor_>},
+             bools),
+      binary({.name = "bitwise_and",
+              .onnx = "BitwiseAnd",
+              .summary = "bits of both",
+              .zero_gradient = true,
+              .scalar = as<L::and_>},
+             ints),
+      binary({.name = "bitwise_or",
+              .onnx = "BitwiseOr",
+              .summary = "bits of either",
+              .zero_gradient = true,
+              .scalar = as<L::or_>},
+             ints),
+      binary({.name = "bitwise_xor",
+              .onnx = "BitwiseXor",
+              .summary = "bits of one alone",
+              .zero_gradient = true,
+              .scalar = as<L::xor_>},
+             ints),
+      binary({.name = "shift_left",
+              .summary = "a * 2^b; 0 if b is not in [0, bits)",
+              .zero_gradient = true,
+              .scalar = shift<L::shl>},
+             ints),
+      binary({.name = "shift_right",
+              .summary = "a / 2^b rounded down; 0 (or -1) if b is not in [0, bits)",
+              .zero_gradient = true,
+              .scalar = shift<L::shr>},
+             ints),
   };
 }
 

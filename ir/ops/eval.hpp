@@ -44,8 +44,10 @@ Array copy_elements(const Array& in, const Shape& shape, F source, const Array* 
   std::byte* to = out.mutable_bytes().data();
   for_each_index(shape, [&](const Shape& index, std::int64_t flat) {
     std::int64_t from = source(index);
-    if (from >= 0) std::memcpy(to + flat * size, in.bytes().data() + from * size, size);
-    else if (otherwise) std::memcpy(to + flat * size, otherwise->bytes().data(), size);
+    if (from >= 0)
+      std::memcpy(to + flat * size, in.bytes().data() + from * size, size);
+    else if (otherwise)
+      std::memcpy(to + flat * size, otherwise->bytes().data(), size);
   });
   return out;
 }

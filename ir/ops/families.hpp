@@ -29,9 +29,26 @@ std::vector<OpInfo> einsum_ops();
 
 using OpFamily = std::vector<OpInfo> (*)();
 inline constexpr OpFamily op_families[] = {
-    elementwise_unary_ops, elementwise_binary_ops, compare_select_ops, source_ops, movement_ops, reduce_ops, contraction_ops, indexing_ops,
-    activation_ops, matmul_ops, reduce_composite_ops, shape_ops, onnx_elementwise_ops, slicing_ops, onnx_indexing_ops,
-    norm_ops, loss_ops, control_ops, attention_ops, einsum_ops,
+    elementwise_unary_ops,
+    elementwise_binary_ops,
+    compare_select_ops,
+    source_ops,
+    movement_ops,
+    reduce_ops,
+    contraction_ops,
+    indexing_ops,
+    activation_ops,
+    matmul_ops,
+    reduce_composite_ops,
+    shape_ops,
+    onnx_elementwise_ops,
+    slicing_ops,
+    onnx_indexing_ops,
+    norm_ops,
+    loss_ops,
+    control_ops,
+    attention_ops,
+    einsum_ops,
 };
 
 }  // namespace ag

@@ -41,20 +41,32 @@ struct Numbers {
 };
 
 Numbers gather_numbers(const Attrs& a) {
-  return {attr_ints(a, "offset_dims"), attr_ints(a, "collapsed_slice_dims"), attr_ints(a, "operand_batching_dims"), attr_ints(a, "start_indices_batching_dims"),
-          attr_ints(a, "start_index_map"), attr_int(a, "index_vector_dim", 0)};
+  return {attr_ints(a, "offset_dims"),           attr_ints(a, "collapsed_slice_dims"),
+          attr_ints(a, "operand_batching_dims"), attr_ints(a, "start_indices_batching_dims"),
+          attr_ints(a, "start_index_map"),       attr_int(a, "index_vector_dim", 0)};
 }
 Numbers scatter_numbers(const Attrs& a) {
-  return {attr_ints(a, "update_window_dims"), attr_ints(a, "inserted_window_dims"), attr_ints(a, "input_batching_dims"), attr_ints(a, "scatter_indices_batching_dims"),
+  return {attr_ints(a, "update_window_dims"),           attr_ints(a, "inserted_window_dims"),
+          attr_ints(a, "input_batching_dims"),          attr_ints(a, "scatter_indices_batching_dims"),
           attr_ints(a, "scatter_dims_to_operand_dims"), attr_int(a, "index_vector_dim", 0)};
 }
 Attrs gather_attrs(const Numbers& n, Dims sizes) {
-  return {{"offset_dims", n.offset}, {"collapsed_slice_dims", n.collapsed}, {"operand_batching_dims", n.operand_batching}, {"start_indices_batching_dims", n.indices_batching},
-          {"start_index_map", n.index_map}, {"index_vector_dim", n.index_vector_dim}, {"slice_sizes", std::move(sizes)}};
+  return {{"offset_dims", n.offset},
+          {"collapsed_slice_dims", n.collapsed},
+          {"operand_batching_dims", n.operand_batching},
+          {"start_indices_batching_dims", n.indices_batching},
+          {"start_index_map", n.index_map},
+          {"index_vector_dim", n.index_vector_dim},
+          {"slice_sizes", std::move(sizes)}};
 }
 Attrs scatter_attrs(const Numbers& n, std::string kind) {
-  return {{"update_window_dims", n.offset}, {"inserted_window_dims", n.collapsed}, {"input_batching_dims", n.operand_batching}, {"scatter_indices_batching_dims", n.indices_batching},
-          {"scatter_dims_to_operand_dims", n.index_map}, {"index_vector_dim", n.index_vector_dim}, {"kind", std::move(kind)}};
+  return {{"update_window_dims", n.offset},
+          {"inserted_window_dims", n.collapsed},
+          {"input_batching_dims", n.operand_batching},
+          {"scatter_indices_batching_dims", n.indices_batching},
+          {"scatter_dims_to_operand_dims", n.index_map},
+          {"index_vector_dim", n.index_vector_dim},
+          {"kind", std::move(kind)}};
 }
 
 bool distinct_in_range(Ints v, std::int64_t rank) {
@@ -71,13 +83,18 @@ std::string flaw(const Numbers& n, const Type& operand, const Type& indices, std
   if (!distinct_in_range(n.index_map, rank)) return "the index map must name distinct axes of the operand";
   for (std::int64_t d : n.index_map)
     if (contains(n.operand_batching, d)) return "a batching axis cannot be indexed";
-  if (n.index_vector_dim < 0 || n.index_vector_dim > indices_rank) return "the index vector's axis is not one of the indices'";
+  if (n.index_vector_dim < 0 || n.index_vector_dim > indices_rank)
+    return "the index vector's axis is not one of the indices'";
   Dim length = n.index_vector_dim < indices_rank ? indices.shape[at(n.index_vector_dim)] : Dim(1);
-  if (!length.is(static_cast<std::int64_t>(n.index_map.size()))) return "the index vector's length must be constant and that of the index map";
-  if (!distinct_in_range(n.indices_batching, indices_rank) || contains(n.indices_batching, n.index_vector_dim)) return "batching axes of the indices must be distinct axes";
+  if (!length.is(static_cast<std::int64_t>(n.index_map.size())))
+    return "the index vector's length must be constant and that of the index map";
+  if (!distinct_in_range(n.indices_batching, indices_rank) || contains(n.indices_batching, n.index_vector_dim))
+    return "batching axes of the indices must be distinct axes";
   if (n.indices_batching.size() != n.operand_batching.size()) return "operand and indices need as many batching axes";
-  if (!distinct_in_range(n.offset, static_cast<std::int64_t>(windowed_rank))) return "window axes must be distinct axes";
-  if (n.offset.size() != at(rank) - gone.size()) return "there must be as many window axes as axes of the operand that are neither collapsed nor batching";
+  if (!distinct_in_range(n.offset, static_cast<std::int64_t>(windowed_rank)))
+    return "window axes must be distinct axes";
+  if (n.offset.size() != at(rank) - gone.size())
+    return "there must be as many window axes as axes of the operand that are neither collapsed nor batching";
   return {};
 }
 
@@ -89,21 +106,30 @@ Dims batch_sizes(const Numbers& n, const Type& indices) {
   return out;
 }
 
-std::size_t windowed_rank(const Numbers& n, const Type& indices) { return batch_sizes(n, indices).size() + n.offset.size(); }
+std::size_t windowed_rank(const Numbers& n, const Type& indices) {
+  return batch_sizes(n, indices).size() + n.offset.size();
+}
 
 Types infer_gather(const InferCtx& c) {
   Numbers n = gather_numbers(c.attrs());
   Dims sizes = attr_dims(c.attrs(), "slice_sizes");
   const Type &operand = c.in(0), &indices = c.in(1);
   std::size_t rank = windowed_rank(n, indices);
-  if (std::string why = flaw(n, operand, indices, rank); !why.empty()) return c.error(Code::AG2206, "`gather`: " + why, {}, {0, 1});
-  if (sizes.size() != operand.shape.size()) return c.error(Code::AG2206, fmt::format("`gather`: `slice_sizes` has {} entries for rank {}", sizes.size(), operand.rank()), {}, {0});
+  if (std::string why = flaw(n, operand, indices, rank); !why.empty())
+    return c.error(Code::AG2206, "`gather`: " + why, {}, {0, 1});
+  if (sizes.size() != operand.shape.size())
+    return c.error(Code::AG2206,
+                   fmt::format("`gather`: `slice_sizes` has {} entries for rank {}", sizes.size(), operand.rank()), {},
+                   {0});
   for (std::size_t d = 0; d < sizes.size(); ++d) {
     auto k = static_cast<std::int64_t>(d);
     bool single = contains(n.collapsed, k) || contains(n.operand_batching, k);
     Dim room = operand.shape[d] - sizes[d];
     if ((single && !sizes[d].is(1)) || (room.is_const() && room.value() < 0 && !(single && operand.shape[d].is(0))))
-      return c.error(Code::AG2206, fmt::format("`gather`: a slice of {} on axis {} of size {}", sizes[d].str(), d, operand.shape[d].str()), {}, {0});
+      return c.error(
+          Code::AG2206,
+          fmt::format("`gather`: a slice of {} on axis {} of size {}", sizes[d].str(), d, operand.shape[d].str()), {},
+          {0});
   }
   Dims batch = batch_sizes(n, indices), shape(rank);
   Ints batch_axes = n.batch(rank), window = n.window(operand.shape.size());
@@ -133,12 +159,15 @@ loop::ValueId gather_element(ElementCtx& c, LoopValues index) {
   std::vector<loop::ValueId> position(operand.size(), b.index(0));
   Ints window = n.window(operand.size()), batch = n.batch(index.size());
   for (std::size_t i = 0; i < window.size(); ++i) position[at(window[i])] = index[at(n.offset[i])];
-  for (std::size_t i = 0; i < n.operand_batching.size(); ++i) position[at(n.operand_batching[i])] = index[at(batch[at(n.batch_of(n.indices_batching[i]))])];
+  for (std::size_t i = 0; i < n.operand_batching.size(); ++i)
+    position[at(n.operand_batching[i])] = index[at(batch[at(n.batch_of(n.indices_batching[i]))])];
   for (std::size_t k = 0; k < n.index_map.size(); ++k) {
     std::size_t axis = at(n.index_map[k]);
-    loop::ValueId start = b.cast(c.operand(1, indices_position(n, indices_rank, index, b.index(static_cast<std::int64_t>(k)))), DType::i64);
+    loop::ValueId start = b.cast(
+        c.operand(1, indices_position(n, indices_rank, index, b.index(static_cast<std::int64_t>(k)))), DType::i64);
     loop::ValueId last = b.dim(operand[axis] - sizes[axis]), zero = b.index(0);
-    c.trap(b.op(L::or_, {b.op(L::cmp_lt, {start, zero}), b.op(L::cmp_gt, {start, last})}), static_cast<std::uint32_t>(loop::Trap::index_out_of_range), start);
+    c.trap(b.op(L::or_, {b.op(L::cmp_lt, {start, zero}), b.op(L::cmp_gt, {start, last})}),
+           static_cast<std::uint32_t>(loop::Trap::index_out_of_range), start);
     loop::ValueId safe = b.op(L::max, {b.op(L::min, {start, last}), zero});
     position[axis] = b.add(position[axis], safe);
   }
@@ -149,20 +178,26 @@ struct OutOfRange {
   std::int64_t index, bound;
 };
 Diag out_of_range(const EvalCtx& c, OutOfRange o) {
-  return error(Code::AG5012, place(c), fmt::format("index {} is out of range: indices of `{}` are 0 to {}", o.index, c.node.node().op->name, o.bound - 1));
+  return error(Code::AG5012, place(c),
+               fmt::format("index {} is out of range: indices of `{}` are 0 to {}", o.index, c.node.node().op->name,
+                           o.bound - 1));
 }
 
 /// Operand offset of a windowed index, or what is wrong with its index vector. `sizes` are the window's.
-std::expected<std::int64_t, OutOfRange> operand_offset(const Numbers& n, const Shape& index, const Array& operand, const Array& indices, const Shape& sizes) {
+std::expected<std::int64_t, OutOfRange> operand_offset(const Numbers& n, const Shape& index, const Array& operand,
+                                                       const Array& indices, const Shape& sizes) {
   Shape strides = row_major_strides(operand.shape()), indices_strides = row_major_strides(indices.shape());
   Ints window = n.window(operand.shape().size()), batch = n.batch(index.size());
   std::int64_t sum = 0;
   for (std::size_t i = 0; i < window.size(); ++i) sum += index[at(n.offset[i])] * strides[at(window[i])];
-  for (std::size_t i = 0; i < n.operand_batching.size(); ++i) sum += index[at(batch[at(n.batch_of(n.indices_batching[i]))])] * strides[at(n.operand_batching[i])];
+  for (std::size_t i = 0; i < n.operand_batching.size(); ++i)
+    sum += index[at(batch[at(n.batch_of(n.indices_batching[i]))])] * strides[at(n.operand_batching[i])];
   for (std::size_t k = 0; k < n.index_map.size(); ++k) {
     std::size_t axis = at(n.index_map[k]);
-    Shape where = indices_position<std::int64_t>(n, indices.shape().size(), std::span(index), static_cast<std::int64_t>(k));
-    std::int64_t start = indices.get_int(flat_index(where, indices_strides)), count = operand.shape()[axis] - sizes[axis] + 1;
+    Shape where =
+        indices_position<std::int64_t>(n, indices.shape().size(), std::span(index), static_cast<std::int64_t>(k));
+    std::int64_t start = indices.get_int(flat_index(where, indices_strides)),
+                 count = operand.shape()[axis] - sizes[axis] + 1;
     if (start < 0 || start >= count) return std::unexpected(OutOfRange{start, count});
     sum += start * strides[axis];
   }
@@ -183,7 +218,8 @@ Result<std::vector<Array>> gather_eval(const EvalCtx& c) {
 }
 
 ValueId gather_transpose(Builder& b, const View& n, std::size_t, ValueId ct) {
-  return b.add_op("scatter", {b.zeros(Type(n.in(0))), n.operand(1), ct}, scatter_attrs(gather_numbers(n.attrs()), "add"));
+  return b.add_op("scatter", {b.zeros(Type(n.in(0))), n.operand(1), ct},
+                  scatter_attrs(gather_numbers(n.attrs()), "add"));
 }
 
 // ---- scatter ----------------------------------------------------------------------------------------------
@@ -201,18 +237,28 @@ Types infer_scatter(const InferCtx& c) {
   const Type &operand = c.in(0), &indices = c.in(1), &updates = c.in(2);
   std::size_t rank = windowed_rank(n, indices);
   if (updates.shape.size() != rank)
-    return c.error(Code::AG2204, fmt::format("`scatter` needs updates of rank {} for these indices: {} is {}", rank, operand_name(c, 2), updates.str()), {}, {1, 2});
-  if (std::string why = flaw(n, operand, indices, rank); !why.empty()) return c.error(Code::AG2206, "`scatter`: " + why, {}, {0, 1, 2});
+    return c.error(Code::AG2204,
+                   fmt::format("`scatter` needs updates of rank {} for these indices: {} is {}", rank,
+                               operand_name(c, 2), updates.str()),
+                   {}, {1, 2});
+  if (std::string why = flaw(n, operand, indices, rank); !why.empty())
+    return c.error(Code::AG2206, "`scatter`: " + why, {}, {0, 1, 2});
   Dims batch = batch_sizes(n, indices), sizes = window_sizes(n, operand.shape, updates.shape);
   Ints batch_axes = n.batch(rank);
   for (std::size_t i = 0; i < batch.size(); ++i) {
     const Dim& u = updates.shape[at(batch_axes[i])];
     if (u.is_const() && batch[i].is_const() && u != batch[i])
-      return c.error(Code::AG2208, fmt::format("`scatter`: axis {} of the updates {} is {}, the indices have {}", batch_axes[i], updates.str(), u.str(), batch[i].str()), {}, {1, 2});
+      return c.error(Code::AG2208,
+                     fmt::format("`scatter`: axis {} of the updates {} is {}, the indices have {}", batch_axes[i],
+                                 updates.str(), u.str(), batch[i].str()),
+                     {}, {1, 2});
   }
   for (std::size_t d = 0; d < sizes.size(); ++d)
-    if (Dim room = operand.shape[d] - sizes[d]; sizes[d].is_const() && !sizes[d].is(1) && room.is_const() && room.value() < 0)
-      return c.error(Code::AG2208, fmt::format("`scatter`: updates {} do not fit {} on axis {}", updates.str(), operand.str(), d), {}, {0, 2});
+    if (Dim room = operand.shape[d] - sizes[d];
+        sizes[d].is_const() && !sizes[d].is(1) && room.is_const() && room.value() < 0)
+      return c.error(Code::AG2208,
+                     fmt::format("`scatter`: updates {} do not fit {} on axis {}", updates.str(), operand.str(), d), {},
+                     {0, 2});
   return std::vector<Type>{operand};
 }
 
@@ -242,7 +288,8 @@ Result<std::vector<Array>> scatter_eval(const EvalCtx& c) {
     acc = Array(accumulator_dtype(t), operand.shape());
     for (std::int64_t i = 0; i < acc.elems(); ++i) acc.set_double(i, operand.get_double(i));
   }
-  Dims sizes = window_sizes(n, Dims(operand.shape().begin(), operand.shape().end()), Dims(updates.shape().begin(), updates.shape().end()));
+  Dims sizes = window_sizes(n, Dims(operand.shape().begin(), operand.shape().end()),
+                            Dims(updates.shape().begin(), updates.shape().end()));
   Shape window = concrete(c, sizes);
   std::optional<OutOfRange> bad;
   for_each_index(updates.shape(), [&](const Shape& index, std::int64_t flat) {
@@ -250,9 +297,12 @@ Result<std::vector<Array>> scatter_eval(const EvalCtx& c) {
     if (!offset) {
       if (!bad) bad = offset.error();
     } else if (is_float(t)) {
-      acc.set_double(*offset, kind == "set" ? updates.get_double(flat) : combine(kind, acc.get_double(*offset), updates.get_double(flat)));
+      acc.set_double(*offset, kind == "set" ? updates.get_double(flat)
+                                            : combine(kind, acc.get_double(*offset), updates.get_double(flat)));
     } else {
-      acc.set_int(*offset, kind == "set" ? updates.get_int(flat) : combine(kind, acc.get_int(*offset), updates.get_int(flat), is_unsigned_int(t)));
+      acc.set_int(*offset, kind == "set"
+                               ? updates.get_int(flat)
+                               : combine(kind, acc.get_int(*offset), updates.get_int(flat), is_unsigned_int(t)));
     }
   });
   if (bad) return fail(out_of_range(c, *bad));
@@ -271,10 +321,20 @@ struct Scatter {
   Dims sizes;
 
   Scatter(Builder& builder, const View& v)
-      : b(builder), n(scatter_numbers(v.attrs())), kind(attr_string(v.attrs(), "kind", "set")), x(b, v.operand(0)), indices(b, v.operand(1)), u(b, v.operand(2)), y(b, v.result()),
+      : b(builder),
+        n(scatter_numbers(v.attrs())),
+        kind(attr_string(v.attrs(), "kind", "set")),
+        x(b, v.operand(0)),
+        indices(b, v.operand(1)),
+        u(b, v.operand(2)),
+        y(b, v.result()),
         sizes(window_sizes(n, v.in(0).shape, v.in(2).shape)) {}
-  Expr into(Expr operand, Expr updates, const char* how) const { return x.with(b.add_op("scatter", {operand.id(), indices.id(), updates.id()}, scatter_attrs(n, how))); }
-  Expr from(Expr operand) const { return x.with(b.add_op("gather", {operand.id(), indices.id()}, gather_attrs(n, sizes))); }
+  Expr into(Expr operand, Expr updates, const char* how) const {
+    return x.with(b.add_op("scatter", {operand.id(), indices.id(), updates.id()}, scatter_attrs(n, how)));
+  }
+  Expr from(Expr operand) const {
+    return x.with(b.add_op("gather", {operand.id(), indices.id()}, gather_attrs(n, sizes)));
+  }
   Expr zeros(Expr like) const { return x.with(b.zeros(like.type())); }
 
   /// dy/dx and dy/du, elementwise at their own places (`u` gathers from y).
@@ -282,7 +342,8 @@ struct Scatter {
     if (kind == "add") return {x.lit(1), x.lit(1)};
     if (kind == "set") {
       // Each element of the result takes the last update that meets it: mark it by the update's number.
-      Expr number = x.with(b.add(b.reshape(b.iota({DType::i64, {u.type().elems()}}, 0), u.type().shape), b.scalar_int(DType::i64, 1)));
+      Expr number = x.with(
+          b.add(b.reshape(b.iota({DType::i64, {u.type().elems()}}, 0), u.type().shape), b.scalar_int(DType::i64, 1)));
       Expr last = into(x.with(b.zeros(x.type().with(DType::i64))), number, "max");
       return {(last == last.lit(0)).to(x.dtype()), (from(last) == number).to(x.dtype())};
     }
@@ -327,36 +388,49 @@ OpSample::Operand index_operand(std::string_view type, const Ints& values) {
 }
 
 std::vector<OpSample> gather_samples() {
-  OpSample rows{{sample_operand("f64[4,3]"), index_operand("i64[2]", {3, 1})}, gather_attrs({{1}, {0}, {}, {}, {0}, 1}, {1, 3})};
-  OpSample points{{sample_operand("f64[4,3]"), index_operand("i32[3,2]", {3, 1, 0, 2, 3, 1})}, gather_attrs({{}, {0, 1}, {}, {}, {0, 1}, 1}, {1, 1})};
-  OpSample windows{{sample_operand("f64[4,3]"), index_operand("i64[2,1]", {2, 0})}, gather_attrs({{1, 2}, {}, {}, {}, {0}, 1}, {2, 3})};
-  OpSample batched{{sample_operand("f64[2,4]"), index_operand("i64[2,3]", {3, 0, 0, 1, 1, 2})}, gather_attrs({{}, {1}, {0}, {0}, {1}, 2}, {1, 1})};
-  OpSample none{{sample_operand("f32[4,3]"), index_operand("i64[0]", {})}, gather_attrs({{1}, {0}, {}, {}, {0}, 1}, {1, 3})};
+  OpSample rows{{sample_operand("f64[4,3]"), index_operand("i64[2]", {3, 1})},
+                gather_attrs({{1}, {0}, {}, {}, {0}, 1}, {1, 3})};
+  OpSample points{{sample_operand("f64[4,3]"), index_operand("i32[3,2]", {3, 1, 0, 2, 3, 1})},
+                  gather_attrs({{}, {0, 1}, {}, {}, {0, 1}, 1}, {1, 1})};
+  OpSample windows{{sample_operand("f64[4,3]"), index_operand("i64[2,1]", {2, 0})},
+                   gather_attrs({{1, 2}, {}, {}, {}, {0}, 1}, {2, 3})};
+  OpSample batched{{sample_operand("f64[2,4]"), index_operand("i64[2,3]", {3, 0, 0, 1, 1, 2})},
+                   gather_attrs({{}, {1}, {0}, {0}, {1}, 2}, {1, 1})};
+  OpSample none{{sample_operand("f32[4,3]"), index_operand("i64[0]", {})},
+                gather_attrs({{1}, {0}, {}, {}, {0}, 1}, {1, 3})};
   return {rows, points, windows, batched, none};
 }
 
 std::vector<OpSample> scatter_samples() {
   std::vector<OpSample> out;
   for (const char* kind : {"set", "add", "mul", "min", "max"}) {
-    out.push_back({{sample_operand("f64[4,3]"), index_operand("i64[3]", {3, 1, 3}), sample_operand("f64[3,3]")}, scatter_attrs({{1}, {0}, {}, {}, {0}, 1}, kind)});
-    out.push_back({{sample_operand("i32[4]", -9, 9), index_operand("i64[2,1]", {2, 2}), sample_operand("i32[2]", -9, 9)}, scatter_attrs({{}, {0}, {}, {}, {0}, 1}, kind)});
+    out.push_back({{sample_operand("f64[4,3]"), index_operand("i64[3]", {3, 1, 3}), sample_operand("f64[3,3]")},
+                   scatter_attrs({{1}, {0}, {}, {}, {0}, 1}, kind)});
+    out.push_back(
+        {{sample_operand("i32[4]", -9, 9), index_operand("i64[2,1]", {2, 2}), sample_operand("i32[2]", -9, 9)},
+         scatter_attrs({{}, {0}, {}, {}, {0}, 1}, kind)});
   }
-  out.push_back({{sample_operand("f64[2,4]"), index_operand("i64[2,3]", {3, 0, 0, 1, 1, 2}), sample_operand("f64[2,3]")}, scatter_attrs({{}, {1}, {0}, {0}, {1}, 2}, "add")});
+  out.push_back(
+      {{sample_operand("f64[2,4]"), index_operand("i64[2,3]", {3, 0, 0, 1, 1, 2}), sample_operand("f64[2,3]")},
+       scatter_attrs({{}, {1}, {0}, {0}, {1}, 2}, "add")});
   return out;
 }
 
 }  // namespace
 
 std::vector<OpInfo> indexing_ops() {
-  OpInfo gather{.name = "gather", .lower_class = LowerClass::index, .summary = "windows of the operand at computed places"};
+  OpInfo gather{
+      .name = "gather", .lower_class = LowerClass::index, .summary = "windows of the operand at computed places"};
   gather.operands = {{.name = "operand"}, {.name = "indices", .type_var = "I", .dtypes = ints}};
-  gather.attrs = {{"offset_dims", AttrKind::ints, true, "axes of the result that run over the window"},
-                  {"collapsed_slice_dims", AttrKind::ints, true, "axes of the operand of window size 1 that are dropped"},
-                  {"operand_batching_dims", AttrKind::ints},
-                  {"start_indices_batching_dims", AttrKind::ints},
-                  {"start_index_map", AttrKind::ints, true, "the operand axis that each component of an index vector indexes"},
-                  {"index_vector_dim", AttrKind::integer, true, "axis of the indices that holds index vectors; their rank if they are scalars"},
-                  {"slice_sizes", AttrKind::dims, true, "the window"}};
+  gather.attrs = {
+      {"offset_dims", AttrKind::ints, true, "axes of the result that run over the window"},
+      {"collapsed_slice_dims", AttrKind::ints, true, "axes of the operand of window size 1 that are dropped"},
+      {"operand_batching_dims", AttrKind::ints},
+      {"start_indices_batching_dims", AttrKind::ints},
+      {"start_index_map", AttrKind::ints, true, "the operand axis that each component of an index vector indexes"},
+      {"index_vector_dim", AttrKind::integer, true,
+       "axis of the indices that holds index vectors; their rank if they are scalars"},
+      {"slice_sizes", AttrKind::dims, true, "the window"}};
   gather.infer = infer_gather;
   gather.eval = gather_eval;
   gather.linearity = Linearity::each;
@@ -365,15 +439,22 @@ std::vector<OpInfo> indexing_ops() {
   gather.element = gather_element;
   gather.samples = gather_samples;
 
-  OpInfo scatter{.name = "scatter", .lower_class = LowerClass::scatter, .summary = "the operand with updates combined in at computed places"};
-  scatter.operands = {{.name = "operand", .dtypes = any_dtype}, {.name = "indices", .type_var = "I", .dtypes = ints}, {.name = "updates", .dtypes = any_dtype}};
-  scatter.attrs = {{"update_window_dims", AttrKind::ints, true, "axes of the updates that run over the window"},
-                   {"inserted_window_dims", AttrKind::ints, true, "axes of the operand of window size 1 that the updates lack"},
-                   {"input_batching_dims", AttrKind::ints},
-                   {"scatter_indices_batching_dims", AttrKind::ints},
-                   {"scatter_dims_to_operand_dims", AttrKind::ints, true, "the operand axis that each component of an index vector indexes"},
-                   {"index_vector_dim", AttrKind::integer, true, "axis of the indices that holds index vectors; their rank if they are scalars"},
-                   choice_attr("kind", {"set", "add", "mul", "min", "max"})};
+  OpInfo scatter{.name = "scatter",
+                 .lower_class = LowerClass::scatter,
+                 .summary = "the operand with updates combined in at computed places"};
+  scatter.operands = {{.name = "operand", .dtypes = any_dtype},
+                      {.name = "indices", .type_var = "I", .dtypes = ints},
+                      {.name = "updates", .dtypes = any_dtype}};
+  scatter.attrs = {
+      {"update_window_dims", AttrKind::ints, true, "axes of the updates that run over the window"},
+      {"inserted_window_dims", AttrKind::ints, true, "axes of the operand of window size 1 that the updates lack"},
+      {"input_batching_dims", AttrKind::ints},
+      {"scatter_indices_batching_dims", AttrKind::ints},
+      {"scatter_dims_to_operand_dims", AttrKind::ints, true,
+       "the operand axis that each component of an index vector indexes"},
+      {"index_vector_dim", AttrKind::integer, true,
+       "axis of the indices that holds index vectors; their rank if they are scalars"},
+      choice_attr("kind", {"set", "add", "mul", "min", "max"})};
   scatter.infer = infer_scatter;
   scatter.eval = scatter_eval;
   scatter.vjp = scatter_vjp;

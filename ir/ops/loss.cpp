@@ -16,16 +16,27 @@ Expr total(Expr x) { return reduce("reduce_sum", x, all_axes(x.type())); }
 
 Types infer_classes(const InferCtx& c) {
   const Type &x = c.in(0), &labels = c.in(1);
-  if (x.rank() < 2) return c.error(Code::AG2204, fmt::format("`{}` needs [batch, class, ...]: {} is {}", c.op().onnx, operand_name(c, 0), x.str()), {}, {0});
+  if (x.rank() < 2)
+    return c.error(Code::AG2204,
+                   fmt::format("`{}` needs [batch, class, ...]: {} is {}", c.op().onnx, operand_name(c, 0), x.str()),
+                   {}, {0});
   Dims want = x.shape;
   want.erase(want.begin() + 1);
   bool fits = labels.shape.size() == want.size();
-  for (std::size_t d = 0; fits && d < want.size(); ++d) fits = !labels.shape[d].is_const() || !want[d].is_const() || labels.shape[d] == want[d];
+  for (std::size_t d = 0; fits && d < want.size(); ++d)
+    fits = !labels.shape[d].is_const() || !want[d].is_const() || labels.shape[d] == want[d];
   if (!fits)
-    return c.error(Code::AG2208, fmt::format("`{}` needs a label for each place: {} is {}, {} is {}; labels {} are wanted", c.op().onnx, operand_name(c, 0), x.str(), operand_name(c, 1), labels.str(), shape_str(want)),
-                   "all axes but the class", {0, 1});
-  if (c.has(2) && (c.in(2).rank() != 1 || (c.in(2).shape[0].is_const() && x.shape[1].is_const() && c.in(2).shape[0] != x.shape[1])))
-    return c.error(Code::AG2208, fmt::format("`{}` needs one weight a class: {} is {}", c.op().onnx, operand_name(c, 2), c.in(2).str()), {}, {0, 2});
+    return c.error(
+        Code::AG2208,
+        fmt::format("`{}` needs a label for each place: {} is {}, {} is {}; labels {} are wanted", c.op().onnx,
+                    operand_name(c, 0), x.str(), operand_name(c, 1), labels.str(), shape_str(want)),
+        "all axes but the class", {0, 1});
+  if (c.has(2) &&
+      (c.in(2).rank() != 1 || (c.in(2).shape[0].is_const() && x.shape[1].is_const() && c.in(2).shape[0] != x.shape[1])))
+    return c.error(
+        Code::AG2208,
+        fmt::format("`{}` needs one weight a class: {} is {}", c.op().onnx, operand_name(c, 2), c.in(2).str()), {},
+        {0, 2});
   Type loss{x.dtype, reduction_of(c.attrs()) == "none" ? want : Dims{}};
   if (c.op().results.size() == 1) return std::vector<Type>{loss};
   return std::vector<Type>{loss, x};
@@ -60,7 +71,9 @@ struct Places {
   }
   Expr over_classes(Expr place) const { return place.with(b.reshape(place, with_unit_axis(place.type().shape, 1))); }
   /// One-hot of the labels, as a mask shaped as the scores.
-  Expr mask(const Type& scores) const { return over_classes(labels) == labels.with(b.iota(scores.with(labels.dtype()), 1)); }
+  Expr mask(const Type& scores) const {
+    return over_classes(labels) == labels.with(b.iota(scores.with(labels.dtype()), 1));
+  }
   /// What a mean divides by.
   Expr divisor(Expr w, DType t) const { return w.id() ? total(w) : size_value(b, labels.type().elems(), t); }
 };
@@ -77,7 +90,9 @@ Expr class_loss(Builder& b, const View& n, Expr log_prob) {
 
 std::vector<ValueId> nll(Builder& b, const View& n) { return {class_loss(b, n, Expr(b, n.operand(0)))}; }
 
-Expr log_probabilities(Builder& b, const View& n) { return {b, b.add_op("LogSoftmax", {n.operand(0)}, {{"axis", std::int64_t{1}}})}; }
+Expr log_probabilities(Builder& b, const View& n) {
+  return {b, b.add_op("LogSoftmax", {n.operand(0)}, {{"axis", std::int64_t{1}}})};
+}
 
 std::vector<ValueId> cross_entropy(Builder& b, const View& n) {
   Expr log_prob = log_probabilities(b, n);
@@ -115,7 +130,10 @@ void cross_entropy_vjp(Builder& b, const View& n, Cotangents ct, Grads& grads) {
 Types infer_bce(const InferCtx& c) {
   AG_TRY(Dims shape, broadcast_operands(c));
   if (shape != c.in(0).shape || shape != c.in(1).shape)
-    return c.error(Code::AG2208, fmt::format("`{}` needs scores and targets of one shape: {} and {}", c.op().onnx, c.in(0).str(), c.in(1).str()), {}, {0, 1});
+    return c.error(
+        Code::AG2208,
+        fmt::format("`{}` needs scores and targets of one shape: {} and {}", c.op().onnx, c.in(0).str(), c.in(1).str()),
+        {}, {0, 1});
   return std::vector<Type>{{c.in(0).dtype, reduction_of(c.attrs()) == "none" ? shape : Dims{}}};
 }
 
@@ -141,9 +159,12 @@ OpSample::Operand labels(std::string_view type, const Ints& values) {
 }
 
 std::vector<OpSample> class_samples() {
-  OpSample::Operand l = labels("i64[4]", {0, 2, 1, 2}), scores = sample_operand("f64[4,3]"), weight = sample_operand("f64[3]", 0.5, 2);
-  Attrs ignore{{"ignore_index", std::int64_t{1}}}, none{{"reduction", std::string("none")}, {"ignore_index", std::int64_t{-1}}};
-  return {OpSample{{scores, l}, {}}, OpSample{{scores, l, weight}, ignore}, OpSample{{scores, l}, {{"reduction", std::string("sum")}}},
+  OpSample::Operand l = labels("i64[4]", {0, 2, 1, 2}), scores = sample_operand("f64[4,3]"),
+                    weight = sample_operand("f64[3]", 0.5, 2);
+  Attrs ignore{{"ignore_index", std::int64_t{1}}},
+      none{{"reduction", std::string("none")}, {"ignore_index", std::int64_t{-1}}};
+  return {OpSample{{scores, l}, {}}, OpSample{{scores, l, weight}, ignore},
+          OpSample{{scores, l}, {{"reduction", std::string("sum")}}},
           OpSample{{sample_operand("f64[2,3,2]"), labels("i32[2,2]", {0, -1, 2, 1}), weight}, none}};
 }
 
@@ -154,18 +175,47 @@ std::vector<OpInfo> loss_ops() {
   OperandSpec weights{.name = "weights", .dtypes = floats, .optional = true};
   AttrSpec ignore{"ignore_index", AttrKind::integer, false, "a label that does not count"};
   return {
-      composite({.name = "SoftmaxCrossEntropyLoss", .since = 12, .summary = "-log softmax of the label's score", 
-                 .operands = {{.name = "scores", .dtypes = floats}, {.name = "labels", .type_var = "I", .dtypes = label_types}, weights}, .results = {{"output"}, {"log_prob", "T", true}},
-                 .attrs = {ignore, reduction_attr()}, .infer = infer_classes, .decompose = cross_entropy, .vjp = cross_entropy_vjp, .samples = class_samples}),
-      composite({.name = "NegativeLogLikelihoodLoss", .since = 12, .summary = "minus the label's log-probability",
-                 .operands = {{.name = "input", .dtypes = floats}, {.name = "target", .type_var = "I", .dtypes = label_types}, weights}, .results = {{"loss"}},
-                 .attrs = {ignore, reduction_attr()}, .infer = infer_classes, .decompose = nll, .samples = class_samples}),
-      composite({.name = "BinaryCrossEntropyWithLogits", .domain = "ag", .summary = "softplus(x) - x y: cross entropy of sigmoid(x) and y, without overflow",
-                 .operands = {{.name = "x", .dtypes = floats}, {.name = "y", .dtypes = floats}}, .results = {{"loss"}}, .attrs = {reduction_attr()}, .infer = infer_bce, .decompose = bce, .vjp = bce_vjp,
-                 .samples = [] {
-                   auto s = [](Attrs a) { return OpSample{{sample_operand("f64[3,2]", -4, 4), sample_operand("f64[3,2]", 0, 1)}, std::move(a)}; };
-                   return std::vector<OpSample>{s({}), s({{"reduction", std::string("sum")}}), s({{"reduction", std::string("none")}})};
-                 }}),
+      composite({.name = "SoftmaxCrossEntropyLoss",
+                 .since = 12,
+                 .summary = "-log softmax of the label's score",
+                 .operands = {{.name = "scores", .dtypes = floats},
+                              {.name = "labels", .type_var = "I", .dtypes = label_types},
+                              weights},
+                 .results = {{"output"}, {"log_prob", "T", true}},
+                 .attrs = {ignore, reduction_attr()},
+                 .infer = infer_classes,
+                 .decompose = cross_entropy,
+                 .vjp = cross_entropy_vjp,
+                 .samples = class_samples}),
+      composite({.name = "NegativeLogLikelihoodLoss",
+                 .since = 12,
+                 .summary = "minus the label's log-probability",
+                 .operands = {{.name = "input", .dtypes = floats},
+                              {.name = "target", .type_var = "I", .dtypes = label_types},
+                              weights},
+                 .results = {{"loss"}},
+                 .attrs = {ignore, reduction_attr()},
+                 .infer = infer_classes,
+                 .decompose = nll,
+                 .samples = class_samples}),
+      composite({.name = "BinaryCrossEntropyWithLogits",
+                 .domain = "ag",
+                 .summary = "softplus(x) - x y: cross entropy of sigmoid(x) and y, without overflow",
+                 .operands = {{.name = "x", .dtypes = floats}, {.name = "y", .dtypes = floats}},
+                 .results = {{"loss"}},
+                 .attrs = {reduction_attr()},
+                 .infer = infer_bce,
+                 .decompose = bce,
+                 .vjp = bce_vjp,
+                 .samples =
+                     [] {
+                       auto s = [](Attrs a) {
+                         return OpSample{{sample_operand("f64[3,2]", -4, 4), sample_operand("f64[3,2]", 0, 1)},
+                                         std::move(a)};
+                       };
+                       return std::vector<OpSample>{s({}), s({{"reduction", std::string("sum")}}),
+                                                    s({{"reduction", std::string("none")}})};
+                     }}),
   };
 }
 

@@ -15,8 +15,12 @@ bool differ(const Dim& a, const Dim& b) { return a.is_const() && b.is_const() &&
 std::unexpected<Diags> inner_mismatch(const InferCtx& c, const Dim& k_left, const Dim& k_right) {
   const Type &a = c.in(0), &b = c.in(1);
   std::string left = operand_name(c, 0), right = operand_name(c, 1);
-  auto e = c.error(Code::AG2203, fmt::format("`{}` inner dimensions differ: {} has {} columns, {} has {} rows", c.op().onnx, left, k_left.str(), right, k_right.str()),
-                   fmt::format("{} times {}: K is {} on the left and {} on the right", shape_str(a.shape), shape_str(b.shape), k_left.str(), k_right.str()), {0, 1});
+  auto e = c.error(Code::AG2203,
+                   fmt::format("`{}` inner dimensions differ: {} has {} columns, {} has {} rows", c.op().onnx, left,
+                               k_left.str(), right, k_right.str()),
+                   fmt::format("{} times {}: K is {} on the left and {} on the right", shape_str(a.shape),
+                               shape_str(b.shape), k_left.str(), k_right.str()),
+                   {0, 1});
   Diags d = std::move(e).error();
   if (b.rank() >= 2 && !differ(k_left, from_end(b, 1))) {
     Type t = b;
@@ -33,12 +37,17 @@ std::unexpected<Diags> inner_mismatch(const InferCtx& c, const Dim& k_left, cons
 Types infer_matmul(const InferCtx& c) {
   const Type &a = c.in(0), &b = c.in(1);
   for (std::size_t i : {0u, 1u})
-    if (c.in(i).rank() == 0) return c.error(Code::AG2204, fmt::format("`MatMul` of a scalar: {} is {}", operand_name(c, i), c.in(i).str()), "use Mul to scale", {i});
+    if (c.in(i).rank() == 0)
+      return c.error(Code::AG2204, fmt::format("`MatMul` of a scalar: {} is {}", operand_name(c, i), c.in(i).str()),
+                     "use Mul to scale", {i});
   const Dim &k_left = from_end(a, 1), &k_right = b.rank() == 1 ? b.shape[0] : from_end(b, 2);
   if (differ(k_left, k_right)) return inner_mismatch(c, k_left, k_right);
   auto batch = broadcast_shapes(batch_of(a), batch_of(b));
   if (!batch)
-    return c.error(Code::AG2201, fmt::format("`MatMul` cannot broadcast the batch axes {} with {}", shape_str(batch_of(a)), shape_str(batch_of(b))), "all axes but the last two broadcast", {0, 1});
+    return c.error(Code::AG2201,
+                   fmt::format("`MatMul` cannot broadcast the batch axes {} with {}", shape_str(batch_of(a)),
+                               shape_str(batch_of(b))),
+                   "all axes but the last two broadcast", {0, 1});
   Type t{a.dtype, std::move(*batch)};
   if (a.rank() > 1) t.shape.push_back(from_end(a, 2));
   if (b.rank() > 1) t.shape.push_back(from_end(b, 1));
@@ -84,13 +93,19 @@ struct GemmShape {
 Types infer_gemm(const InferCtx& c) {
   GemmShape g(c.attrs());
   for (std::size_t i : {0u, 1u})
-    if (c.in(i).rank() != 2) return c.error(Code::AG2204, fmt::format("`Gemm` needs matrices: {} is {}", operand_name(c, i), c.in(i).str()), "rank 2 is wanted", {i});
-  const Dim &m = c.in(0).shape[g.trans_a], &k_left = c.in(0).shape[!g.trans_a], &k_right = c.in(1).shape[g.trans_b], &n = c.in(1).shape[!g.trans_b];
+    if (c.in(i).rank() != 2)
+      return c.error(Code::AG2204, fmt::format("`Gemm` needs matrices: {} is {}", operand_name(c, i), c.in(i).str()),
+                     "rank 2 is wanted", {i});
+  const Dim &m = c.in(0).shape[g.trans_a], &k_left = c.in(0).shape[!g.trans_a], &k_right = c.in(1).shape[g.trans_b],
+            &n = c.in(1).shape[!g.trans_b];
   if (differ(k_left, k_right)) return inner_mismatch(c, k_left, k_right);
   Dims shape{m, n};
   if (c.has(2)) {
     auto all = broadcast_shapes(c.in(2).shape, shape);
-    if (!all || *all != shape) return c.error(Code::AG2201, fmt::format("`Gemm`: {} must broadcast to the product's shape {}", c.in(2).str(), shape_str(shape)), {}, {2});
+    if (!all || *all != shape)
+      return c.error(
+          Code::AG2201,
+          fmt::format("`Gemm`: {} must broadcast to the product's shape {}", c.in(2).str(), shape_str(shape)), {}, {2});
   }
   AG_TRY_(checked_shape(c, shape));
   return std::vector<Type>{{c.in(0).dtype, std::move(shape)}};
@@ -107,12 +122,16 @@ std::vector<ValueId> gemm(Builder& b, const View& n) {
 }
 
 std::vector<OpSample> matmul_samples() {
-  return {sample({"f64[3,4]", "f64[4,2]"}), sample({"f64[4]", "f64[4]"}), sample({"f64[4]", "f64[4,2]"}), sample({"f64[3,4]", "f64[4]"}), sample({"f64[2,3,4]", "f64[4,5]"}),
-          sample({"f64[3,4]", "f64[2,4,5]"}), sample({"f64[4]", "f64[2,4,5]"}), sample({"f64[2,1,3,4]", "f64[3,4,2]"}), sample({"f32[2,0]", "f32[0,3]"}), sample({"f16[3,4]", "f16[4,2]"})};
+  return {sample({"f64[3,4]", "f64[4,2]"}), sample({"f64[4]", "f64[4]"}),           sample({"f64[4]", "f64[4,2]"}),
+          sample({"f64[3,4]", "f64[4]"}),   sample({"f64[2,3,4]", "f64[4,5]"}),     sample({"f64[3,4]", "f64[2,4,5]"}),
+          sample({"f64[4]", "f64[2,4,5]"}), sample({"f64[2,1,3,4]", "f64[3,4,2]"}), sample({"f32[2,0]", "f32[0,3]"}),
+          sample({"f16[3,4]", "f16[4,2]"})};
 }
 
 std::vector<OpSample> gemm_samples() {
-  return {sample({"f64[3,4]", "f64[4,2]", "f64[2]"}), sample({"f64[4,3]", "f64[2,4]", "f64[3,1]"}, {{"transA", std::int64_t{1}}, {"transB", std::int64_t{1}}, {"alpha", 0.5}, {"beta", 2.0}}),
+  return {sample({"f64[3,4]", "f64[4,2]", "f64[2]"}),
+          sample({"f64[4,3]", "f64[2,4]", "f64[3,1]"},
+                 {{"transA", std::int64_t{1}}, {"transB", std::int64_t{1}}, {"alpha", 0.5}, {"beta", 2.0}}),
           sample({"f32[3,4]", "f32[4,2]"})};
 }
 
@@ -120,11 +139,26 @@ std::vector<OpSample> gemm_samples() {
 
 std::vector<OpInfo> matmul_ops() {
   return {
-      {.name = "MatMul", .onnx = "MatMul", .tier = Tier::composite, .summary = "matrix product with numpy's batch broadcasting",
-       .operands = {{.name = "A", .dtypes = numeric}, {.name = "B", .dtypes = numeric}}, .infer = infer_matmul, .decompose = matmul, .samples = matmul_samples},
-      {.name = "Gemm", .onnx = "Gemm", .since = 7, .tier = Tier::composite, .summary = "alpha A B + beta C",
-       .operands = {{.name = "A", .dtypes = numeric}, {.name = "B", .dtypes = numeric}, {.name = "C", .dtypes = numeric, .optional = true}},
-       .attrs = {number_attr("alpha", 1), number_attr("beta", 1), int_attr("transA", 0), int_attr("transB", 0)}, .infer = infer_gemm, .decompose = gemm, .samples = gemm_samples},
+      {.name = "MatMul",
+       .onnx = "MatMul",
+       .tier = Tier::composite,
+       .summary = "matrix product with numpy's batch broadcasting",
+       .operands = {{.name = "A", .dtypes = numeric}, {.name = "B", .dtypes = numeric}},
+       .infer = infer_matmul,
+       .decompose = matmul,
+       .samples = matmul_samples},
+      {.name = "Gemm",
+       .onnx = "Gemm",
+       .since = 7,
+       .tier = Tier::composite,
+       .summary = "alpha A B + beta C",
+       .operands = {{.name = "A", .dtypes = numeric},
+                    {.name = "B", .dtypes = numeric},
+                    {.name = "C", .dtypes = numeric, .optional = true}},
+       .attrs = {number_attr("alpha", 1), number_attr("beta", 1), int_attr("transA", 0), int_attr("transB", 0)},
+       .infer = infer_gemm,
+       .decompose = gemm,
+       .samples = gemm_samples},
   };
 }
 

@@ -27,7 +27,9 @@ Types infer_reshape(const InferCtx& c) {
   AG_TRY(Dims shape, checked_shape(c, attr_dims(c.attrs(), "shape")));
   Dim difference = product(shape) - c.in(0).elems();
   if (difference.is_const() && !difference.is(0))
-    return c.error(Code::AG2205, fmt::format("cannot reshape {} into {}: {} elements into {}", shape_str(c.in(0).shape), shape_str(shape), c.in(0).elems().str(), product(shape).str()),
+    return c.error(Code::AG2205,
+                   fmt::format("cannot reshape {} into {}: {} elements into {}", shape_str(c.in(0).shape),
+                               shape_str(shape), c.in(0).elems().str(), product(shape).str()),
                    "a reshape keeps every element", {0});
   return std::vector<Type>{{c.in(0).dtype, std::move(shape)}};
 }
@@ -39,8 +41,12 @@ loop::ValueId reshape_element(ElementCtx& c, LoopValues index) {
   for (std::size_t d = 0; d < to.size(); ++d) flat = b.add(b.mul(flat, b.dim(to[d])), index[d]);
   Elements out(from.size());
   for (std::size_t d = from.size(); d-- > 0;) {
-    if (from[d].is(1)) { out[d] = b.index(0); continue; }
-    bool outermost = std::all_of(from.begin(), from.begin() + static_cast<std::ptrdiff_t>(d), [](const Dim& k) { return k.is(1); });
+    if (from[d].is(1)) {
+      out[d] = b.index(0);
+      continue;
+    }
+    bool outermost =
+        std::all_of(from.begin(), from.begin() + static_cast<std::ptrdiff_t>(d), [](const Dim& k) { return k.is(1); });
     out[d] = outermost ? flat : b.op(L::rem, {flat, b.dim(from[d])});
     if (!outermost) flat = b.op(L::div, {flat, b.dim(from[d])});
   }
@@ -50,7 +56,8 @@ loop::ValueId reshape_element(ElementCtx& c, LoopValues index) {
 Result<std::vector<Array>> reshape_eval(const EvalCtx& c) {
   std::int64_t n = 1;
   for (std::int64_t d : c.out_shapes[0]) n *= d;
-  if (n != c.in[0].elems()) return fail(Code::AG2205, place(c), fmt::format("cannot reshape {} elements into {}", c.in[0].elems(), n));
+  if (n != c.in[0].elems())
+    return fail(Code::AG2205, place(c), fmt::format("cannot reshape {} elements into {}", c.in[0].elems(), n));
   return one(c.in[0].reshaped(c.out_shapes[0]));
 }
 
@@ -68,7 +75,9 @@ Types infer_transpose(const InferCtx& c) {
   Ints sorted = perm;
   std::sort(sorted.begin(), sorted.end());
   if (sorted != iota_ints(c.in(0).rank()))
-    return c.error(Code::AG2206, fmt::format("`perm` [{}] is no permutation of the {} axes of {}", fmt::join(perm, ", "), c.in(0).rank(), operand_name(c, 0)),
+    return c.error(Code::AG2206,
+                   fmt::format("`perm` [{}] is no permutation of the {} axes of {}", fmt::join(perm, ", "),
+                               c.in(0).rank(), operand_name(c, 0)),
                    "each axis exactly once", {0});
   Type t{c.in(0).dtype, {}};
   for (std::int64_t p : perm) t.shape.push_back(c.in(0).shape[at(p)]);
@@ -101,12 +110,18 @@ Types infer_broadcast(const InferCtx& c) {
   AG_TRY(Dims shape, checked_shape(c, attr_dims(c.attrs(), "shape")));
   Ints dims = attr_ints(c.attrs(), "dims");
   const Dims& from = c.in(0).shape;
-  if (dims.size() != from.size()) return c.error(Code::AG2206, fmt::format("`dims` of `broadcast_in_dim` has {} entries for rank {}", dims.size(), from.size()), {}, {0});
+  if (dims.size() != from.size())
+    return c.error(Code::AG2206,
+                   fmt::format("`dims` of `broadcast_in_dim` has {} entries for rank {}", dims.size(), from.size()), {},
+                   {0});
   AG_TRY(Ints sorted, checked_axes(c, dims, static_cast<int>(shape.size())));
   for (std::size_t i = 0; i < dims.size(); ++i) {
     const Dim &have = from[i], &want = shape[at(dims[i])];
     if (have.is_const() && want.is_const() && have != want && !have.is(1))
-      return c.error(Code::AG2201, fmt::format("cannot broadcast {} to {}: axis {} is {}, and {} is wanted", shape_str(from), shape_str(shape), i, have.str(), want.str()), {}, {0});
+      return c.error(Code::AG2201,
+                     fmt::format("cannot broadcast {} to {}: axis {} is {}, and {} is wanted", shape_str(from),
+                                 shape_str(shape), i, have.str(), want.str()),
+                     {}, {0});
   }
   return std::vector<Type>{{c.in(0).dtype, std::move(shape)}};
 }
@@ -118,7 +133,8 @@ loop::ValueId broadcast_element(ElementCtx& c, LoopValues index) {
   Elements out;
   for (std::size_t i = 0; i < dims.size(); ++i) {
     loop::ValueId v = index[at(dims[i])];
-    if (from[i].is(1)) v = b.index(0);
+    if (from[i].is(1))
+      v = b.index(0);
     else if (from[i] != to[at(dims[i])])  // known at run time: a size of 1 repeats
       v = b.select(b.op(L::cmp_eq, {b.dim(from[i]), b.index(1)}), b.index(0), v);
     out.push_back(v);
@@ -132,7 +148,8 @@ Result<std::vector<Array>> broadcast_eval(const EvalCtx& c) {
   Shape strides = row_major_strides(from), spread(c.out_shapes[0].size(), 0);
   for (std::size_t i = 0; i < dims.size(); ++i) {
     if (from[i] != 1 && from[i] != c.out_shapes[0][at(dims[i])])
-      return fail(Code::AG2201, place(c), fmt::format("cannot broadcast a size of {} to {}", from[i], c.out_shapes[0][at(dims[i])]));
+      return fail(Code::AG2201, place(c),
+                  fmt::format("cannot broadcast a size of {} to {}", from[i], c.out_shapes[0][at(dims[i])]));
     if (from[i] != 1) spread[at(dims[i])] = strides[i];
   }
   return one(copy_elements(c.in[0], c.out_shapes[0], [&](const Shape& i) { return flat_index(i, spread); }));
@@ -144,7 +161,8 @@ ValueId broadcast_transpose(Builder& b, const View& n, std::size_t, ValueId ct) 
   Ints summed, order = dims;
   for (std::size_t d = 0; d < to.size(); ++d) {
     auto i = std::find(dims.begin(), dims.end(), static_cast<std::int64_t>(d)) - dims.begin();
-    if (i == static_cast<std::ptrdiff_t>(dims.size()) || (from[at(i)].is(1) && !to[d].is(1))) summed.push_back(static_cast<std::int64_t>(d));
+    if (i == static_cast<std::ptrdiff_t>(dims.size()) || (from[at(i)].is(1) && !to[d].is(1)))
+      summed.push_back(static_cast<std::int64_t>(d));
   }
   ct = b.reduce("reduce_sum", ct, summed);
   std::sort(order.begin(), order.end());
@@ -169,12 +187,17 @@ Types infer_slice(const InferCtx& c) {
   Ints stride = attr_ints(c.attrs(), "stride");
   const Dims& from = c.in(0).shape;
   if (start.size() != from.size() || limit.size() != from.size() || stride.size() != from.size())
-    return c.error(Code::AG2206, fmt::format("`slice` of rank {} needs as many entries in `start`, `limit` and `stride`", from.size()), {}, {0});
+    return c.error(
+        Code::AG2206,
+        fmt::format("`slice` of rank {} needs as many entries in `start`, `limit` and `stride`", from.size()), {}, {0});
   Type t{c.in(0).dtype, {}};
   for (std::size_t d = 0; d < from.size(); ++d) {
     auto bad = [](const Dim& k) { return !k.valid() || (k.is_const() && k.value() < 0); };
     if (stride[d] < 1 || bad(start[d]) || bad(limit[d] - start[d]) || bad(from[d] - limit[d]))
-      return c.error(Code::AG2206, fmt::format("`slice` [{}:{}:{}] does not fit axis {} of size {}", start[d].str(), limit[d].str(), stride[d], d, from[d].str()), {}, {0});
+      return c.error(Code::AG2206,
+                     fmt::format("`slice` [{}:{}:{}] does not fit axis {} of size {}", start[d].str(), limit[d].str(),
+                                 stride[d], d, from[d].str()),
+                     {}, {0});
     t.shape.push_back(ceildiv(limit[d] - start[d], stride[d]));
   }
   AG_TRY_(checked_shape(c, t.shape));
@@ -186,7 +209,8 @@ std::optional<Dims> slice_known(const View& n) {
   auto start = as_constants(attr_dims(n.attrs(), "start"));
   if (!all || !start || n.out().rank() != 1 || !n.out().shape[0].is_const()) return std::nullopt;
   Dims out;
-  for (std::int64_t i = 0; i < n.out().shape[0].value(); ++i) out.push_back((*all)[at((*start)[0] + i * attr_ints(n.attrs(), "stride")[0])]);
+  for (std::int64_t i = 0; i < n.out().shape[0].value(); ++i)
+    out.push_back((*all)[at((*start)[0] + i * attr_ints(n.attrs(), "stride")[0])]);
   return out;
 }
 
@@ -204,7 +228,8 @@ loop::ValueId slice_element(ElementCtx& c, LoopValues index) {
   Dims start = attr_dims(c.node().attrs(), "start");
   Ints stride = attr_ints(c.node().attrs(), "stride");
   Elements out;
-  for (std::size_t d = 0; d < start.size(); ++d) out.push_back(c.b().add(c.b().mul(index[d], c.b().index(stride[d])), c.b().dim(start[d])));
+  for (std::size_t d = 0; d < start.size(); ++d)
+    out.push_back(c.b().add(c.b().mul(index[d], c.b().index(stride[d])), c.b().dim(start[d])));
   return c.operand(0, out);
 }
 
@@ -212,8 +237,11 @@ Result<std::vector<Array>> slice_eval(const EvalCtx& c) {
   Shape start = concrete(c, attr_dims(c.node.attrs(), "start")), strides = row_major_strides(c.in[0].shape());
   Ints step = attr_ints(c.node.attrs(), "stride");
   for (std::size_t d = 0; d < start.size(); ++d)
-    if (std::int64_t n = c.out_shapes[0][d]; n > 0 && (start[d] < 0 || start[d] + (n - 1) * step[d] >= c.in[0].shape()[d]))
-      return fail(Code::AG2206, place(c), fmt::format("a slice from {} with {} elements does not fit a size of {}", start[d], n, c.in[0].shape()[d]));
+    if (std::int64_t n = c.out_shapes[0][d];
+        n > 0 && (start[d] < 0 || start[d] + (n - 1) * step[d] >= c.in[0].shape()[d]))
+      return fail(
+          Code::AG2206, place(c),
+          fmt::format("a slice from {} with {} elements does not fit a size of {}", start[d], n, c.in[0].shape()[d]));
   return one(copy_elements(c.in[0], c.out_shapes[0], [&](const Shape& i) {
     std::int64_t sum = 0;
     for (std::size_t d = 0; d < i.size(); ++d) sum += (start[d] + i[d] * step[d]) * strides[d];
@@ -228,7 +256,8 @@ Types infer_rev(const InferCtx& c) {
 
 loop::ValueId rev_element(ElementCtx& c, LoopValues index) {
   Elements out(index.begin(), index.end());
-  for (std::int64_t a : attr_ints(c.node().attrs(), "axes")) out[at(a)] = c.b().sub(c.b().dim(c.node().in(0).shape[at(a)] - 1), out[at(a)]);
+  for (std::int64_t a : attr_ints(c.node().attrs(), "axes"))
+    out[at(a)] = c.b().sub(c.b().dim(c.node().in(0).shape[at(a)] - 1), out[at(a)]);
   return c.operand(0, out);
 }
 
@@ -238,7 +267,8 @@ Result<std::vector<Array>> rev_eval(const EvalCtx& c) {
   Ints axes = attr_ints(c.node.attrs(), "axes");
   return one(copy_elements(c.in[0], shape, [&](const Shape& i) {
     std::int64_t sum = 0;
-    for (std::size_t d = 0; d < i.size(); ++d) sum += (contains(axes, static_cast<std::int64_t>(d)) ? shape[d] - 1 - i[d] : i[d]) * strides[d];
+    for (std::size_t d = 0; d < i.size(); ++d)
+      sum += (contains(axes, static_cast<std::int64_t>(d)) ? shape[d] - 1 - i[d] : i[d]) * strides[d];
     return sum;
   }));
 }
@@ -248,11 +278,15 @@ Types infer_pad(const InferCtx& c) {
   Ints interior = attr_ints(c.attrs(), "interior");
   const Dims& from = c.in(0).shape;
   if (low.size() != from.size() || high.size() != from.size() || interior.size() != from.size())
-    return c.error(Code::AG2206, fmt::format("`pad` of rank {} needs as many entries in `low`, `high` and `interior`", from.size()), {}, {0});
-  if (c.in(1).rank() != 0) return c.error(Code::AG2204, fmt::format("the padding value of `pad` is a scalar, not {}", c.in(1).str()), {}, {1});
+    return c.error(Code::AG2206,
+                   fmt::format("`pad` of rank {} needs as many entries in `low`, `high` and `interior`", from.size()),
+                   {}, {0});
+  if (c.in(1).rank() != 0)
+    return c.error(Code::AG2204, fmt::format("the padding value of `pad` is a scalar, not {}", c.in(1).str()), {}, {1});
   Type t{c.in(0).dtype, {}};
   for (std::size_t d = 0; d < from.size(); ++d) {
-    if (interior[d] < 0) return c.error(Code::AG2206, fmt::format("`interior` of `pad` is {} on axis {}", interior[d], d), {}, {0});
+    if (interior[d] < 0)
+      return c.error(Code::AG2206, fmt::format("`interior` of `pad` is {} on axis {}", interior[d], d), {}, {0});
     Dim gaps = interior[d] ? max(from[d] - 1, 0) * interior[d] : Dim(0);
     t.shape.push_back(low[d] + from[d] + gaps + high[d]);
   }
@@ -273,10 +307,12 @@ ValueId pad_transpose_x(Builder& b, const View& n, ValueId ct) {
   }
   // Where the padding is not negative, undoing it is a slice; else what was cropped comes back as zeros.
   if (crops) {
-    ct = b.add_op("pad", {ct, b.scalar(b.type(ct).dtype, 0)}, {{"low", low}, {"high", high}, {"interior", Ints(from.size(), 0)}});
+    ct = b.add_op("pad", {ct, b.scalar(b.type(ct).dtype, 0)},
+                  {{"low", low}, {"high", high}, {"interior", Ints(from.size(), 0)}});
     start.assign(from.size(), 0);
   }
-  for (std::size_t d = 0; d < from.size(); ++d) limit.push_back(start[d] + from[d] + (interior[d] ? max(from[d] - 1, 0) * interior[d] : Dim(0)));
+  for (std::size_t d = 0; d < from.size(); ++d)
+    limit.push_back(start[d] + from[d] + (interior[d] ? max(from[d] - 1, 0) * interior[d] : Dim(0)));
   return b.slice(ct, start, limit, stride);
 }
 
@@ -331,16 +367,22 @@ std::size_t concat_axis(const View& n) { return at(*normalize_axis(attr_int(n.at
 
 Types infer_concat(const InferCtx& c) {
   Type t = c.in(0);
-  if (t.rank() == 0) return c.error(Code::AG2204, fmt::format("`{}` of scalars: they have no axis", c.op().onnx), {}, {0});
+  if (t.rank() == 0)
+    return c.error(Code::AG2204, fmt::format("`{}` of scalars: they have no axis", c.op().onnx), {}, {0});
   AG_TRY(int axis, checked_axis(c, attr_int(c.attrs(), "axis", 0), t.rank()));
   for (std::size_t i = 1; i < c.operand_count(); ++i) {
     const Dims& s = c.in(i).shape;
     if (s.size() != t.shape.size())
-      return c.error(Code::AG2204, fmt::format("`{}` needs operands of equal rank: {} is {}, {} is {}", c.op().onnx, operand_name(c, 0), c.in(0).str(), operand_name(c, i), c.in(i).str()), {}, {0, i});
+      return c.error(Code::AG2204,
+                     fmt::format("`{}` needs operands of equal rank: {} is {}, {} is {}", c.op().onnx,
+                                 operand_name(c, 0), c.in(0).str(), operand_name(c, i), c.in(i).str()),
+                     {}, {0, i});
     for (std::size_t d = 0; d < s.size(); ++d) {
       if (d == at(axis)) continue;
       if (s[d].is_const() && t.shape[d].is_const() && s[d] != t.shape[d])
-        return c.error(Code::AG2208, fmt::format("`{}` along axis {}: axis {} is {} in {} and {} in {}", c.op().onnx, axis, d, t.shape[d].str(), operand_name(c, 0), s[d].str(), operand_name(c, i)),
+        return c.error(Code::AG2208,
+                       fmt::format("`{}` along axis {}: axis {} is {} in {} and {} in {}", c.op().onnx, axis, d,
+                                   t.shape[d].str(), operand_name(c, 0), s[d].str(), operand_name(c, i)),
                        "all other axes must agree", {0, i});
       if (s[d].is_const()) t.shape[d] = s[d];
     }
@@ -373,7 +415,9 @@ loop::ValueId concat_element(ElementCtx& c, LoopValues index) {
   loop::Builder& b = c.b();
   View n = c.node();
   std::size_t axis = concat_axis(n);
-  struct Part { loop::ValueId value, end; };
+  struct Part {
+    loop::ValueId value, end;
+  };
   std::vector<Part> parts;
   Dim offset = 0;
   for (std::size_t i = 0; i < n.operand_count(); ++i) {
@@ -388,7 +432,8 @@ loop::ValueId concat_element(ElementCtx& c, LoopValues index) {
   }
   if (parts.empty()) return b.constant_int(n.out().dtype, 0);
   loop::ValueId out = parts.back().value;
-  for (std::size_t i = parts.size() - 1; i-- > 0;) out = b.select(b.op(L::cmp_lt, {index[axis], parts[i].end}), parts[i].value, out);
+  for (std::size_t i = parts.size() - 1; i-- > 0;)
+    out = b.select(b.op(L::cmp_lt, {index[axis], parts[i].end}), parts[i].value, out);
   return out;
 }
 
@@ -396,70 +441,152 @@ Result<std::vector<Array>> concat_eval(const EvalCtx& c) {
   std::size_t axis = concat_axis(c.node);
   Array out(c.in[0].dtype(), c.out_shapes[0]);
   std::size_t inner = dtype_bytes(out.dtype()), outer = 1, row = 0, offset = 0;
-  for (std::size_t d = 0; d < c.out_shapes[0].size(); ++d) (d <= axis ? (d == axis ? row : outer) : inner) *= static_cast<std::size_t>(c.out_shapes[0][d]);
+  for (std::size_t d = 0; d < c.out_shapes[0].size(); ++d)
+    (d <= axis ? (d == axis ? row : outer) : inner) *= static_cast<std::size_t>(c.out_shapes[0][d]);
   row = static_cast<std::size_t>(c.out_shapes[0][axis]) * inner;
   for (const Array& part : c.in) {
     for (std::size_t d = 0; d < part.shape().size(); ++d)
-      if (d != axis && part.shape()[d] != c.out_shapes[0][d]) return fail(Code::AG2208, place(c), fmt::format("parts of a concatenation differ on axis {}: {} and {}", d, part.shape()[d], c.out_shapes[0][d]));
+      if (d != axis && part.shape()[d] != c.out_shapes[0][d])
+        return fail(Code::AG2208, place(c),
+                    fmt::format("parts of a concatenation differ on axis {}: {} and {}", d, part.shape()[d],
+                                c.out_shapes[0][d]));
     std::size_t piece = static_cast<std::size_t>(part.shape()[axis]) * inner;
-    for (std::size_t o = 0; o < outer && piece; ++o) std::memcpy(out.mutable_bytes().data() + o * row + offset, part.bytes().data() + o * piece, piece);
+    for (std::size_t o = 0; o < outer && piece; ++o)
+      std::memcpy(out.mutable_bytes().data() + o * row + offset, part.bytes().data() + o * piece, piece);
     offset += piece;
   }
   return one(std::move(out));
 }
 
 std::vector<OpSample> pad_samples() {
-  auto pads = [](Dims low, Dims high, Ints interior) { return Attrs{{"low", low}, {"high", high}, {"interior", interior}}; };
-  return {sample({"f64[2,3]", "f64[]"}, pads({1, 0}, {0, 2}, {0, 0})), sample({"f64[2,3]", "f64[]"}, pads({0, 1}, {1, 0}, {1, 2})),
-          sample({"f64[4,3]", "f64[]"}, pads({-1, 1}, {-1, -1}, {0, 1})), sample({"i32[0]", "i32[]"}, pads({1}, {2}, {0}))};
+  auto pads = [](Dims low, Dims high, Ints interior) {
+    return Attrs{{"low", low}, {"high", high}, {"interior", interior}};
+  };
+  return {sample({"f64[2,3]", "f64[]"}, pads({1, 0}, {0, 2}, {0, 0})),
+          sample({"f64[2,3]", "f64[]"}, pads({0, 1}, {1, 0}, {1, 2})),
+          sample({"f64[4,3]", "f64[]"}, pads({-1, 1}, {-1, -1}, {0, 1})),
+          sample({"i32[0]", "i32[]"}, pads({1}, {2}, {0}))};
 }
 
 std::vector<OpSample> slice_samples() {
-  auto bounds = [](Dims start, Dims limit, Ints stride) { return Attrs{{"start", start}, {"limit", limit}, {"stride", stride}}; };
-  return {sample({"f64[4,5]"}, bounds({1, 0}, {3, 5}, {1, 2})), sample({"f64[5]"}, bounds({0}, {5}, {3})), sample({"i64[4]"}, bounds({2}, {2}, {1})),
-          sample({"f64[]"}, bounds({}, {}, {}))};
+  auto bounds = [](Dims start, Dims limit, Ints stride) {
+    return Attrs{{"start", start}, {"limit", limit}, {"stride", stride}};
+  };
+  return {sample({"f64[4,5]"}, bounds({1, 0}, {3, 5}, {1, 2})), sample({"f64[5]"}, bounds({0}, {5}, {3})),
+          sample({"i64[4]"}, bounds({2}, {2}, {1})), sample({"f64[]"}, bounds({}, {}, {}))};
 }
 
 }  // namespace
 
 std::vector<OpInfo> movement_ops() {
   return {
-      movement({.name = "reshape", .summary = "the same elements in row-major order in another shape", .attrs = {{"shape", AttrKind::dims, true}}, .infer = infer_reshape,
-                .known_ints = [](const View& n) { return known(n, 0); }, .eval = reshape_eval,
-                .transpose = [](Builder& b, const View& n, std::size_t, ValueId ct) { return b.reshape(ct, Dims(n.in(0).shape)); }, .element = reshape_element, .inlined = true,
-                .samples = [] {
-                  return std::vector<OpSample>{sample({"f64[2,6]"}, {{"shape", Dims{3, 4}}}), sample({"f64[]"}, {{"shape", Dims{1, 1}}}),
-                                               sample({"i32[0,3]"}, {{"shape", Dims{2, 0}}}), sample({"f64[2,3,1]"}, {{"shape", Dims{1, 6}}})};
-                }}),
-      movement({.name = "transpose", .onnx = "Transpose", .summary = "axes permuted; axis i of the result is axis perm[i]; reversed without `perm`",
-                .attrs = {{"perm", AttrKind::ints}}, .infer = infer_transpose, .eval = transpose_eval, .transpose = transpose_transpose, .element = transpose_element, .inlined = true,
-                .samples = [] {
-                  return std::vector<OpSample>{sample({"f64[2,3,4]"}, {{"perm", Ints{2, 0, 1}}}), sample({"f64[2,3]"}), sample({"f32[]"}), sample({"i8[0,2]"}, {{"perm", Ints{1, 0}}})};
-                }}),
-      movement({.name = "broadcast_in_dim", .summary = "repeats: operand axis i becomes axis dims[i]; sizes are equal or 1, other axes are new",
-                .attrs = {{"shape", AttrKind::dims, true}, {"dims", AttrKind::ints, true}}, .infer = infer_broadcast, .eval = broadcast_eval,
-                .transpose = broadcast_transpose, .element = broadcast_element, .inlined = true,
-                .samples = [] {
-                  return std::vector<OpSample>{sample({"f64[3]"}, {{"shape", Dims{2, 3}}, {"dims", Ints{1}}}), sample({"f64[3,1]"}, {{"shape", Dims{4, 3, 2}}, {"dims", Ints{1, 2}}}),
-                                               sample({"f64[]"}, {{"shape", Dims{2, 2}}, {"dims", Ints{}}}), sample({"f64[2,3]"}, {{"shape", Dims{3, 4, 2}}, {"dims", Ints{2, 0}}}),
-                                               sample({"i32[1]"}, {{"shape", Dims{0}}, {"dims", Ints{0}}})};
-                }}),
-      movement({.name = "slice", .summary = "elements start, start + stride, ... below limit on each axis",
-                .attrs = {{"start", AttrKind::dims, true}, {"limit", AttrKind::dims, true}, {"stride", AttrKind::ints, true}}, .infer = infer_slice, .known_ints = slice_known,
-                .eval = slice_eval, .transpose = slice_transpose, .element = slice_element, .inlined = true, .samples = slice_samples}),
-      movement({.name = "rev", .summary = "reversed along axes", .attrs = {{"axes", AttrKind::ints, true}}, .infer = infer_rev, .eval = rev_eval,
-                .transpose = [](Builder& b, const View& n, std::size_t, ValueId ct) { return b.add_op("rev", {ct}, n.attrs()); }, .element = rev_element, .inlined = true,
-                .samples = [] { return std::vector<OpSample>{sample({"f64[2,3]"}, {{"axes", Ints{1}}}), sample({"f64[4]"}, {{"axes", Ints{0}}}), sample({"i32[0]"}, {{"axes", Ints{0}}})}; }}),
-      movement({.name = "pad", .summary = "a value before, after and between the elements; negative `low` and `high` crop", .operands = {{.name = "x"}, {.name = "value"}},
-                .attrs = {{"low", AttrKind::dims, true}, {"high", AttrKind::dims, true}, {"interior", AttrKind::ints, true}}, .infer = infer_pad, .eval = pad_eval,
-                .linearity = Linearity::joint, .linear_in = 3, .transpose = pad_transpose, .element = pad_element, .samples = pad_samples}),
-      movement({.name = "concat", .onnx = "Concat", .summary = "operands one after another along an axis", .operands = {{.name = "inputs", .variadic = true}},
-                .attrs = {{"axis", AttrKind::integer, true}}, .infer = infer_concat, .known_ints = concat_known, .eval = concat_eval,
-                .linearity = Linearity::joint, .linear_in = 1u << 31, .transpose = concat_transpose, .element = concat_element,
-                .samples = [] {
-                  return std::vector<OpSample>{sample({"f64[2,3]", "f64[1,3]", "f64[2,3]"}, {{"axis", std::int64_t{0}}}), sample({"f64[2,1]", "f64[2,2]"}, {{"axis", std::int64_t{-1}}}),
-                                               sample({"i32[0]", "i32[2]"}, {{"axis", std::int64_t{0}}})};
-                }}),
+      movement({.name = "reshape",
+                .summary = "the same elements in row-major order in another shape",
+                .attrs = {{"shape", AttrKind::dims, true}},
+                .infer = infer_reshape,
+                .known_ints = [](const View& n) { return known(n, 0); },
+                .eval = reshape_eval,
+                .transpose = [](Builder& b, const View& n, std::size_t,
+                                ValueId ct) { return b.reshape(ct, Dims(n.in(0).shape)); },
+                .element = reshape_element,
+                .inlined = true,
+                .samples =
+                    [] {
+                      return std::vector<OpSample>{sample({"f64[2,6]"}, {{"shape", Dims{3, 4}}}),
+                                                   sample({"f64[]"}, {{"shape", Dims{1, 1}}}),
+                                                   sample({"i32[0,3]"}, {{"shape", Dims{2, 0}}}),
+                                                   sample({"f64[2,3,1]"}, {{"shape", Dims{1, 6}}})};
+                    }}),
+      movement({.name = "transpose",
+                .onnx = "Transpose",
+                .summary = "axes permuted; axis i of the result is axis perm[i]; reversed without `perm`",
+                .attrs = {{"perm", AttrKind::ints}},
+                .infer = infer_transpose,
+                .eval = transpose_eval,
+                .transpose = transpose_transpose,
+                .element = transpose_element,
+                .inlined = true,
+                .samples =
+                    [] {
+                      return std::vector<OpSample>{sample({"f64[2,3,4]"}, {{"perm", Ints{2, 0, 1}}}),
+                                                   sample({"f64[2,3]"}), sample({"f32[]"}),
+                                                   sample({"i8[0,2]"}, {{"perm", Ints{1, 0}}})};
+                    }}),
+      movement({.name = "broadcast_in_dim",
+                .summary = "repeats: operand axis i becomes axis dims[i]; sizes are equal or 1, other axes are new",
+                .attrs = {{"shape", AttrKind::dims, true}, {"dims", AttrKind::ints, true}},
+                .infer = infer_broadcast,
+                .eval = broadcast_eval,
+                .transpose = broadcast_transpose,
+                .element = broadcast_element,
+                .inlined = true,
+                .samples =
+                    [] {
+                      return std::vector<OpSample>{
+                          sample({"f64[3]"}, {{"shape", Dims{2, 3}}, {"dims", Ints{1}}}),
+                          sample({"f64[3,1]"}, {{"shape", Dims{4, 3, 2}}, {"dims", Ints{1, 2}}}),
+                          sample({"f64[]"}, {{"shape", Dims{2, 2}}, {"dims", Ints{}}}),
+                          sample({"f64[2,3]"}, {{"shape", Dims{3, 4, 2}}, {"dims", Ints{2, 0}}}),
+                          sample({"i32[1]"}, {{"shape", Dims{0}}, {"dims", Ints{0}}})};
+                    }}),
+      movement({.name = "slice",
+                .summary = "elements start, start + stride, ... below limit on each axis",
+                .attrs = {{"start", AttrKind::dims, true},
+                          {"limit", AttrKind::dims, true},
+                          {"stride", AttrKind::ints, true}},
+                .infer = infer_slice,
+                .known_ints = slice_known,
+                .eval = slice_eval,
+                .transpose = slice_transpose,
+                .element = slice_element,
+                .inlined = true,
+                .samples = slice_samples}),
+      movement({.name = "rev",
+                .summary = "reversed along axes",
+                .attrs = {{"axes", AttrKind::ints, true}},
+                .infer = infer_rev,
+                .eval = rev_eval,
+                .transpose = [](Builder& b, const View& n, std::size_t,
+                                ValueId ct) { return b.add_op("rev", {ct}, n.attrs()); },
+                .element = rev_element,
+                .inlined = true,
+                .samples =
+                    [] {
+                      return std::vector<OpSample>{sample({"f64[2,3]"}, {{"axes", Ints{1}}}),
+                                                   sample({"f64[4]"}, {{"axes", Ints{0}}}),
+                                                   sample({"i32[0]"}, {{"axes", Ints{0}}})};
+                    }}),
+      movement(
+          {.name = "pad",
+           .summary = "a value before, after and between the elements; negative `low` and `high` crop",
+           .operands = {{.name = "x"}, {.name = "value"}},
+           .attrs = {{"low", AttrKind::dims, true}, {"high", AttrKind::dims, true}, {"interior", AttrKind::ints, true}},
+           .infer = infer_pad,
+           .eval = pad_eval,
+           .linearity = Linearity::joint,
+           .linear_in = 3,
+           .transpose = pad_transpose,
+           .element = pad_element,
+           .samples = pad_samples}),
+      movement({.name = "concat",
+                .onnx = "Concat",
+                .summary = "operands one after another along an axis",
+                .operands = {{.name = "inputs", .variadic = true}},
+                .attrs = {{"axis", AttrKind::integer, true}},
+                .infer = infer_concat,
+                .known_ints = concat_known,
+                .eval = concat_eval,
+                .linearity = Linearity::joint,
+                .linear_in = 1u << 31,
+                .transpose = concat_transpose,
+                .element = concat_element,
+                .samples =
+                    [] {
+                      return std::vector<OpSample>{
+                          sample({"f64[2,3]", "f64[1,3]", "f64[2,3]"}, {{"axis", std::int64_t{0}}}),
+                          sample({"f64[2,1]", "f64[2,2]"}, {{"axis", std::int64_t{-1}}}),
+                          sample({"i32[0]", "i32[2]"}, {{"axis", std::int64_t{0}}})};
+                    }}),
   };
 }
 

@@ -29,12 +29,19 @@ Expr per_channel(Expr v, int rank) {
 }
 
 Status check_channels(const InferCtx& c, std::size_t first) {
-  if (c.in(0).rank() < 2) return c.error(Code::AG2204, fmt::format("`{}` needs at least two axes, batch and channel: {} is {}", c.op().onnx, operand_name(c, 0), c.in(0).str()), {}, {0});
+  if (c.in(0).rank() < 2)
+    return c.error(Code::AG2204,
+                   fmt::format("`{}` needs at least two axes, batch and channel: {} is {}", c.op().onnx,
+                               operand_name(c, 0), c.in(0).str()),
+                   {}, {0});
   for (std::size_t i = first; i < c.operand_count(); ++i) {
     const Type& t = c.in(i);
     Dim room = t.rank() == 1 ? t.shape[0] - c.in(0).shape[1] : Dim(1);
     if (room.is_const() && !room.is(0))
-      return c.error(Code::AG2208, fmt::format("`{}` needs one value a channel: {} is {}, {} has {} channels", c.op().onnx, operand_name(c, i), t.str(), operand_name(c, 0), c.in(0).shape[1].str()), {}, {0, i});
+      return c.error(Code::AG2208,
+                     fmt::format("`{}` needs one value a channel: {} is {}, {} has {} channels", c.op().onnx,
+                                 operand_name(c, i), t.str(), operand_name(c, 0), c.in(0).shape[1].str()),
+                     {}, {0, i});
   }
   return {};
 }
@@ -53,7 +60,10 @@ Types infer_layer_norm(const InferCtx& c) {
     if (!c.has(i)) continue;
     auto shape = broadcast_shapes(c.in(i).shape, x.shape);
     if (!shape || *shape != x.shape)
-      return c.error(Code::AG2201, fmt::format("`{}`: {} is {}, which does not broadcast to {}", c.op().onnx, operand_name(c, i), c.in(i).str(), x.str()), {}, {0, i});
+      return c.error(Code::AG2201,
+                     fmt::format("`{}`: {} is {}, which does not broadcast to {}", c.op().onnx, operand_name(c, i),
+                                 c.in(i).str(), x.str()),
+                     {}, {0, i});
   }
   Type y = x.with(c.in(1).dtype);
   if (c.op().name != "LayerNormalization") return std::vector<Type>{y};
@@ -127,17 +137,24 @@ Types infer_group_norm(const InferCtx& c) {
   std::int64_t groups = attr_int(c.attrs(), "num_groups", 0);
   const Dim& channels = c.in(0).shape[1];
   if (groups <= 0 || (channels.is_const() && channels.value() % groups != 0))
-    return c.error(Code::AG2206, fmt::format("`GroupNormalization`: {} groups do not divide the channels of {}", groups, c.in(0).str()), {}, {0});
+    return c.error(
+        Code::AG2206,
+        fmt::format("`GroupNormalization`: {} groups do not divide the channels of {}", groups, c.in(0).str()), {},
+        {0});
   if (per_group)
     for (std::size_t i : {1u, 2u})
       if (c.in(i).rank() != 1 || (c.in(i).shape[0].is_const() && !c.in(i).shape[0].is(groups)))
-        return c.error(Code::AG2208, fmt::format("`GroupNormalization` before opset 21 takes one scale and bias a group: {} is {}", operand_name(c, i), c.in(i).str()), {}, {i});
+        return c.error(Code::AG2208,
+                       fmt::format("`GroupNormalization` before opset 21 takes one scale and bias a group: {} is {}",
+                                   operand_name(c, i), c.in(i).str()),
+                       {}, {i});
   return infer_same(c);
 }
 
 std::vector<ValueId> group_norm(Builder& b, const View& n) {
   Expr x(b, n.operand(0)), scale(b, n.operand(1)), bias(b, n.operand(2));
-  Dims shape = x.type().shape, grouped{shape[0], attr_int(n.attrs(), "num_groups", 1), floordiv(shape[1], attr_int(n.attrs(), "num_groups", 1))};
+  Dims shape = x.type().shape, grouped{shape[0], attr_int(n.attrs(), "num_groups", 1),
+                                       floordiv(shape[1], attr_int(n.attrs(), "num_groups", 1))};
   grouped.insert(grouped.end(), shape.begin() + 2, shape.end());
   Expr g = x.with(b.reshape(x, grouped)).to(accumulator_dtype(x.dtype()));
   Expr y = normalise(g, iota_ints(static_cast<std::int64_t>(grouped.size()) - 2, 2), epsilon(n)).y.to(x.dtype());
@@ -170,46 +187,123 @@ std::vector<ValueId> lp_norm(Builder& b, const View& n) {
   Expr x(b, n.operand(0));
   std::int64_t axis = *normalize_axis(attr_int(n.attrs(), "axis", -1), x.type().rank());
   Attrs keep{{"keepdims", std::int64_t{1}}};
-  Expr norm = x.with(b.add_op(attr_int(n.attrs(), "p", 2) == 1 ? "ReduceL1" : "ReduceL2", {x.id(), b.ints(Ints{axis})}, keep));
+  Expr norm =
+      x.with(b.add_op(attr_int(n.attrs(), "p", 2) == 1 ? "ReduceL1" : "ReduceL2", {x.id(), b.ints(Ints{axis})}, keep));
   return {x / select(norm == 0.0, 1, norm)};
 }
 
 }  // namespace
 
 std::vector<OpInfo> norm_ops() {
-  OperandSpec x{.name = "X", .dtypes = floats}, scale{.name = "scale", .dtypes = floats}, bias{.name = "B", .dtypes = floats};
-  OperandSpec scale1{.name = "scale", .type_var = "T1", .dtypes = floats}, bias1{.name = "B", .type_var = "T1", .dtypes = floats};
+  OperandSpec x{.name = "X", .dtypes = floats}, scale{.name = "scale", .dtypes = floats},
+      bias{.name = "B", .dtypes = floats};
+  OperandSpec scale1{.name = "scale", .type_var = "T1", .dtypes = floats},
+      bias1{.name = "B", .type_var = "T1", .dtypes = floats};
   OperandSpec optional_bias{.name = "B", .dtypes = floats, .optional = true};
   std::vector<OpInfo> all = {
-      composite({.name = "LayerNormalization", .since = 17, .summary = "normalised over the axes from `axis` on, then scaled and shifted", .operands = {x, scale, optional_bias},
-                 .results = {{"Y"}, {"Mean", "U", true}, {"InvStdDev", "U", true}}, .attrs = {int_attr("axis", -1), epsilon_attr(), int_attr("stash_type", 1)}, .infer = infer_layer_norm, .decompose = layer_norm,
-                 .samples = [] { return std::vector<OpSample>{sample({"f64[3,4]", "f64[4]", "f64[4]"}), sample({"f64[2,3,4]", "f64[3,4]"}, {{"axis", std::int64_t{1}}}), sample({"f16[2,4]", "f16[4]", "f16[4]"})}; }}),
-      composite({.name = "RMSNormalization", .since = 23, .summary = "over its root mean square, then scaled", .operands = {x, {.name = "scale", .type_var = "V", .dtypes = floats}}, .results = {{"Y", "V"}},
-                 .attrs = {int_attr("axis", -1), epsilon_attr(), int_attr("stash_type", 1)}, .infer = infer_layer_norm, .decompose = rms_norm,
-                 .samples = [] { return std::vector<OpSample>{sample({"f64[3,4]", "f64[4]"}), sample({"f32[2,3]", "f32[3]"})}; }}),
-      composite({.name = "BatchNormalization", .since = 9, .summary = "normalised a channel by given statistics, or in training mode by the batch's", 
-                 .operands = {x, scale1, bias1, {.name = "input_mean", .type_var = "T2", .dtypes = floats}, {.name = "input_var", .type_var = "T2", .dtypes = floats}},
+      composite({.name = "LayerNormalization",
+                 .since = 17,
+                 .summary = "normalised over the axes from `axis` on, then scaled and shifted",
+                 .operands = {x, scale, optional_bias},
+                 .results = {{"Y"}, {"Mean", "U", true}, {"InvStdDev", "U", true}},
+                 .attrs = {int_attr("axis", -1), epsilon_attr(), int_attr("stash_type", 1)},
+                 .infer = infer_layer_norm,
+                 .decompose = layer_norm,
+                 .samples =
+                     [] {
+                       return std::vector<OpSample>{sample({"f64[3,4]", "f64[4]", "f64[4]"}),
+                                                    sample({"f64[2,3,4]", "f64[3,4]"}, {{"axis", std::int64_t{1}}}),
+                                                    sample({"f16[2,4]", "f16[4]", "f16[4]"})};
+                     }}),
+      composite(
+          {.name = "RMSNormalization",
+           .since = 23,
+           .summary = "over its root mean square, then scaled",
+           .operands = {x, {.name = "scale", .type_var = "V", .dtypes = floats}},
+           .results = {{"Y", "V"}},
+           .attrs = {int_attr("axis", -1), epsilon_attr(), int_attr("stash_type", 1)},
+           .infer = infer_layer_norm,
+           .decompose = rms_norm,
+           .samples =
+               [] { return std::vector<OpSample>{sample({"f64[3,4]", "f64[4]"}), sample({"f32[2,3]", "f32[3]"})}; }}),
+      composite({.name = "BatchNormalization",
+                 .since = 9,
+                 .summary = "normalised a channel by given statistics, or in training mode by the batch's",
+                 .operands = {x,
+                              scale1,
+                              bias1,
+                              {.name = "input_mean", .type_var = "T2", .dtypes = floats},
+                              {.name = "input_var", .type_var = "T2", .dtypes = floats}},
                  .results = {{"Y"}, {"running_mean", "T2", true}, {"running_var", "T2", true}},
-                 .attrs = {epsilon_attr(), number_attr("momentum", 0.9), int_attr("training_mode", 0)}, .infer = infer_batch_norm, .decompose = batch_norm,
-                 .samples = [] {
-                   OpSample given = sample({"f64[2,3,4]", "f64[3]", "f64[3]", "f64[3]"});
-                   given.operands.push_back(sample_operand("f64[3]", 0.5, 2));
-                   OpSample training = given;
-                   training.attrs = {{"training_mode", std::int64_t{1}}};
-                   return std::vector<OpSample>{given, training};
-                 }}),
-      composite({.name = "InstanceNormalization", .since = 6, .summary = "normalised over the spatial axes of each instance and channel", .operands = {x, scale, bias}, .attrs = {epsilon_attr()}, .infer = infer_instance_norm,
-                 .decompose = instance_norm, .samples = [] { return std::vector<OpSample>{sample({"f64[2,3,4]", "f64[3]", "f64[3]"})}; }}),
-      composite({.name = "GroupNormalization", .since = 21, .summary = "normalised over groups of channels; scale and bias a channel", .operands = {x, scale, bias},
-                 .attrs = {epsilon_attr(), {"num_groups", AttrKind::integer, true}, int_attr("stash_type", 1)}, .infer = infer_group_norm, .decompose = group_norm,
-                 .samples = [] { return std::vector<OpSample>{sample({"f64[2,4,3]", "f64[4]", "f64[4]"}, {{"num_groups", std::int64_t{2}}})}; }}),
-      composite({.name = "GroupNormalization_18", .onnx = "GroupNormalization", .since = 18, .until = 20, .summary = "normalised over groups of channels; scale and bias a group", .operands = {x, scale, bias},
-                 .attrs = {epsilon_attr(), {"num_groups", AttrKind::integer, true}}, .infer = infer_group_norm, .decompose = group_norm,
-                 .samples = [] { return std::vector<OpSample>{sample({"f64[2,4,3]", "f64[2]", "f64[2]"}, {{"num_groups", std::int64_t{2}}})}; }}),
-      composite({.name = "MeanVarianceNormalization", .since = 9, .summary = "centred and over the standard deviation", .operands = {x}, .attrs = {{"axes", AttrKind::ints}}, .infer = infer_mean_variance,
-                 .decompose = mean_variance, .samples = [] { return std::vector<OpSample>{sample({"f64[2,3,2,2]"}), sample({"f32[3,4]"}, {{"axes", Ints{1}}})}; }}),
-      composite({.name = "LpNormalization", .summary = "over its norm along an axis", .operands = {x}, .attrs = {int_attr("axis", -1), int_attr("p", 2)}, .infer = infer_lp, .decompose = lp_norm,
-                 .samples = [] { return std::vector<OpSample>{sample({"f64[3,4]"}), sample({"f64[3,4]"}, {{"p", std::int64_t{1}}, {"axis", std::int64_t{0}}})}; }}),
+                 .attrs = {epsilon_attr(), number_attr("momentum", 0.9), int_attr("training_mode", 0)},
+                 .infer = infer_batch_norm,
+                 .decompose = batch_norm,
+                 .samples =
+                     [] {
+                       OpSample given = sample({"f64[2,3,4]", "f64[3]", "f64[3]", "f64[3]"});
+                       given.operands.push_back(sample_operand("f64[3]", 0.5, 2));
+                       OpSample training = given;
+                       training.attrs = {{"training_mode", std::int64_t{1}}};
+                       return std::vector<OpSample>{given, training};
+                     }}),
+      composite({.name = "InstanceNormalization",
+                 .since = 6,
+                 .summary = "normalised over the spatial axes of each instance and channel",
+                 .operands = {x, scale, bias},
+                 .attrs = {epsilon_attr()},
+                 .infer = infer_instance_norm,
+                 .decompose = instance_norm,
+                 .samples = [] { return std::vector<OpSample>{sample({"f64[2,3,4]", "f64[3]", "f64[3]"})}; }}),
+      composite({.name = "GroupNormalization",
+                 .since = 21,
+                 .summary = "normalised over groups of channels; scale and bias a channel",
+                 .operands = {x, scale, bias},
+                 .attrs = {epsilon_attr(), {"num_groups", AttrKind::integer, true}, int_attr("stash_type", 1)},
+                 .infer = infer_group_norm,
+                 .decompose = group_norm,
+                 .samples =
+                     [] {
+                       return std::vector<OpSample>{
+                           sample({"f64[2,4,3]", "f64[4]", "f64[4]"}, {{"num_groups", std::int64_t{2}}})};
+                     }}),
+      composite({.name = "GroupNormalization_18",
+                 .onnx = "GroupNormalization",
+                 .since = 18,
+                 .until = 20,
+                 .summary = "normalised over groups of channels; scale and bias a group",
+                 .operands = {x, scale, bias},
+                 .attrs = {epsilon_attr(), {"num_groups", AttrKind::integer, true}},
+                 .infer = infer_group_norm,
+                 .decompose = group_norm,
+                 .samples =
+                     [] {
+                       return std::vector<OpSample>{
+                           sample({"f64[2,4,3]", "f64[2]", "f64[2]"}, {{"num_groups", std::int64_t{2}}})};
+                     }}),
+      composite({.name = "MeanVarianceNormalization",
+                 .since = 9,
+                 .summary = "centred and over the standard deviation",
+                 .operands = {x},
+                 .attrs = {{"axes", AttrKind::ints}},
+                 .infer = infer_mean_variance,
+                 .decompose = mean_variance,
+                 .samples =
+                     [] {
+                       return std::vector<OpSample>{sample({"f64[2,3,2,2]"}),
+                                                    sample({"f32[3,4]"}, {{"axes", Ints{1}}})};
+                     }}),
+      composite({.name = "LpNormalization",
+                 .summary = "over its norm along an axis",
+                 .operands = {x},
+                 .attrs = {int_attr("axis", -1), int_attr("p", 2)},
+                 .infer = infer_lp,
+                 .decompose = lp_norm,
+                 .samples =
+                     [] {
+                       return std::vector<OpSample>{
+                           sample({"f64[3,4]"}),
+                           sample({"f64[3,4]"}, {{"p", std::int64_t{1}}, {"axis", std::int64_t{0}}})};
+                     }}),
   };
   return all;
 }

@@ -12,7 +12,9 @@ namespace {
 Types infer_clip(const InferCtx& c) {
   for (std::size_t i = 1; i < c.operand_count(); ++i)
     if (c.has(i) && !c.in(i).elems().is(1) && c.in(i).elems().is_const())
-      return c.error(Code::AG2204, fmt::format("the bounds of `Clip` are scalars: {} is {}", operand_name(c, i), c.in(i).str()), {}, {i});
+      return c.error(Code::AG2204,
+                     fmt::format("the bounds of `Clip` are scalars: {} is {}", operand_name(c, i), c.in(i).str()), {},
+                     {i});
   return infer_same(c);
 }
 
@@ -45,7 +47,8 @@ void clip_vjp(Builder& b, const View& n, Cotangents ct, Grads& grads) {
   }
   grads[0] = select(inside, g, 0);
   auto bound = [&](std::size_t i, Expr hit) {
-    if (n.has(i)) grads[i] = b.reshape(reduce("reduce_sum", select(hit, g, 0), iota_ints(g.type().rank())), Dims(n.in(i).shape));
+    if (n.has(i))
+      grads[i] = b.reshape(reduce("reduce_sum", select(hit, g, 0), iota_ints(g.type().rank())), Dims(n.in(i).shape));
   };
   bound(1, below);
   bound(2, above);
@@ -71,7 +74,8 @@ std::vector<ValueId> power(Builder& b, const View& n) {
 }
 
 std::vector<ValueId> bit_shift(Builder& b, const View& n) {
-  return {b.add_op(attr_string(n.attrs(), "direction", "LEFT") == "LEFT" ? "shift_left" : "shift_right", {n.operand(0), n.operand(1)})};
+  return {b.add_op(attr_string(n.attrs(), "direction", "LEFT") == "LEFT" ? "shift_left" : "shift_right",
+                   {n.operand(0), n.operand(1)})};
 }
 
 // ---- Any number of operands -------------------------------------------------------------------------------
@@ -95,51 +99,119 @@ OpInfo variadic(OpInfo o) {
   o = composite(std::move(o));
   o.operands = {{.name = "data", .dtypes = numeric, .variadic = true}};
   o.infer = infer_elementwise;
-  o.samples = [] { return std::vector<OpSample>{sample({"f64[2,3]", "f64[3]", "f64[2,1]"}), sample({"f32[2]"}), sample({"f64[]", "f64[2]"})}; };
+  o.samples = [] {
+    return std::vector<OpSample>{sample({"f64[2,3]", "f64[3]", "f64[2,1]"}), sample({"f32[2]"}),
+                                 sample({"f64[]", "f64[2]"})};
+  };
   return o;
 }
 
 // ---- Dropout ----------------------------------------------------------------------------------------------
 
 Types infer_dropout(const InferCtx& c) {
-  auto is_zero = [](const Literal* l) { return l && l->materialize().elems() == 1 && l->materialize().get_double(0) == 0; };
+  auto is_zero = [](const Literal* l) {
+    return l && l->materialize().elems() == 1 && l->materialize().get_double(0) == 0;
+  };
   // Dropping nothing is the identity whatever the mode.
   if (c.has(2) && !is_zero(c.literal(2)) && !(c.has(1) && is_zero(c.literal(1))))
-    return c.error(Code::AG2211, "`Dropout` in training mode is not supported yet", "training_mode must be a constant false", {2});
+    return c.error(Code::AG2211, "`Dropout` in training mode is not supported yet",
+                   "training_mode must be a constant false", {2});
   return std::vector<Type>{c.in(0), c.in(0).with(DType::boolean)};
 }
-std::vector<ValueId> dropout(Builder& b, const View& n) { return {n.operand(0), b.ones(Type(n.in(0)).with(DType::boolean))}; }
+std::vector<ValueId> dropout(Builder& b, const View& n) {
+  return {n.operand(0), b.ones(Type(n.in(0)).with(DType::boolean))};
+}
 
 }  // namespace
 
 std::vector<OpInfo> onnx_elementwise_ops() {
   return {
-      composite({.name = "Clip", .since = 11, .summary = "min(max(x, low), high); no bound where it is left out",
-                 .operands = {{.name = "input", .dtypes = numeric}, {.name = "min", .dtypes = numeric, .optional = true}, {.name = "max", .dtypes = numeric, .optional = true}}, .infer = infer_clip,
-                 .decompose = clip, .vjp = clip_vjp, .guards_lanes = true,
-                 .samples = [] { return std::vector<OpSample>{sample({"f64[3,4]"}), OpSample{{sample_operand("f64[6]"), sample_operand("f64[]", -1, 0), sample_operand("f64[]", 0.2, 1)}, {}}, sample({"i32[4]", "i32[]"}, {}, -9, 9)}; }}),
-      composite({.name = "Mod", .since = 10, .summary = "remainder with the sign of b, or with fmod of a", .operands = {{.name = "A", .dtypes = numeric}, {.name = "B", .dtypes = numeric}},
-                 .attrs = {int_attr("fmod", 0)}, .infer = infer_elementwise, .decompose = mod,
-                 .samples = [] { return std::vector<OpSample>{OpSample{{sample_operand("i32[5]", -9, 9), sample_operand("i32[5]", 1, 5)}, {}}, OpSample{{sample_operand("f64[4]", -9, 9), sample_operand("f64[4]", 1, 3)}, {{"fmod", std::int64_t{1}}}}}; },
+      composite({.name = "Clip",
+                 .since = 11,
+                 .summary = "min(max(x, low), high); no bound where it is left out",
+                 .operands = {{.name = "input", .dtypes = numeric},
+                              {.name = "min", .dtypes = numeric, .optional = true},
+                              {.name = "max", .dtypes = numeric, .optional = true}},
+                 .infer = infer_clip,
+                 .decompose = clip,
+                 .vjp = clip_vjp,
+                 .guards_lanes = true,
+                 .samples =
+                     [] {
+                       return std::vector<OpSample>{sample({"f64[3,4]"}),
+                                                    OpSample{{sample_operand("f64[6]"), sample_operand("f64[]", -1, 0),
+                                                              sample_operand("f64[]", 0.2, 1)},
+                                                             {}},
+                                                    sample({"i32[4]", "i32[]"}, {}, -9, 9)};
+                     }}),
+      composite({.name = "Mod",
+                 .since = 10,
+                 .summary = "remainder with the sign of b, or with fmod of a",
+                 .operands = {{.name = "A", .dtypes = numeric}, {.name = "B", .dtypes = numeric}},
+                 .attrs = {int_attr("fmod", 0)},
+                 .infer = infer_elementwise,
+                 .decompose = mod,
+                 .samples =
+                     [] {
+                       return std::vector<OpSample>{
+                           OpSample{{sample_operand("i32[5]", -9, 9), sample_operand("i32[5]", 1, 5)}, {}},
+                           OpSample{{sample_operand("f64[4]", -9, 9), sample_operand("f64[4]", 1, 3)},
+                                    {{"fmod", std::int64_t{1}}}}};
+                     },
                  .low = 0.4}),
-      composite({.name = "Pow", .since = 7, .summary = "x to the power y, in the dtype of x", .operands = {{.name = "X", .dtypes = numeric}, {.name = "Y", .type_var = "E", .dtypes = numeric}},
-                 .infer = infer_elementwise, .decompose = power,
-                 .samples = [] { return std::vector<OpSample>{sample({"f64[2,3]", "f64[3]"}, {}, 0.4, 2), OpSample{{sample_operand("f64[3]"), sample_operand("i64[]", 2, 2)}, {}}, OpSample{{sample_operand("i32[3]", -3, 3), sample_operand("i32[3]", 0, 4)}, {}}}; }}),
-      composite({.name = "BitShift", .since = 11, .summary = "x shifted left or right by y bits", .operands = {{.name = "X", .dtypes = ints}, {.name = "Y", .dtypes = ints}},
-                 .attrs = {{"direction", AttrKind::string, true, {}, {}, {"LEFT", "RIGHT"}}}, .infer = infer_elementwise, .decompose = bit_shift, .zero_gradient = true,
-                 .samples = [] { return std::vector<OpSample>{sample({"u32[3]", "u32[3]"}, {{"direction", std::string("RIGHT")}}, 0, 9), sample({"u8[3]", "u8[]"}, {{"direction", std::string("LEFT")}}, 0, 9)}; }}),
-      composite({.name = "CastLike", .since = 15, .summary = "converted to the dtype of another value", .operands = {{.name = "input"}, {.name = "target_type", .type_var = "R"}}, .results = {{"output", "R"}},
+      composite({.name = "Pow",
+                 .since = 7,
+                 .summary = "x to the power y, in the dtype of x",
+                 .operands = {{.name = "X", .dtypes = numeric}, {.name = "Y", .type_var = "E", .dtypes = numeric}},
+                 .infer = infer_elementwise,
+                 .decompose = power,
+                 .samples =
+                     [] {
+                       return std::vector<OpSample>{
+                           sample({"f64[2,3]", "f64[3]"}, {}, 0.4, 2),
+                           OpSample{{sample_operand("f64[3]"), sample_operand("i64[]", 2, 2)}, {}},
+                           OpSample{{sample_operand("i32[3]", -3, 3), sample_operand("i32[3]", 0, 4)}, {}}};
+                     }}),
+      composite({.name = "BitShift",
+                 .since = 11,
+                 .summary = "x shifted left or right by y bits",
+                 .operands = {{.name = "X", .dtypes = ints}, {.name = "Y", .dtypes = ints}},
+                 .attrs = {{"direction", AttrKind::string, true, {}, {}, {"LEFT", "RIGHT"}}},
+                 .infer = infer_elementwise,
+                 .decompose = bit_shift,
+                 .zero_gradient = true,
+                 .samples =
+                     [] {
+                       return std::vector<OpSample>{
+                           sample({"u32[3]", "u32[3]"}, {{"direction", std::string("RIGHT")}}, 0, 9),
+                           sample({"u8[3]", "u8[]"}, {{"direction", std::string("LEFT")}}, 0, 9)};
+                     }}),
+      composite({.name = "CastLike",
+                 .since = 15,
+                 .summary = "converted to the dtype of another value",
+                 .operands = {{.name = "input"}, {.name = "target_type", .type_var = "R"}},
+                 .results = {{"output", "R"}},
                  .attrs = {int_attr("saturate", 1), choice_attr("round_mode", {"up", "down", "nearest"})},
                  .infer = [](const InferCtx& c) -> Types { return std::vector<Type>{c.in(0).with(c.in(1).dtype)}; },
-                 .decompose = [](Builder& b, const View& n) { return std::vector<ValueId>{b.convert(n.operand(0), DType(n.in(1).dtype))}; },
+                 .decompose =
+                     [](Builder& b, const View& n) {
+                       return std::vector<ValueId>{b.convert(n.operand(0), DType(n.in(1).dtype))};
+                     },
                  .samples = [] { return std::vector<OpSample>{sample({"f64[3]", "f32[2]"})}; }}),
       variadic({.name = "Sum", .since = 8, .summary = "the sum of all operands", .decompose = chain<sum>}),
       variadic({.name = "Mean", .since = 8, .summary = "the mean of all operands", .decompose = mean_of}),
       variadic({.name = "Max", .since = 8, .summary = "the largest of all operands", .decompose = chain<larger>}),
       variadic({.name = "Min", .since = 8, .summary = "the smallest of all operands", .decompose = chain<smaller>}),
-      composite({.name = "Dropout", .since = 12, .summary = "x (inference); the mask is all true",
-                 .operands = {{.name = "data", .dtypes = floats}, {.name = "ratio", .type_var = "R", .dtypes = floats, .optional = true}, {.name = "training_mode", .type_var = "B", .dtypes = bools, .optional = true}},
-                 .results = {{"output"}, {"mask", "B", true}}, .attrs = {{"seed", AttrKind::integer}}, .infer = infer_dropout, .decompose = dropout,
+      composite({.name = "Dropout",
+                 .since = 12,
+                 .summary = "x (inference); the mask is all true",
+                 .operands = {{.name = "data", .dtypes = floats},
+                              {.name = "ratio", .type_var = "R", .dtypes = floats, .optional = true},
+                              {.name = "training_mode", .type_var = "B", .dtypes = bools, .optional = true}},
+                 .results = {{"output"}, {"mask", "B", true}},
+                 .attrs = {{"seed", AttrKind::integer}},
+                 .infer = infer_dropout,
+                 .decompose = dropout,
                  .samples = [] { return std::vector<OpSample>{sample({"f64[2,3]"}), sample({"f32[3]", "f32[]"})}; }}),
   };
 }

@@ -12,7 +12,9 @@ std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 /// Indices of operand i in [0, size); no arithmetic where they are known not to be negative.
 Expr nonnegative(Builder& b, const View& n, std::size_t i, const Dim& size) {
   Expr indices(b, n.operand(i));
-  if (auto all = known_constants(n, i); all && std::all_of(all->begin(), all->end(), [](std::int64_t v) { return v >= 0; })) return indices;
+  if (auto all = known_constants(n, i);
+      all && std::all_of(all->begin(), all->end(), [](std::int64_t v) { return v >= 0; }))
+    return indices;
   return wrap_negative(indices, size_value(b, size, indices.dtype()));
 }
 
@@ -22,7 +24,9 @@ Status check_constants(const InferCtx& c, std::size_t i, const Dim& size) {
   if (!all || !size.is_const()) return {};
   for (std::int64_t v : *all)
     if (v < -size.value() || v >= size.value())
-      return c.error(Code::AG2206, fmt::format("`{}`: index {} is out of range for a size of {}", c.op().onnx, v, size.str()), "indices are -size to size-1", {0, i});
+      return c.error(Code::AG2206,
+                     fmt::format("`{}`: index {} is out of range for a size of {}", c.op().onnx, v, size.str()),
+                     "indices are -size to size-1", {0, i});
   return {};
 }
 
@@ -79,11 +83,17 @@ struct Along {
 Status check_elements(const InferCtx& c, std::size_t axis) {
   const Type &data = c.in(0), &indices = c.in(1);
   if (data.rank() != indices.rank())
-    return c.error(Code::AG2204, fmt::format("`{}` needs indices of the data's rank: {} and {}", c.op().onnx, data.str(), indices.str()), {}, {0, 1});
+    return c.error(
+        Code::AG2204,
+        fmt::format("`{}` needs indices of the data's rank: {} and {}", c.op().onnx, data.str(), indices.str()), {},
+        {0, 1});
   for (std::size_t d = 0; d < data.shape.size(); ++d) {
     Dim room = data.shape[d] - indices.shape[d];
     if (d != axis && room.is_const() && room.value() < 0)
-      return c.error(Code::AG2208, fmt::format("`{}`: axis {} of the indices {} is larger than that of {}", c.op().onnx, d, indices.str(), data.str()), {}, {0, 1});
+      return c.error(Code::AG2208,
+                     fmt::format("`{}`: axis {} of the indices {} is larger than that of {}", c.op().onnx, d,
+                                 indices.str(), data.str()),
+                     {}, {0, 1});
   }
   return check_constants(c, 1, data.shape[axis]);
 }
@@ -98,8 +108,13 @@ std::vector<ValueId> gather_elements(Builder& b, const View& n) {
   Along a(axis_of(n), n.in(0).rank());
   Expr indices = nonnegative(b, n, 1, Dim(n.in(0).shape[at(a.axis[0])]));
   return {b.add_op("gather", {n.operand(0), indices.id()},
-                   {{"offset_dims", Ints{}}, {"collapsed_slice_dims", a.axis}, {"operand_batching_dims", a.others}, {"start_indices_batching_dims", a.others}, {"start_index_map", a.axis},
-                    {"index_vector_dim", a.rank}, {"slice_sizes", Dims(at(a.rank), 1)}})};
+                   {{"offset_dims", Ints{}},
+                    {"collapsed_slice_dims", a.axis},
+                    {"operand_batching_dims", a.others},
+                    {"start_indices_batching_dims", a.others},
+                    {"start_index_map", a.axis},
+                    {"index_vector_dim", a.rank},
+                    {"slice_sizes", Dims(at(a.rank), 1)}})};
 }
 
 std::string scatter_kind(const Attrs& a) {
@@ -110,7 +125,11 @@ std::string scatter_kind(const Attrs& a) {
 Types infer_scatter_elements(const InferCtx& c) {
   AG_TRY(std::size_t axis, axis_of(c));
   AG_TRY_(check_elements(c, axis));
-  if (c.in(1).rank() != c.in(2).rank()) return c.error(Code::AG2204, fmt::format("`ScatterElements` needs an update for each index: {} and {}", c.in(1).str(), c.in(2).str()), {}, {1, 2});
+  if (c.in(1).rank() != c.in(2).rank())
+    return c.error(
+        Code::AG2204,
+        fmt::format("`ScatterElements` needs an update for each index: {} and {}", c.in(1).str(), c.in(2).str()), {},
+        {1, 2});
   return infer_same(c);
 }
 
@@ -118,8 +137,13 @@ std::vector<ValueId> scatter_elements(Builder& b, const View& n) {
   Along a(axis_of(n), n.in(0).rank());
   Expr indices = nonnegative(b, n, 1, Dim(n.in(0).shape[at(a.axis[0])]));
   return {b.add_op("scatter", {n.operand(0), indices.id(), n.operand(2)},
-                   {{"update_window_dims", Ints{}}, {"inserted_window_dims", a.axis}, {"input_batching_dims", a.others}, {"scatter_indices_batching_dims", a.others},
-                    {"scatter_dims_to_operand_dims", a.axis}, {"index_vector_dim", a.rank}, {"kind", scatter_kind(n.attrs())}})};
+                   {{"update_window_dims", Ints{}},
+                    {"inserted_window_dims", a.axis},
+                    {"input_batching_dims", a.others},
+                    {"scatter_indices_batching_dims", a.others},
+                    {"scatter_dims_to_operand_dims", a.axis},
+                    {"index_vector_dim", a.rank},
+                    {"kind", scatter_kind(n.attrs())}})};
 }
 
 // ---- GatherND, ScatterND ----------------------------------------------------------------------------------
@@ -128,10 +152,16 @@ std::vector<ValueId> scatter_elements(Builder& b, const View& n) {
 Result<std::int64_t> vector_length(const InferCtx& c, std::int64_t batch) {
   const Type &data = c.in(0), &indices = c.in(1);
   if (indices.rank() == 0 || !indices.shape.back().is_const())
-    return c.error(Code::AG2204, fmt::format("`{}` needs indices whose last size is constant: {} is {}", c.op().onnx, operand_name(c, 1), indices.str()), {}, {1});
+    return c.error(Code::AG2204,
+                   fmt::format("`{}` needs indices whose last size is constant: {} is {}", c.op().onnx,
+                               operand_name(c, 1), indices.str()),
+                   {}, {1});
   std::int64_t k = indices.shape.back().value();
   if (batch < 0 || batch >= indices.rank() || k + batch > data.rank())
-    return c.error(Code::AG2206, fmt::format("`{}`: {} batch axes and index vectors of {} do not fit {} and {}", c.op().onnx, batch, k, data.str(), indices.str()), {}, {0, 1});
+    return c.error(Code::AG2206,
+                   fmt::format("`{}`: {} batch axes and index vectors of {} do not fit {} and {}", c.op().onnx, batch,
+                               k, data.str(), indices.str()),
+                   {}, {0, 1});
   return k;
 }
 
@@ -148,18 +178,27 @@ Types infer_gather_nd(const InferCtx& c) {
 Expr wrapped_vectors(Builder& b, const View& n, std::int64_t from, std::int64_t k) {
   Dims shape = n.in(0).shape;
   Expr indices(b, n.operand(1));
-  if (auto all = known_constants(n, 1); all && std::all_of(all->begin(), all->end(), [](std::int64_t v) { return v >= 0; })) return indices;
-  return wrap_negative(indices, size_vector(b, Dims(shape.begin() + from, shape.begin() + from + k)).to(indices.dtype()));
+  if (auto all = known_constants(n, 1);
+      all && std::all_of(all->begin(), all->end(), [](std::int64_t v) { return v >= 0; }))
+    return indices;
+  return wrap_negative(indices,
+                       size_vector(b, Dims(shape.begin() + from, shape.begin() + from + k)).to(indices.dtype()));
 }
 
 std::vector<ValueId> gather_nd(Builder& b, const View& n) {
-  std::int64_t batch = attr_int(n.attrs(), "batch_dims", 0), q = n.in(1).rank(), k = n.in(1).shape.back().value(), r = n.in(0).rank();
+  std::int64_t batch = attr_int(n.attrs(), "batch_dims", 0), q = n.in(1).rank(), k = n.in(1).shape.back().value(),
+               r = n.in(0).rank();
   Dims sizes(at(batch + k), 1), from = n.in(0).shape;
   sizes.insert(sizes.end(), from.begin() + batch + k, from.end());
   Expr indices = wrapped_vectors(b, n, batch, k);
   return {b.add_op("gather", {n.operand(0), indices.id()},
-                   {{"offset_dims", iota_ints(r - batch - k, q - 1)}, {"collapsed_slice_dims", iota_ints(k, batch)}, {"operand_batching_dims", iota_ints(batch)},
-                    {"start_indices_batching_dims", iota_ints(batch)}, {"start_index_map", iota_ints(k, batch)}, {"index_vector_dim", q - 1}, {"slice_sizes", sizes}})};
+                   {{"offset_dims", iota_ints(r - batch - k, q - 1)},
+                    {"collapsed_slice_dims", iota_ints(k, batch)},
+                    {"operand_batching_dims", iota_ints(batch)},
+                    {"start_indices_batching_dims", iota_ints(batch)},
+                    {"start_index_map", iota_ints(k, batch)},
+                    {"index_vector_dim", q - 1},
+                    {"slice_sizes", sizes}})};
 }
 
 Types infer_scatter_nd(const InferCtx& c) {
@@ -168,8 +207,13 @@ Types infer_scatter_nd(const InferCtx& c) {
   want.insert(want.end(), c.in(0).shape.begin() + k, c.in(0).shape.end());
   const Dims& have = c.in(2).shape;
   bool fits = have.size() == want.size();
-  for (std::size_t d = 0; fits && d < want.size(); ++d) fits = !have[d].is_const() || !want[d].is_const() || have[d] == want[d];
-  if (!fits) return c.error(Code::AG2208, fmt::format("`ScatterND` of indices {} into {} needs updates of shape {}, not {}", c.in(1).str(), c.in(0).str(), shape_str(want), c.in(2).str()), {}, {0, 1, 2});
+  for (std::size_t d = 0; fits && d < want.size(); ++d)
+    fits = !have[d].is_const() || !want[d].is_const() || have[d] == want[d];
+  if (!fits)
+    return c.error(Code::AG2208,
+                   fmt::format("`ScatterND` of indices {} into {} needs updates of shape {}, not {}", c.in(1).str(),
+                               c.in(0).str(), shape_str(want), c.in(2).str()),
+                   {}, {0, 1, 2});
   return infer_same(c);
 }
 
@@ -177,8 +221,13 @@ std::vector<ValueId> scatter_nd(Builder& b, const View& n) {
   std::int64_t q = n.in(1).rank(), k = n.in(1).shape.back().value(), r = n.in(0).rank();
   Expr indices = wrapped_vectors(b, n, 0, k);
   return {b.add_op("scatter", {n.operand(0), indices.id(), n.operand(2)},
-                   {{"update_window_dims", iota_ints(r - k, q - 1)}, {"inserted_window_dims", iota_ints(k)}, {"input_batching_dims", Ints{}}, {"scatter_indices_batching_dims", Ints{}},
-                    {"scatter_dims_to_operand_dims", iota_ints(k)}, {"index_vector_dim", q - 1}, {"kind", scatter_kind(n.attrs())}})};
+                   {{"update_window_dims", iota_ints(r - k, q - 1)},
+                    {"inserted_window_dims", iota_ints(k)},
+                    {"input_batching_dims", Ints{}},
+                    {"scatter_indices_batching_dims", Ints{}},
+                    {"scatter_dims_to_operand_dims", iota_ints(k)},
+                    {"index_vector_dim", q - 1},
+                    {"kind", scatter_kind(n.attrs())}})};
 }
 
 // ---- OneHot -----------------------------------------------------------------------------------------------
@@ -190,14 +239,18 @@ Result<Dim> depth_of(const InferCtx& c) {
   } else if (const Literal* l = c.literal(1); l && l->materialize().elems() == 1) {
     return Dim(l->materialize().get_int(0));
   }
-  return c.error(Code::AG2207, fmt::format("`OneHot` needs a constant `depth`: {} is {}", operand_name(c, 1), c.in(1).str()), "decides the shape of the result", {1});
+  return c.error(Code::AG2207,
+                 fmt::format("`OneHot` needs a constant `depth`: {} is {}", operand_name(c, 1), c.in(1).str()),
+                 "decides the shape of the result", {1});
 }
 
 Types infer_one_hot(const InferCtx& c) {
   AG_TRY(Dim depth, depth_of(c));
   AG_TRY(int axis, checked_axis(c, attr_int(c.attrs(), "axis", -1), c.in(0).rank() + 1));
   if (c.in(2).rank() != 1 || (c.in(2).shape[0].is_const() && !c.in(2).shape[0].is(2)))
-    return c.error(Code::AG2204, fmt::format("`values` of `OneHot` are two, off and on: {} is {}", operand_name(c, 2), c.in(2).str()), {}, {2});
+    return c.error(Code::AG2204,
+                   fmt::format("`values` of `OneHot` are two, off and on: {} is {}", operand_name(c, 2), c.in(2).str()),
+                   {}, {2});
   Dims shape = with_unit_axis(c.in(0).shape, at(axis));
   shape[at(axis)] = depth;
   AG_TRY(shape, checked_shape(c, shape));
@@ -211,7 +264,8 @@ std::vector<ValueId> one_hot(Builder& b, const View& n) {
   indices = wrap_negative(indices, size_value(b, t.shape[axis], DType::i64));
   indices = indices.with(b.reshape(indices, with_unit_axis(indices.type().shape, axis)));
   auto value = [&](std::int64_t i) { return values.with(b.reshape(b.slice(values, {i}, {i + 1}), {})); };
-  return {select(indices == indices.with(b.iota(t.with(DType::i64), static_cast<std::int64_t>(axis))), value(1), value(0))};
+  return {
+      select(indices == indices.with(b.iota(t.with(DType::i64), static_cast<std::int64_t>(axis))), value(1), value(0))};
 }
 
 // ---- The table --------------------------------------------------------------------------------------------
@@ -224,8 +278,10 @@ OpSample::Operand indices(std::string_view type, const Ints& values) {
 std::vector<OpSample> scatter_elements_samples() {
   std::vector<OpSample> out;
   for (const char* kind : {"none", "add", "mul", "max", "min"})
-    out.push_back({{sample_operand("f64[3,4]"), indices("i64[2,3]", {0, 2, 1, -1, 0, 2}), sample_operand("f64[2,3]")}, {{"reduction", std::string(kind)}}});
-  out.push_back({{sample_operand("f64[2,4]"), indices("i32[2,2]", {3, 3, 0, 1}), sample_operand("f64[2,2]")}, {{"axis", std::int64_t{1}}, {"reduction", std::string("add")}}});
+    out.push_back({{sample_operand("f64[3,4]"), indices("i64[2,3]", {0, 2, 1, -1, 0, 2}), sample_operand("f64[2,3]")},
+                   {{"reduction", std::string(kind)}}});
+  out.push_back({{sample_operand("f64[2,4]"), indices("i32[2,2]", {3, 3, 0, 1}), sample_operand("f64[2,2]")},
+                 {{"axis", std::int64_t{1}}, {"reduction", std::string("add")}}});
   return out;
 }
 
@@ -233,31 +289,93 @@ std::vector<OpSample> scatter_elements_samples() {
 
 std::vector<OpInfo> onnx_indexing_ops() {
   DTypeSet index_types = set_of(DType::i64) | set_of(DType::i32);
-  OperandSpec data{.name = "data"}, index{.name = "indices", .type_var = "I", .dtypes = index_types}, updates{.name = "updates"};
+  OperandSpec data{.name = "data"}, index{.name = "indices", .type_var = "I", .dtypes = index_types},
+      updates{.name = "updates"};
   AttrSpec axis = int_attr("axis", 0), reduction = choice_attr("reduction", {"none", "add", "mul", "max", "min"});
   return {
-      composite({.name = "Gather", .summary = "slices at indices along an axis", .operands = {data, index}, .attrs = {axis}, .infer = infer_gather, .known_ints = gather_known, .decompose = gather,
-                 .samples = [] {
-                   return std::vector<OpSample>{OpSample{{sample_operand("f64[4,3]"), indices("i64[2,2]", {0, -1, 3, 3})}, {}}, OpSample{{sample_operand("f64[2,3]"), indices("i32[]", {1})}, {{"axis", std::int64_t{1}}}},
-                                                OpSample{{sample_operand("f32[4,3]"), indices("i64[0]", {})}, {}}};
-                 }}),
-      composite({.name = "GatherElements", .since = 11, .summary = "one element for each index along an axis", .operands = {data, index}, .attrs = {axis}, .infer = infer_gather_elements, .decompose = gather_elements,
-                 .samples = [] { return std::vector<OpSample>{OpSample{{sample_operand("f64[3,2]"), indices("i64[2,2]", {0, 2, -1, 1})}, {}}, OpSample{{sample_operand("f64[2,3]"), indices("i32[2,1]", {2, 0})}, {{"axis", std::int64_t{1}}}}}; }}),
-      composite({.name = "ScatterElements", .since = 11, .summary = "updates written or combined at one index each along an axis", .operands = {data, index, updates}, .attrs = {axis, reduction},
-                 .infer = infer_scatter_elements, .decompose = scatter_elements, .samples = scatter_elements_samples}),
-      composite({.name = "GatherND", .since = 11, .summary = "slices at index vectors", .operands = {data, index}, .attrs = {int_attr("batch_dims", 0)}, .infer = infer_gather_nd, .decompose = gather_nd,
-                 .samples = [] {
-                   return std::vector<OpSample>{OpSample{{sample_operand("f64[2,3,2]"), indices("i64[2,2]", {1, 0, 0, -1})}, {}}, OpSample{{sample_operand("f64[2,3,2]"), indices("i64[2,1]", {2, 0})}, {{"batch_dims", std::int64_t{1}}}}};
-                 }}),
-      composite({.name = "ScatterND", .since = 11, .summary = "updates written or combined at index vectors", .operands = {data, index, updates}, .attrs = {reduction}, .infer = infer_scatter_nd, .decompose = scatter_nd,
-                 .samples = [] {
-                   return std::vector<OpSample>{OpSample{{sample_operand("f64[4,2]"), indices("i64[2,1]", {3, 1}), sample_operand("f64[2,2]")}, {}},
-                                                OpSample{{sample_operand("f64[4]"), indices("i64[3,1]", {1, -1, 1}), sample_operand("f64[3]")}, {{"reduction", std::string("add")}}}};
-                 }}),
-      composite({.name = "OneHot", .since = 9, .summary = "on at the index along a new axis, off elsewhere",
-                 .operands = {{.name = "indices", .type_var = "I", .dtypes = numeric}, {.name = "depth", .type_var = "D", .dtypes = numeric, .constant_ints = true}, {.name = "values"}}, .results = {{"output", "T"}},
-                 .attrs = {int_attr("axis", -1)}, .infer = infer_one_hot, .decompose = one_hot,
-                 .samples = [] { return std::vector<OpSample>{OpSample{{sample_operand("i64[3]", -4, 3), sample_ints({4}), sample_operand("f64[2]")}, {}}, OpSample{{sample_operand("i32[2,2]", 0, 2), sample_ints({3}), sample_operand("f32[2]")}, {{"axis", std::int64_t{0}}}}}; }}),
+      composite({.name = "Gather",
+                 .summary = "slices at indices along an axis",
+                 .operands = {data, index},
+                 .attrs = {axis},
+                 .infer = infer_gather,
+                 .known_ints = gather_known,
+                 .decompose = gather,
+                 .samples =
+                     [] {
+                       return std::vector<OpSample>{
+                           OpSample{{sample_operand("f64[4,3]"), indices("i64[2,2]", {0, -1, 3, 3})}, {}},
+                           OpSample{{sample_operand("f64[2,3]"), indices("i32[]", {1})}, {{"axis", std::int64_t{1}}}},
+                           OpSample{{sample_operand("f32[4,3]"), indices("i64[0]", {})}, {}}};
+                     }}),
+      composite({.name = "GatherElements",
+                 .since = 11,
+                 .summary = "one element for each index along an axis",
+                 .operands = {data, index},
+                 .attrs = {axis},
+                 .infer = infer_gather_elements,
+                 .decompose = gather_elements,
+                 .samples =
+                     [] {
+                       return std::vector<OpSample>{
+                           OpSample{{sample_operand("f64[3,2]"), indices("i64[2,2]", {0, 2, -1, 1})}, {}},
+                           OpSample{{sample_operand("f64[2,3]"), indices("i32[2,1]", {2, 0})},
+                                    {{"axis", std::int64_t{1}}}}};
+                     }}),
+      composite({.name = "ScatterElements",
+                 .since = 11,
+                 .summary = "updates written or combined at one index each along an axis",
+                 .operands = {data, index, updates},
+                 .attrs = {axis, reduction},
+                 .infer = infer_scatter_elements,
+                 .decompose = scatter_elements,
+                 .samples = scatter_elements_samples}),
+      composite({.name = "GatherND",
+                 .since = 11,
+                 .summary = "slices at index vectors",
+                 .operands = {data, index},
+                 .attrs = {int_attr("batch_dims", 0)},
+                 .infer = infer_gather_nd,
+                 .decompose = gather_nd,
+                 .samples =
+                     [] {
+                       return std::vector<OpSample>{
+                           OpSample{{sample_operand("f64[2,3,2]"), indices("i64[2,2]", {1, 0, 0, -1})}, {}},
+                           OpSample{{sample_operand("f64[2,3,2]"), indices("i64[2,1]", {2, 0})},
+                                    {{"batch_dims", std::int64_t{1}}}}};
+                     }}),
+      composite(
+          {.name = "ScatterND",
+           .since = 11,
+           .summary = "updates written or combined at index vectors",
+           .operands = {data, index, updates},
+           .attrs = {reduction},
+           .infer = infer_scatter_nd,
+           .decompose = scatter_nd,
+           .samples =
+               [] {
+                 return std::vector<OpSample>{
+                     OpSample{{sample_operand("f64[4,2]"), indices("i64[2,1]", {3, 1}), sample_operand("f64[2,2]")},
+                              {}},
+                     OpSample{{sample_operand("f64[4]"), indices("i64[3,1]", {1, -1, 1}), sample_operand("f64[3]")},
+                              {{"reduction", std::string("add")}}}};
+               }}),
+      composite({.name = "OneHot",
+                 .since = 9,
+                 .summary = "on at the index along a new axis, off elsewhere",
+                 .operands = {{.name = "indices", .type_var = "I", .dtypes = numeric},
+                              {.name = "depth", .type_var = "D", .dtypes = numeric, .constant_ints = true},
+                              {.name = "values"}},
+                 .results = {{"output", "T"}},
+                 .attrs = {int_attr("axis", -1)},
+                 .infer = infer_one_hot,
+                 .decompose = one_hot,
+                 .samples =
+                     [] {
+                       return std::vector<OpSample>{
+                           OpSample{{sample_operand("i64[3]", -4, 3), sample_ints({4}), sample_operand("f64[2]")}, {}},
+                           OpSample{{sample_operand("i32[2,2]", 0, 2), sample_ints({3}), sample_operand("f32[2]")},
+                                    {{"axis", std::int64_t{0}}}}};
+                     }}),
   };
 }
 

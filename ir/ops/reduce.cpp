@@ -61,7 +61,9 @@ Expr product_slope(Builder& b, const View& n) {
 }
 
 template <auto slope>
-void slope_vjp(Builder& b, const View& n, Cotangents ct, Grads& grads) { grads[0] = spread(b, n, ct[0]) * slope(b, n); }
+void slope_vjp(Builder& b, const View& n, Cotangents ct, Grads& grads) {
+  grads[0] = spread(b, n, ct[0]) * slope(b, n);
+}
 template <auto slope>
 void slope_jvp(Builder& b, const View& n, Cotangents t, std::vector<ValueId>& out) {
   out[0] = reduce("reduce_sum", Expr(b, t[0]) * slope(b, n), axes_of(n));
@@ -136,14 +138,18 @@ Array reduce_array(loop::ReduceKind kind, const Array& in, const Shape& out_shap
   Array out(in.dtype(), out_shape);
   for_each_index(out_shape, [&](const Shape& i, std::int64_t flat) {
     std::int64_t base = flat_index(i, kept_strides);
-    if (is_float(in.dtype())) out.set_double(flat, reduce_floats(kind, in, offsets, base));
-    else out.set_int(flat, reduce_ints(kind, in, offsets, base));
+    if (is_float(in.dtype()))
+      out.set_double(flat, reduce_floats(kind, in, offsets, base));
+    else
+      out.set_int(flat, reduce_ints(kind, in, offsets, base));
   });
   return out;
 }
 
 template <loop::ReduceKind kind>
-Result<std::vector<Array>> reduce_eval(const EvalCtx& c) { return one(reduce_array(kind, c.in[0], c.out_shapes[0], axes_of(c.node))); }
+Result<std::vector<Array>> reduce_eval(const EvalCtx& c) {
+  return one(reduce_array(kind, c.in[0], c.out_shapes[0], axes_of(c.node)));
+}
 
 // ---- sum_to_shape -----------------------------------------------------------------------------------------
 
@@ -155,7 +161,9 @@ Types infer_sum_to(const InferCtx& c) {
     const Dim &a = from[from.size() - d], &t = shape[shape.size() - d];
     fits = !a.is_const() || !t.is_const() || a == t || t.is(1);
   }
-  if (!fits) return c.error(Code::AG2201, fmt::format("`sum_to_shape` cannot sum {} to {}", shape_str(from), shape_str(shape)), {}, {0});
+  if (!fits)
+    return c.error(Code::AG2201, fmt::format("`sum_to_shape` cannot sum {} to {}", shape_str(from), shape_str(shape)),
+                   {}, {0});
   return std::vector<Type>{{c.in(0).dtype, std::move(shape)}};
 }
 
@@ -175,10 +183,11 @@ loop::ValueId sum_to_element(ElementCtx& c, LoopValues index) {
       return sum(axis + 1, so_far);
     }
     Dim trips = axis < front || to[axis - front].is(1) ? from[axis] : floordiv(from[axis], max(to[axis - front], 1));
-    return b.for_(b.index(0), b.dim(trips), b.index(1), {}, {so_far}, [&](loop::ValueId trip, const loop::Builder::Values& carried) {
-      position[axis] = b.add(base, trip);
-      return loop::Builder::Values{sum(axis + 1, carried[0])};
-    })[0];
+    return b.for_(b.index(0), b.dim(trips), b.index(1), {}, {so_far},
+                  [&](loop::ValueId trip, const loop::Builder::Values& carried) {
+                    position[axis] = b.add(base, trip);
+                    return loop::Builder::Values{sum(axis + 1, carried[0])};
+                  })[0];
   };
   return b.cast(sum(0, b.constant_bits({wide, 1, 1}, loop::reduce_identity(loop::ReduceKind::sum, wide))), t);
 }
@@ -191,8 +200,10 @@ Result<std::vector<Array>> sum_to_eval(const EvalCtx& c) {
   for (std::size_t i = 0; i < from.size(); ++i) {
     if (i >= front && from[i] != to[i - front] && to[i - front] != 1)
       return fail(Code::AG2201, place(c), fmt::format("cannot sum an axis of {} to {}", from[i], to[i - front]));
-    if (i < front || from[i] != to[i - front]) axes.push_back(static_cast<std::int64_t>(i));
-    else kept.push_back(from[i]);
+    if (i < front || from[i] != to[i - front])
+      axes.push_back(static_cast<std::int64_t>(i));
+    else
+      kept.push_back(from[i]);
   }
   return one(reduce_array(loop::ReduceKind::sum, c.in[0], kept, axes).reshaped(to));
 }
@@ -200,8 +211,10 @@ Result<std::vector<Array>> sum_to_eval(const EvalCtx& c) {
 // ---- The table --------------------------------------------------------------------------------------------
 
 std::vector<OpSample> reduce_samples() {
-  return {sample({"f64[3,4]"}, {{"axes", Ints{1}}}), sample({"f64[2,3,4]"}, {{"axes", Ints{0, 2}}}), sample({"f64[5]"}, {{"axes", Ints{0}}}), sample({"f32[2,3]"}, {{"axes", Ints{}}}),
-          sample({"i32[3,2]"}, {{"axes", Ints{0}}}, -9, 9), sample({"f32[0,3]"}, {{"axes", Ints{0}}}), sample({"f16[3,0]"}, {{"axes", Ints{0}}})};
+  return {sample({"f64[3,4]"}, {{"axes", Ints{1}}}),        sample({"f64[2,3,4]"}, {{"axes", Ints{0, 2}}}),
+          sample({"f64[5]"}, {{"axes", Ints{0}}}),          sample({"f32[2,3]"}, {{"axes", Ints{}}}),
+          sample({"i32[3,2]"}, {{"axes", Ints{0}}}, -9, 9), sample({"f32[0,3]"}, {{"axes", Ints{0}}}),
+          sample({"f16[3,0]"}, {{"axes", Ints{0}}})};
 }
 std::vector<OpSample> bool_samples() {
   return {sample({"bool[3,4]"}, {{"axes", Ints{1}}}), sample({"bool[2,0]"}, {{"axes", Ints{1}}})};
@@ -232,10 +245,14 @@ std::optional<Dims> fold_known(const View& n) {
 
 std::vector<OpInfo> reduce_ops() {
   using loop::ReduceKind;
-  OpInfo logical_and = reduction<ReduceKind::and_>({.name = "reduce_and", .summary = "whether all hold", .zero_gradient = true}, bools);
-  OpInfo logical_or = reduction<ReduceKind::or_>({.name = "reduce_or", .summary = "whether any holds", .zero_gradient = true}, bools);
+  OpInfo logical_and =
+      reduction<ReduceKind::and_>({.name = "reduce_and", .summary = "whether all hold", .zero_gradient = true}, bools);
+  OpInfo logical_or =
+      reduction<ReduceKind::or_>({.name = "reduce_or", .summary = "whether any holds", .zero_gradient = true}, bools);
   logical_and.samples = logical_or.samples = bool_samples;
-  OpInfo sum_to{.name = "sum_to_shape", .lower_class = LowerClass::index, .summary = "the transpose of numpy broadcasting: sums down to a shape"};
+  OpInfo sum_to{.name = "sum_to_shape",
+                .lower_class = LowerClass::index,
+                .summary = "the transpose of numpy broadcasting: sums down to a shape"};
   sum_to.operands = {{.name = "x", .dtypes = numeric}};
   sum_to.attrs = {{"shape", AttrKind::dims, true}};
   sum_to.infer = infer_sum_to;
@@ -243,19 +260,38 @@ std::vector<OpInfo> reduce_ops() {
   sum_to.element = sum_to_element;
   sum_to.linearity = Linearity::each;
   sum_to.linear_in = 1;
-  sum_to.transpose = [](Builder& b, const View& n, std::size_t, ValueId ct) { return b.broadcast_to(ct, Dims(n.in(0).shape)); };
+  sum_to.transpose = [](Builder& b, const View& n, std::size_t, ValueId ct) {
+    return b.broadcast_to(ct, Dims(n.in(0).shape));
+  };
   sum_to.samples = [] {
-    return std::vector<OpSample>{sample({"f64[2,3,4]"}, {{"shape", Dims{3, 1}}}), sample({"f64[2,3]"}, {{"shape", Dims{}}}), sample({"f32[2,3]"}, {{"shape", Dims{2, 3}}})};
+    return std::vector<OpSample>{sample({"f64[2,3,4]"}, {{"shape", Dims{3, 1}}}),
+                                 sample({"f64[2,3]"}, {{"shape", Dims{}}}),
+                                 sample({"f32[2,3]"}, {{"shape", Dims{2, 3}}})};
   };
   return {
-      reduction<ReduceKind::sum>({.name = "reduce_sum", .summary = "sum", .known_ints = fold_known<[](const Dim& a, const Dim& b) { return a + b; }>,
-                                  .linearity = Linearity::each, .linear_in = 1,
-                                  .transpose = [](Builder& b, const View& n, std::size_t, ValueId ct) { return spread(b, n, ct).id(); }}),
-      reduction<ReduceKind::prod>({.name = "reduce_prod", .summary = "product", .known_ints = fold_known<[](const Dim& a, const Dim& b) { return a * b; }>,
-                                   .vjp = slope_vjp<product_slope>, .jvp = slope_jvp<product_slope>}),
-      reduction<ReduceKind::max>({.name = "reduce_max", .summary = "maximum; ties share the gradient evenly", .vjp = slope_vjp<extremum_slope>, .jvp = slope_jvp<extremum_slope>}),
-      reduction<ReduceKind::min>({.name = "reduce_min", .summary = "minimum; ties share the gradient evenly", .vjp = slope_vjp<extremum_slope>, .jvp = slope_jvp<extremum_slope>}),
-      logical_and, logical_or, sum_to,
+      reduction<ReduceKind::sum>(
+          {.name = "reduce_sum",
+           .summary = "sum",
+           .known_ints = fold_known<[](const Dim& a, const Dim& b) { return a + b; }>,
+           .linearity = Linearity::each,
+           .linear_in = 1,
+           .transpose = [](Builder& b, const View& n, std::size_t, ValueId ct) { return spread(b, n, ct).id(); }}),
+      reduction<ReduceKind::prod>({.name = "reduce_prod",
+                                   .summary = "product",
+                                   .known_ints = fold_known<[](const Dim& a, const Dim& b) { return a * b; }>,
+                                   .vjp = slope_vjp<product_slope>,
+                                   .jvp = slope_jvp<product_slope>}),
+      reduction<ReduceKind::max>({.name = "reduce_max",
+                                  .summary = "maximum; ties share the gradient evenly",
+                                  .vjp = slope_vjp<extremum_slope>,
+                                  .jvp = slope_jvp<extremum_slope>}),
+      reduction<ReduceKind::min>({.name = "reduce_min",
+                                  .summary = "minimum; ties share the gradient evenly",
+                                  .vjp = slope_vjp<extremum_slope>,
+                                  .jvp = slope_jvp<extremum_slope>}),
+      logical_and,
+      logical_or,
+      sum_to,
   };
 }
 

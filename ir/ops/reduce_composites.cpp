@@ -22,8 +22,10 @@ Types infer_reduce(const InferCtx& c) {
   bool keep = attr_int(c.attrs(), "keepdims", 1) != 0;
   Type t{c.in(0).dtype, {}};
   for (int d = 0; d < c.in(0).rank(); ++d) {
-    if (!contains(axes, d)) t.shape.push_back(c.in(0).shape[static_cast<std::size_t>(d)]);
-    else if (keep) t.shape.push_back(1);
+    if (!contains(axes, d))
+      t.shape.push_back(c.in(0).shape[static_cast<std::size_t>(d)]);
+    else if (keep)
+      t.shape.push_back(1);
   }
   return std::vector<Type>{std::move(t)};
 }
@@ -55,12 +57,18 @@ std::vector<ValueId> reduce_with(Builder& b, const View& n) {
 
 /// Runs a formula of reals on integers too: in f64, truncated at the end.
 template <Formula body>
-Expr in_reals(Expr x, const Ints& axes) { return is_float(x.dtype()) ? body(x, axes) : body(x.to(DType::f64), axes).to(x.dtype()); }
+Expr in_reals(Expr x, const Ints& axes) {
+  return is_float(x.dtype()) ? body(x, axes) : body(x.to(DType::f64), axes).to(x.dtype());
+}
 
 Expr sum(Expr x, const Ints& axes) { return reduce("reduce_sum", x, axes); }
 Expr product(Expr x, const Ints& axes) { return reduce("reduce_prod", x, axes); }
-Expr maximum(Expr x, const Ints& axes) { return reduce(x.dtype() == DType::boolean ? "reduce_or" : "reduce_max", x, axes); }
-Expr minimum(Expr x, const Ints& axes) { return reduce(x.dtype() == DType::boolean ? "reduce_and" : "reduce_min", x, axes); }
+Expr maximum(Expr x, const Ints& axes) {
+  return reduce(x.dtype() == DType::boolean ? "reduce_or" : "reduce_max", x, axes);
+}
+Expr minimum(Expr x, const Ints& axes) {
+  return reduce(x.dtype() == DType::boolean ? "reduce_and" : "reduce_min", x, axes);
+}
 Expr average(Expr x, const Ints& axes) { return mean(x, axes); }
 Expr l1(Expr x, const Ints& axes) { return reduce("reduce_sum", abs(x), axes); }
 Expr sum_square(Expr x, const Ints& axes) { return reduce("reduce_sum", call("square", x), axes); }
@@ -99,7 +107,8 @@ template <int low_tenths>
 std::vector<OpSample> operand_samples() {
   double low = low_tenths / 10.0;
   Attrs drop{{"keepdims", std::int64_t{0}}};
-  return {with_axes("f64[3,4]", {1}, {}, low), with_axes("f64[2,3,4]", {0, -1}, drop, low), sample({"f64[2,3]"}, {}, low), with_axes("f32[2,3]", {}, {{"noop_with_empty_axes", std::int64_t{1}}}, low),
+  return {with_axes("f64[3,4]", {1}, {}, low), with_axes("f64[2,3,4]", {0, -1}, drop, low),
+          sample({"f64[2,3]"}, {}, low), with_axes("f32[2,3]", {}, {{"noop_with_empty_axes", std::int64_t{1}}}, low),
           with_axes("f16[2,3]", {1}, drop, low)};
 }
 template <int low_tenths>
@@ -132,9 +141,14 @@ Types infer_arg(const InferCtx& c) {
   AG_TRY(int axis, checked_axis(c, attr_int(c.attrs(), "axis", 0), c.in(0).rank()));
   Dims shape = c.in(0).shape;
   auto at = shape.begin() + axis;
-  if (at->is(0)) return c.error(Code::AG2206, fmt::format("`{}` along axis {} of {}, which has no elements", c.op().onnx, axis, c.in(0).str()), {}, {0});
-  if (attr_int(c.attrs(), "keepdims", 1)) *at = 1;
-  else shape.erase(at);
+  if (at->is(0))
+    return c.error(Code::AG2206,
+                   fmt::format("`{}` along axis {} of {}, which has no elements", c.op().onnx, axis, c.in(0).str()), {},
+                   {0});
+  if (attr_int(c.attrs(), "keepdims", 1))
+    *at = 1;
+  else
+    shape.erase(at);
   return std::vector<Type>{{DType::i64, std::move(shape)}};
 }
 
@@ -148,12 +162,14 @@ std::vector<ValueId> arg_extremum(Builder& b, const View& n) {
   Type t = x.type().with(DType::i64);
   Expr place(b, b.iota(t, axis));
   bool last = attr_int(n.attrs(), "select_last_index", 0) != 0;
-  Expr none = last ? place.with(b.scalar_int(DType::i64, -1)) : size_value(b, t.shape[static_cast<std::size_t>(axis)], DType::i64);
+  Expr none = last ? place.with(b.scalar_int(DType::i64, -1))
+                   : size_value(b, t.shape[static_cast<std::size_t>(axis)], DType::i64);
   Expr r = reduce(last ? "reduce_max" : "reduce_min", select(winner, place, none), {axis});
   return {b.reshape(r, Dims(n.out().shape))};
 }
 
-OpInfo arg_op(std::string_view name, std::string_view summary, std::vector<ValueId> (*decompose)(Builder&, const View&)) {
+OpInfo arg_op(std::string_view name, std::string_view summary,
+              std::vector<ValueId> (*decompose)(Builder&, const View&)) {
   OpInfo o = composite({.name = name, .summary = summary});
   o.operands = {{.name = "data", .dtypes = numeric}};
   o.results = {{"reduced", "I"}};
@@ -162,7 +178,9 @@ OpInfo arg_op(std::string_view name, std::string_view summary, std::vector<Value
   o.decompose = decompose;
   o.zero_gradient = true;
   o.samples = [] {
-    return std::vector<OpSample>{sample({"f64[3,4]"}, {{"axis", std::int64_t{1}}}), sample({"i32[5]"}, {{"keepdims", std::int64_t{0}}}), sample({"f32[2,3]"}, {{"select_last_index", std::int64_t{1}}})};
+    return std::vector<OpSample>{sample({"f64[3,4]"}, {{"axis", std::int64_t{1}}}),
+                                 sample({"i32[5]"}, {{"keepdims", std::int64_t{0}}}),
+                                 sample({"f32[2,3]"}, {{"select_last_index", std::int64_t{1}}})};
   };
   return o;
 }
@@ -174,7 +192,10 @@ Types infer_cumsum(const InferCtx& c) {
   if (axis.size() != 1) return c.error(Code::AG2204, "`CumSum` takes one axis", {}, {1});
   AG_TRY(int a, checked_axis(c, axis[0], c.in(0).rank()));
   if (!c.in(0).shape[static_cast<std::size_t>(a)].is_const())
-    return c.error(Code::AG2211, fmt::format("`CumSum` along a symbolic size: axis {} of {} is {}", a, operand_name(c, 0), c.in(0).str()), "not supported yet", {0});
+    return c.error(
+        Code::AG2211,
+        fmt::format("`CumSum` along a symbolic size: axis {} of {} is {}", a, operand_name(c, 0), c.in(0).str()),
+        "not supported yet", {0});
   return infer_same(c);
 }
 
@@ -189,7 +210,8 @@ std::vector<ValueId> cumsum(Builder& b, const View& n) {
     Dims low = none, high = none;
     low[at] = by;
     high[at] = -by;
-    return v.with(b.add_op("pad", {v.id(), zero.id()}, {{"low", low}, {"high", high}, {"interior", Ints(shape.size(), 0)}}));
+    return v.with(
+        b.add_op("pad", {v.id(), zero.id()}, {{"low", low}, {"high", high}, {"interior", Ints(shape.size(), 0)}}));
   };
   auto flipped = [&](Expr v) { return v.with(b.add_op("rev", {v.id()}, {{"axes", Ints{axis}}})); };
   if (reverse) x = flipped(x);
@@ -205,7 +227,8 @@ OpInfo cumsum_op() {
   o.infer = infer_cumsum;
   o.decompose = cumsum;
   o.samples = [] {
-    OpSample plain = sample({"f64[2,5]"}), flags = sample({"f64[4]"}, {{"exclusive", std::int64_t{1}}, {"reverse", std::int64_t{1}}});
+    OpSample plain = sample({"f64[2,5]"}),
+             flags = sample({"f64[4]"}, {{"exclusive", std::int64_t{1}}, {"reverse", std::int64_t{1}}});
     plain.operands.push_back(sample_ints({1}));
     flags.operands.push_back(sample_ints({0}));
     return std::vector<OpSample>{plain, flags};
@@ -218,15 +241,22 @@ OpInfo cumsum_op() {
 std::vector<OpInfo> reduce_composite_ops() {
   std::vector<OpInfo> all;
   add_both(all, {"ReduceSum", "ReduceSum_1", "ReduceSum", "sum", numeric, 13, reduce_with<sum>});
-  add_both(all, {"ReduceMean", "ReduceMean_1", "ReduceMean", "mean; integers truncate", numeric, 18, reduce_with<average>});
-  add_both(all, {"ReduceMax", "ReduceMax_1", "ReduceMax", "maximum; of bools: any", any_dtype, 18, reduce_with<maximum>});
-  add_both(all, {"ReduceMin", "ReduceMin_1", "ReduceMin", "minimum; of bools: all", any_dtype, 18, reduce_with<minimum>});
+  add_both(all,
+           {"ReduceMean", "ReduceMean_1", "ReduceMean", "mean; integers truncate", numeric, 18, reduce_with<average>});
+  add_both(all,
+           {"ReduceMax", "ReduceMax_1", "ReduceMax", "maximum; of bools: any", any_dtype, 18, reduce_with<maximum>});
+  add_both(all,
+           {"ReduceMin", "ReduceMin_1", "ReduceMin", "minimum; of bools: all", any_dtype, 18, reduce_with<minimum>});
   add_both(all, {"ReduceProd", "ReduceProd_1", "ReduceProd", "product", numeric, 18, reduce_with<product>});
   add_both(all, {"ReduceL1", "ReduceL1_1", "ReduceL1", "sum of |x|", numeric, 18, reduce_with<l1>});
-  add_both(all, {"ReduceL2", "ReduceL2_1", "ReduceL2", "Euclidean norm", numeric, 18, reduce_with<in_reals<l2>>, l2_vjp});
-  add_both(all, {"ReduceSumSquare", "ReduceSumSquare_1", "ReduceSumSquare", "sum of squares", numeric, 18, reduce_with<sum_square>});
-  add_both(all, {"ReduceLogSum", "ReduceLogSum_1", "ReduceLogSum", "log of the sum", numeric, 18, reduce_with<in_reals<log_sum>>, nullptr, 0.4});
-  add_both(all, {"ReduceLogSumExp", "ReduceLogSumExp_1", "ReduceLogSumExp", "log of the sum of e^x, without overflow", numeric, 18, reduce_with<in_reals<log_sum_exp>>});
+  add_both(all,
+           {"ReduceL2", "ReduceL2_1", "ReduceL2", "Euclidean norm", numeric, 18, reduce_with<in_reals<l2>>, l2_vjp});
+  add_both(all, {"ReduceSumSquare", "ReduceSumSquare_1", "ReduceSumSquare", "sum of squares", numeric, 18,
+                 reduce_with<sum_square>});
+  add_both(all, {"ReduceLogSum", "ReduceLogSum_1", "ReduceLogSum", "log of the sum", numeric, 18,
+                 reduce_with<in_reals<log_sum>>, nullptr, 0.4});
+  add_both(all, {"ReduceLogSumExp", "ReduceLogSumExp_1", "ReduceLogSumExp", "log of the sum of e^x, without overflow",
+                 numeric, 18, reduce_with<in_reals<log_sum_exp>>});
   all.push_back(arg_op("ArgMax", "index of the maximum", arg_extremum<true>));
   all.push_back(arg_op("ArgMin", "index of the minimum", arg_extremum<false>));
   all.push_back(cumsum_op());

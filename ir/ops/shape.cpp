@@ -11,7 +11,9 @@ namespace {
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 std::optional<Dims> same_ints(const View& n) { return known(n, 0); }
-std::vector<ValueId> reshape_to_result(Builder& b, const View& n) { return {b.reshape(n.operand(0), Dims(n.out().shape))}; }
+std::vector<ValueId> reshape_to_result(Builder& b, const View& n) {
+  return {b.reshape(n.operand(0), Dims(n.out().shape))};
+}
 
 OpSample with_ints(std::string_view type, std::initializer_list<Ints> operands, Attrs attrs = {}) {
   OpSample s = sample({type}, std::move(attrs));
@@ -25,7 +27,10 @@ OpSample with_ints(std::string_view type, std::initializer_list<Ints> operands, 
 Dim remaining(Dims all, Dims taken) {
   for (auto t = taken.begin(); t != taken.end();) {
     auto same = std::find(all.begin(), all.end(), *t);
-    if (same == all.end() || t->is_const()) { ++t; continue; }
+    if (same == all.end() || t->is_const()) {
+      ++t;
+      continue;
+    }
     all.erase(same);
     t = taken.erase(t);
   }
@@ -42,11 +47,16 @@ Types infer_reshape(const InferCtx& c) {
   for (std::size_t i = 0; i < wanted.size(); ++i) {
     Dim d = wanted[i];
     if (d.is(0) && !allow_zero) {
-      if (i >= from.size()) return c.error(Code::AG2205, fmt::format("`Reshape`: 0 at place {} copies an axis that {} does not have", i, c.in(0).str()), {}, {0, 1});
+      if (i >= from.size())
+        return c.error(Code::AG2205,
+                       fmt::format("`Reshape`: 0 at place {} copies an axis that {} does not have", i, c.in(0).str()),
+                       {}, {0, 1});
       d = from[i];
     }
     if (d.is(-1)) {
-      if (open) return c.error(Code::AG2205, fmt::format("`Reshape` to {}: only one size can be -1", shape_str(wanted)), {}, {1});
+      if (open)
+        return c.error(Code::AG2205, fmt::format("`Reshape` to {}: only one size can be -1", shape_str(wanted)), {},
+                       {1});
       open = i;
     } else if (d.is_const() && d.value() < 0) {
       return c.error(Code::AG2205, fmt::format("`Reshape` to {}: {} is no size", shape_str(wanted), d.str()), {}, {1});
@@ -57,13 +67,20 @@ Types infer_reshape(const InferCtx& c) {
   }
   if (open) {
     Dim rest = product(others);
-    if (rest.is(0)) return c.error(Code::AG2205, fmt::format("`Reshape` of {} to {}: -1 cannot be computed where another size is 0", c.in(0).str(), shape_str(wanted)), {}, {0, 1});
+    if (rest.is(0))
+      return c.error(Code::AG2205,
+                     fmt::format("`Reshape` of {} to {}: -1 cannot be computed where another size is 0", c.in(0).str(),
+                                 shape_str(wanted)),
+                     {}, {0, 1});
     shape[*open] = remaining(from, others);
   }
   Dim difference = product(shape) - c.in(0).elems();
   if (difference.is_const() && !difference.is(0))
-    return c.error(Code::AG2205, fmt::format("`Reshape` of {} to {}: {} elements cannot become {}", c.in(0).str(), shape_str(wanted), c.in(0).elems().str(), open ? "a multiple of " + product(others).str() : product(shape).str()),
-                   "a reshape keeps every element", {0, 1});
+    return c.error(
+        Code::AG2205,
+        fmt::format("`Reshape` of {} to {}: {} elements cannot become {}", c.in(0).str(), shape_str(wanted),
+                    c.in(0).elems().str(), open ? "a multiple of " + product(others).str() : product(shape).str()),
+        "a reshape keeps every element", {0, 1});
   AG_TRY(shape, checked_shape(c, shape));
   return std::vector<Type>{{c.in(0).dtype, std::move(shape)}};
 }
@@ -82,7 +99,9 @@ Types infer_squeeze(const InferCtx& c) {
   for (std::size_t d = 0; d < from.size(); ++d) {
     bool drop = given ? contains(axes, static_cast<std::int64_t>(d)) : from[d].is(1);
     if (drop && from[d].is_const() && !from[d].is(1))
-      return c.error(Code::AG2206, fmt::format("`Squeeze` of axis {} of {}: its size is {}, not 1", d, c.in(0).str(), from[d].str()), {}, {0});
+      return c.error(Code::AG2206,
+                     fmt::format("`Squeeze` of axis {} of {}: its size is {}, not 1", d, c.in(0).str(), from[d].str()),
+                     {}, {0});
     if (!drop) t.shape.push_back(from[d]);
   }
   return std::vector<Type>{std::move(t)};
@@ -103,17 +122,22 @@ Types infer_unsqueeze(const InferCtx& c) {
 
 Types infer_flatten(const InferCtx& c) {
   std::int64_t axis = attr_int(c.attrs(), "axis", 1), rank = c.in(0).rank();
-  if (axis < -rank || axis > rank) return c.error(Code::AG2202, fmt::format("`Flatten` at axis {} of {}", axis, c.in(0).str()), {}, {0});
+  if (axis < -rank || axis > rank)
+    return c.error(Code::AG2202, fmt::format("`Flatten` at axis {} of {}", axis, c.in(0).str()), {}, {0});
   if (axis < 0) axis += rank;
   const Dims& s = c.in(0).shape;
-  return std::vector<Type>{{c.in(0).dtype, {product(Dims(s.begin(), s.begin() + axis)), product(Dims(s.begin() + axis, s.end()))}}};
+  return std::vector<Type>{
+      {c.in(0).dtype, {product(Dims(s.begin(), s.begin() + axis)), product(Dims(s.begin() + axis, s.end()))}}};
 }
 
 Types infer_expand(const InferCtx& c) {
   AG_TRY(Dims wanted, required_ints(c, 1));
   AG_TRY(wanted, checked_shape(c, wanted));
   auto shape = broadcast_shapes(c.in(0).shape, wanted);
-  if (!shape) return c.error(Code::AG2201, fmt::format("`Expand` cannot broadcast {} with {}", shape_str(c.in(0).shape), shape_str(wanted)), {}, {0, 1});
+  if (!shape)
+    return c.error(Code::AG2201,
+                   fmt::format("`Expand` cannot broadcast {} with {}", shape_str(c.in(0).shape), shape_str(wanted)), {},
+                   {0, 1});
   AG_TRY(*shape, checked_shape(c, *shape));
   return std::vector<Type>{{c.in(0).dtype, std::move(*shape)}};
 }
@@ -126,7 +150,9 @@ std::optional<Dims> expand_known(const View& n) {
 Types infer_tile(const InferCtx& c) {
   AG_TRY(Dims repeats, required_ints(c, 1));
   if (repeats.size() != c.in(0).shape.size())
-    return c.error(Code::AG2206, fmt::format("`Tile` needs a repeat for each axis: {} for {}", repeats.size(), c.in(0).str()), {}, {0, 1});
+    return c.error(Code::AG2206,
+                   fmt::format("`Tile` needs a repeat for each axis: {} for {}", repeats.size(), c.in(0).str()), {},
+                   {0, 1});
   Type t = c.in(0);
   for (std::size_t d = 0; d < repeats.size(); ++d) t.shape[d] = t.shape[d] * repeats[d];
   AG_TRY_(checked_shape(c, repeats));
@@ -149,7 +175,8 @@ std::vector<ValueId> tile(Builder& b, const View& n) {
 // ---- Shape, Size, Constant, ConstantOfShape, Range, EyeLike -----------------------------------------------
 
 Dims shape_part(const Attrs& a, const Dims& shape) {
-  std::int64_t rank = static_cast<std::int64_t>(shape.size()), start = attr_int(a, "start", 0), end = attr_int(a, "end", rank);
+  std::int64_t rank = static_cast<std::int64_t>(shape.size()), start = attr_int(a, "start", 0),
+               end = attr_int(a, "end", rank);
   auto clamp = [&](std::int64_t v) { return std::clamp<std::int64_t>(v < 0 ? v + rank : v, 0, rank); };
   start = clamp(start), end = std::max(start, clamp(end));
   return Dims(shape.begin() + start, shape.begin() + end);
@@ -164,16 +191,21 @@ Types infer_size(const InferCtx&) { return std::vector<Type>{{DType::i64, {}}}; 
 LiteralPtr constant_literal(const Attrs& a) {
   if (auto* l = a.get<LiteralPtr>("value")) return *l;
   auto vector = [](std::size_t n) { return std::vector<std::int64_t>{static_cast<std::int64_t>(n)}; };
-  if (auto* v = a.get<std::int64_t>("value_int")) return make_literal(Array::of<std::int64_t>(DType::i64, {}, std::span(v, 1)));
+  if (auto* v = a.get<std::int64_t>("value_int"))
+    return make_literal(Array::of<std::int64_t>(DType::i64, {}, std::span(v, 1)));
   if (auto* v = a.get<double>("value_float")) return make_literal(Array::of<double>(DType::f32, {}, std::span(v, 1)));
-  if (auto* v = a.get<Ints>("value_ints")) return make_literal(Array::of<std::int64_t>(DType::i64, vector(v->size()), *v));
-  if (auto* v = a.get<std::vector<double>>("value_floats")) return make_literal(Array::of<double>(DType::f32, vector(v->size()), *v));
+  if (auto* v = a.get<Ints>("value_ints"))
+    return make_literal(Array::of<std::int64_t>(DType::i64, vector(v->size()), *v));
+  if (auto* v = a.get<std::vector<double>>("value_floats"))
+    return make_literal(Array::of<double>(DType::f32, vector(v->size()), *v));
   return nullptr;
 }
 
 Types infer_constant(const InferCtx& c) {
   LiteralPtr l = constant_literal(c.attrs());
-  if (!l) return c.error(Code::AG2206, "`Constant` needs one of `value`, `value_int`, `value_float`, `value_ints`, `value_floats`");
+  if (!l)
+    return c.error(Code::AG2206,
+                   "`Constant` needs one of `value`, `value_int`, `value_float`, `value_ints`, `value_floats`");
   return std::vector<Type>{{l->dtype, Dims(l->shape.begin(), l->shape.end())}};
 }
 std::optional<Dims> constant_known(const View& n) {
@@ -213,11 +245,15 @@ Result<Dim> range_length(const InferCtx& c) {
     for (std::size_t i = 0; i < 3; ++i) {
       const Literal* l = c.literal(i);
       if (!l || l->materialize().elems() != 1)
-        return c.error(Code::AG2207, fmt::format("`Range` of floats needs constants, and {} is computed from data", operand_name(c, i)), "decides the number of elements", {i});
+        return c.error(
+            Code::AG2207,
+            fmt::format("`Range` of floats needs constants, and {} is computed from data", operand_name(c, i)),
+            "decides the number of elements", {i});
       v[i] = l->materialize().get_double(0);
     }
     double n = std::ceil((v[1] - v[0]) / v[2]);
-    if (!(n < 9e15)) return c.error(Code::AG2206, fmt::format("`Range` from {} to {} by {} has no end", v[0], v[1], v[2]));
+    if (!(n < 9e15))
+      return c.error(Code::AG2206, fmt::format("`Range` from {} to {} by {} has no end", v[0], v[1], v[2]));
     return Dim(static_cast<std::int64_t>(std::max(n, 0.0)));
   }
   Dims v;
@@ -226,7 +262,9 @@ Result<Dim> range_length(const InferCtx& c) {
     if (one.size() != 1) return c.error(Code::AG2204, "`Range` takes scalars", {}, {i});
     v.push_back(one[0]);
   }
-  if (!v[2].is_const() || v[2].is(0)) return c.error(Code::AG2206, fmt::format("`Range` with a step of {}", v[2].str()), "a constant other than 0 is needed", {2});
+  if (!v[2].is_const() || v[2].is(0))
+    return c.error(Code::AG2206, fmt::format("`Range` with a step of {}", v[2].str()),
+                   "a constant other than 0 is needed", {2});
   Dim n = v[2].value() > 0 ? ceildiv(v[1] - v[0], v[2]) : ceildiv(v[0] - v[1], Dim(0) - v[2]);
   return v[0].is(0) && v[2].is(1) && !n.is_const() ? n : max(n, 0);
 }
@@ -250,7 +288,9 @@ std::optional<Dims> range_known(const View& n) {
 }
 
 Types infer_eye(const InferCtx& c) {
-  if (c.in(0).rank() != 2) return c.error(Code::AG2204, fmt::format("`EyeLike` needs a matrix: {} is {}", operand_name(c, 0), c.in(0).str()), {}, {0});
+  if (c.in(0).rank() != 2)
+    return c.error(Code::AG2204, fmt::format("`EyeLike` needs a matrix: {} is {}", operand_name(c, 0), c.in(0).str()),
+                   {}, {0});
   return std::vector<Type>{c.in(0).with(c.attrs().get_or<DType>("dtype", c.in(0).dtype))};
 }
 std::vector<ValueId> eye(Builder& b, const View& n) {
@@ -260,7 +300,9 @@ std::vector<ValueId> eye(Builder& b, const View& n) {
 }
 
 Types infer_trilu(const InferCtx& c) {
-  if (c.in(0).rank() < 2) return c.error(Code::AG2204, fmt::format("`Trilu` needs matrices: {} is {}", operand_name(c, 0), c.in(0).str()), {}, {0});
+  if (c.in(0).rank() < 2)
+    return c.error(Code::AG2204, fmt::format("`Trilu` needs matrices: {} is {}", operand_name(c, 0), c.in(0).str()), {},
+                   {0});
   return infer_same(c);
 }
 std::vector<ValueId> trilu(Builder& b, const View& n) {
@@ -278,10 +320,14 @@ Types infer_depth_space(const InferCtx& c) {
   bool to_space = c.op().name == "DepthToSpace";
   std::int64_t k = attr_int(c.attrs(), "blocksize", 0);
   const Dims& s = c.in(0).shape;
-  if (s.size() != 4) return c.error(Code::AG2204, fmt::format("`{}` needs rank 4: {} is {}", c.op().onnx, operand_name(c, 0), c.in(0).str()), {}, {0});
+  if (s.size() != 4)
+    return c.error(Code::AG2204,
+                   fmt::format("`{}` needs rank 4: {} is {}", c.op().onnx, operand_name(c, 0), c.in(0).str()), {}, {0});
   auto divides = [](const Dim& d, std::int64_t by) { return !d.is_const() || d.value() % by == 0; };
   bool fits = k > 0 && k < (1 << 20) && (to_space ? divides(s[1], k * k) : divides(s[2], k) && divides(s[3], k));
-  if (!fits) return c.error(Code::AG2206, fmt::format("`{}` with blocks of {} does not divide {}", c.op().onnx, k, c.in(0).str()), {}, {0});
+  if (!fits)
+    return c.error(Code::AG2206,
+                   fmt::format("`{}` with blocks of {} does not divide {}", c.op().onnx, k, c.in(0).str()), {}, {0});
   if (to_space) return std::vector<Type>{{c.in(0).dtype, {s[0], floordiv(s[1], k * k), s[2] * Dim(k), s[3] * Dim(k)}}};
   return std::vector<Type>{{c.in(0).dtype, {s[0], s[1] * Dim(k * k), floordiv(s[2], k), floordiv(s[3], k)}}};
 }
@@ -289,7 +335,8 @@ std::vector<ValueId> depth_to_space(Builder& b, const View& n) {
   Dims s = n.in(0).shape, out = n.out().shape;
   std::int64_t k = attr_int(n.attrs(), "blocksize", 1);
   bool dcr = attr_string(n.attrs(), "mode", "DCR") == "DCR";
-  ValueId x = b.reshape(n.operand(0), dcr ? Dims{s[0], k, k, out[1], s[2], s[3]} : Dims{s[0], out[1], k, k, s[2], s[3]});
+  ValueId x =
+      b.reshape(n.operand(0), dcr ? Dims{s[0], k, k, out[1], s[2], s[3]} : Dims{s[0], out[1], k, k, s[2], s[3]});
   return {b.reshape(b.transpose(x, dcr ? Ints{0, 3, 4, 1, 5, 2} : Ints{0, 1, 4, 2, 5, 3}), out)};
 }
 std::vector<ValueId> space_to_depth(Builder& b, const View& n) {
@@ -305,66 +352,234 @@ std::vector<ValueId> space_to_depth(Builder& b, const View& n) {
 std::vector<OpInfo> reshaping() {
   OperandSpec data{.name = "data"};
   return {
-      composite({.name = "Reshape", .since = 5, .summary = "the same elements in another shape; 0 copies a size, -1 follows from the others",
-                 .operands = {data, int_operand("shape")}, .attrs = {int_attr("allowzero", 0)}, .infer = infer_reshape, .known_ints = same_ints, .decompose = reshape_to_result,
-                 .samples = [] {
-                   return std::vector<OpSample>{with_ints("f64[2,6]", {{3, -1}}), with_ints("f64[2,3]", {{0, 3, 1}}), with_ints("i32[0,3]", {{3, 0}}, {{"allowzero", std::int64_t{1}}}), with_ints("f64[1]", {{}})};
-                 }}),
-      composite({.name = "Squeeze", .since = 13, .summary = "drops axes of size 1", .operands = {data, int_operand("axes", true)}, .infer = infer_squeeze, .known_ints = same_ints,
-                 .decompose = reshape_to_result, .samples = [] { return std::vector<OpSample>{with_ints("f64[1,3,1]", {{0}}), with_ints("f64[1,3,1]", {})}; }}),
-      composite({.name = "Squeeze_1", .onnx = "Squeeze", .until = 12, .summary = "drops axes of size 1", .operands = {data}, .attrs = {{"axes", AttrKind::ints}}, .infer = infer_squeeze,
-                 .known_ints = same_ints, .decompose = reshape_to_result, .samples = [] { return std::vector<OpSample>{sample({"f64[1,3]"}, {{"axes", Ints{0}}})}; }}),
-      composite({.name = "Unsqueeze", .since = 13, .summary = "inserts axes of size 1", .operands = {data, int_operand("axes")}, .infer = infer_unsqueeze, .known_ints = same_ints,
-                 .decompose = reshape_to_result, .samples = [] { return std::vector<OpSample>{with_ints("f64[2,3]", {{0, -1}}), with_ints("f64[]", {{0}})}; }}),
-      composite({.name = "Unsqueeze_1", .onnx = "Unsqueeze", .until = 12, .summary = "inserts axes of size 1", .operands = {data}, .attrs = {{"axes", AttrKind::ints, true}}, .infer = infer_unsqueeze,
-                 .known_ints = same_ints, .decompose = reshape_to_result, .samples = [] { return std::vector<OpSample>{sample({"f64[3]"}, {{"axes", Ints{0}}})}; }}),
-      composite({.name = "Flatten", .summary = "a matrix: axes before `axis`, and the others", .operands = {data}, .attrs = {int_attr("axis", 1)}, .infer = infer_flatten,
-                 .decompose = reshape_to_result, .samples = [] { return std::vector<OpSample>{sample({"f64[2,3,4]"}), sample({"f64[2,3]"}, {{"axis", std::int64_t{0}}})}; }}),
-      composite({.name = "Expand", .since = 8, .summary = "broadcast together with a shape", .operands = {data, int_operand("shape")}, .infer = infer_expand, .known_ints = expand_known,
-                 .decompose = [](Builder& b, const View& n) { return std::vector<ValueId>{b.broadcast_to(n.operand(0), Dims(n.out().shape))}; },
-                 .samples = [] { return std::vector<OpSample>{with_ints("f64[3,1]", {{2, 1, 4}}), with_ints("f64[2,3]", {{1}})}; }}),
-      composite({.name = "Tile", .since = 6, .summary = "repeated along each axis", .operands = {data, int_operand("repeats")}, .infer = infer_tile, .decompose = tile,
-                 .samples = [] { return std::vector<OpSample>{with_ints("f64[2,3]", {{2, 3}}), with_ints("i32[3]", {{0}})}; }}),
-      composite({.name = "DepthToSpace", .summary = "blocks of channels become pixels", .operands = {data}, .attrs = {{"blocksize", AttrKind::integer, true}, choice_attr("mode", {"DCR", "CRD"})},
-                 .infer = infer_depth_space, .decompose = depth_to_space,
-                 .samples = [] { return std::vector<OpSample>{sample({"f64[1,8,2,3]"}, {{"blocksize", std::int64_t{2}}}), sample({"f64[1,4,1,2]"}, {{"blocksize", std::int64_t{2}}, {"mode", std::string("CRD")}})}; }}),
-      composite({.name = "SpaceToDepth", .summary = "blocks of pixels become channels", .operands = {data}, .attrs = {{"blocksize", AttrKind::integer, true}, choice_attr("mode", {"DCR", "CRD"})},
-                 .infer = infer_depth_space, .decompose = space_to_depth, .samples = [] { return std::vector<OpSample>{sample({"f64[1,2,4,6]"}, {{"blocksize", std::int64_t{2}}})}; }}),
-      composite({.name = "Identity", .summary = "x", .operands = {{.name = "input"}}, .infer = infer_same, .known_ints = same_ints,
-                 .decompose = [](Builder&, const View& n) { return std::vector<ValueId>{n.operand(0)}; }, .samples = [] { return std::vector<OpSample>{sample({"f64[2]"})}; }}),
-      composite({.name = "Trilu", .since = 14, .summary = "the upper or lower triangle, zeros elsewhere",
-                 .operands = {{.name = "input"}, {.name = "k", .type_var = "K", .dtypes = set_of(DType::i64), .optional = true}}, .attrs = {int_attr("upper", 1)}, .infer = infer_trilu, .decompose = trilu,
-                 .samples = [] { return std::vector<OpSample>{sample({"f64[3,4]"}), with_ints("f64[2,3,3]", {{1}}, {{"upper", std::int64_t{0}}})}; }}),
+      composite({.name = "Reshape",
+                 .since = 5,
+                 .summary = "the same elements in another shape; 0 copies a size, -1 follows from the others",
+                 .operands = {data, int_operand("shape")},
+                 .attrs = {int_attr("allowzero", 0)},
+                 .infer = infer_reshape,
+                 .known_ints = same_ints,
+                 .decompose = reshape_to_result,
+                 .samples =
+                     [] {
+                       return std::vector<OpSample>{with_ints("f64[2,6]", {{3, -1}}),
+                                                    with_ints("f64[2,3]", {{0, 3, 1}}),
+                                                    with_ints("i32[0,3]", {{3, 0}}, {{"allowzero", std::int64_t{1}}}),
+                                                    with_ints("f64[1]", {{}})};
+                     }}),
+      composite(
+          {.name = "Squeeze",
+           .since = 13,
+           .summary = "drops axes of size 1",
+           .operands = {data, int_operand("axes", true)},
+           .infer = infer_squeeze,
+           .known_ints = same_ints,
+           .decompose = reshape_to_result,
+           .samples =
+               [] { return std::vector<OpSample>{with_ints("f64[1,3,1]", {{0}}), with_ints("f64[1,3,1]", {})}; }}),
+      composite({.name = "Squeeze_1",
+                 .onnx = "Squeeze",
+                 .until = 12,
+                 .summary = "drops axes of size 1",
+                 .operands = {data},
+                 .attrs = {{"axes", AttrKind::ints}},
+                 .infer = infer_squeeze,
+                 .known_ints = same_ints,
+                 .decompose = reshape_to_result,
+                 .samples = [] { return std::vector<OpSample>{sample({"f64[1,3]"}, {{"axes", Ints{0}}})}; }}),
+      composite(
+          {.name = "Unsqueeze",
+           .since = 13,
+           .summary = "inserts axes of size 1",
+           .operands = {data, int_operand("axes")},
+           .infer = infer_unsqueeze,
+           .known_ints = same_ints,
+           .decompose = reshape_to_result,
+           .samples =
+               [] { return std::vector<OpSample>{with_ints("f64[2,3]", {{0, -1}}), with_ints("f64[]", {{0}})}; }}),
+      composite({.name = "Unsqueeze_1",
+                 .onnx = "Unsqueeze",
+                 .until = 12,
+                 .summary = "inserts axes of size 1",
+                 .operands = {data},
+                 .attrs = {{"axes", AttrKind::ints, true}},
+                 .infer = infer_unsqueeze,
+                 .known_ints = same_ints,
+                 .decompose = reshape_to_result,
+                 .samples = [] { return std::vector<OpSample>{sample({"f64[3]"}, {{"axes", Ints{0}}})}; }}),
+      composite({.name = "Flatten",
+                 .summary = "a matrix: axes before `axis`, and the others",
+                 .operands = {data},
+                 .attrs = {int_attr("axis", 1)},
+                 .infer = infer_flatten,
+                 .decompose = reshape_to_result,
+                 .samples =
+                     [] {
+                       return std::vector<OpSample>{sample({"f64[2,3,4]"}),
+                                                    sample({"f64[2,3]"}, {{"axis", std::int64_t{0}}})};
+                     }}),
+      composite(
+          {.name = "Expand",
+           .since = 8,
+           .summary = "broadcast together with a shape",
+           .operands = {data, int_operand("shape")},
+           .infer = infer_expand,
+           .known_ints = expand_known,
+           .decompose =
+               [](Builder& b, const View& n) {
+                 return std::vector<ValueId>{b.broadcast_to(n.operand(0), Dims(n.out().shape))};
+               },
+           .samples =
+               [] { return std::vector<OpSample>{with_ints("f64[3,1]", {{2, 1, 4}}), with_ints("f64[2,3]", {{1}})}; }}),
+      composite(
+          {.name = "Tile",
+           .since = 6,
+           .summary = "repeated along each axis",
+           .operands = {data, int_operand("repeats")},
+           .infer = infer_tile,
+           .decompose = tile,
+           .samples =
+               [] { return std::vector<OpSample>{with_ints("f64[2,3]", {{2, 3}}), with_ints("i32[3]", {{0}})}; }}),
+      composite({.name = "DepthToSpace",
+                 .summary = "blocks of channels become pixels",
+                 .operands = {data},
+                 .attrs = {{"blocksize", AttrKind::integer, true}, choice_attr("mode", {"DCR", "CRD"})},
+                 .infer = infer_depth_space,
+                 .decompose = depth_to_space,
+                 .samples =
+                     [] {
+                       return std::vector<OpSample>{
+                           sample({"f64[1,8,2,3]"}, {{"blocksize", std::int64_t{2}}}),
+                           sample({"f64[1,4,1,2]"}, {{"blocksize", std::int64_t{2}}, {"mode", std::string("CRD")}})};
+                     }}),
+      composite({.name = "SpaceToDepth",
+                 .summary = "blocks of pixels become channels",
+                 .operands = {data},
+                 .attrs = {{"blocksize", AttrKind::integer, true}, choice_attr("mode", {"DCR", "CRD"})},
+                 .infer = infer_depth_space,
+                 .decompose = space_to_depth,
+                 .samples =
+                     [] { return std::vector<OpSample>{sample({"f64[1,2,4,6]"}, {{"blocksize", std::int64_t{2}}})}; }}),
+      composite({.name = "Identity",
+                 .summary = "x",
+                 .operands = {{.name = "input"}},
+                 .infer = infer_same,
+                 .known_ints = same_ints,
+                 .decompose = [](Builder&, const View& n) { return std::vector<ValueId>{n.operand(0)}; },
+                 .samples = [] { return std::vector<OpSample>{sample({"f64[2]"})}; }}),
+      composite({.name = "Trilu",
+                 .since = 14,
+                 .summary = "the upper or lower triangle, zeros elsewhere",
+                 .operands = {{.name = "input"},
+                              {.name = "k", .type_var = "K", .dtypes = set_of(DType::i64), .optional = true}},
+                 .attrs = {int_attr("upper", 1)},
+                 .infer = infer_trilu,
+                 .decompose = trilu,
+                 .samples =
+                     [] {
+                       return std::vector<OpSample>{sample({"f64[3,4]"}),
+                                                    with_ints("f64[2,3,3]", {{1}}, {{"upper", std::int64_t{0}}})};
+                     }}),
   };
 }
 
 std::vector<OpInfo> making() {
   return {
-      composite({.name = "Shape", .summary = "the sizes of x", .operands = {{.name = "data"}}, .results = {{"shape", "I"}}, .attrs = {int_attr("start", 0), {"end", AttrKind::integer}}, .infer = infer_shape,
+      composite({.name = "Shape",
+                 .summary = "the sizes of x",
+                 .operands = {{.name = "data"}},
+                 .results = {{"shape", "I"}},
+                 .attrs = {int_attr("start", 0), {"end", AttrKind::integer}},
+                 .infer = infer_shape,
                  .known_ints = [](const View& n) { return std::optional(shape_part(n.attrs(), n.in(0).shape)); },
-                 .decompose = [](Builder& b, const View& n) { return std::vector<ValueId>{size_vector(b, shape_part(n.attrs(), n.in(0).shape))}; }, .zero_gradient = true,
-                 .samples = [] { return std::vector<OpSample>{sample({"f64[2,3,4]"}), sample({"f32[2,0,4]"}, {{"start", std::int64_t{-2}}, {"end", std::int64_t{3}}})}; }}),
-      composite({.name = "Size", .summary = "the number of elements of x", .operands = {{.name = "data"}}, .results = {{"size", "I"}}, .infer = infer_size,
-                 .known_ints = [](const View& n) { return std::optional(Dims{n.in(0).elems()}); },
-                 .decompose = [](Builder& b, const View& n) { return std::vector<ValueId>{size_value(b, n.in(0).elems(), DType::i64)}; }, .zero_gradient = true,
-                 .samples = [] { return std::vector<OpSample>{sample({"f64[2,3]"})}; }}),
-      composite({.name = "Constant", .summary = "a value known at compile time", .results = {{"output", "T"}},
-                 .attrs = {{"value", AttrKind::literal}, {"value_int", AttrKind::integer}, {"value_float", AttrKind::number}, {"value_ints", AttrKind::ints}, {"value_floats", AttrKind::numbers}},
-                 .infer = infer_constant, .known_ints = constant_known,
-                 .decompose = [](Builder& b, const View& n) { return std::vector<ValueId>{b.constant(constant_literal(n.attrs()))}; }, .zero_gradient = true,
-                 .samples = [] { return std::vector<OpSample>{sample({}, {{"value_ints", Ints{1, 2}}}), sample({}, {{"value_float", 0.5}})}; }}),
-      composite({.name = "ConstantOfShape", .since = 9, .summary = "one value everywhere", .operands = {int_operand("input")}, .results = {{"output", "R"}}, .attrs = {{"value", AttrKind::literal}},
-                 .infer = infer_constant_of_shape, .known_ints = constant_of_shape_known, .decompose = constant_of_shape, .zero_gradient = true,
-                 .samples = [] { return std::vector<OpSample>{OpSample{{sample_ints({2, 3})}, {}}, OpSample{{sample_ints({2})}, {{"value", make_literal(Array::ints(std::vector<std::int64_t>{7}))}}}}; }}),
-      composite({.name = "Range", .since = 11, .summary = "start, start + delta, ... up to limit",
-                 .operands = {{.name = "start", .dtypes = numeric, .constant_ints = true}, {.name = "limit", .dtypes = numeric, .constant_ints = true}, {.name = "delta", .dtypes = numeric, .constant_ints = true}},
-                 .attrs = {int_attr("stash_type", 1)}, .infer = infer_range, .known_ints = range_known, .decompose = range, .zero_gradient = true,
-                 .samples = [] {
-                   auto s = [](DType t, double v) { return OpSample::Operand{{t, {}}, make_literal(Array::scalar(t, v))}; };
-                   return std::vector<OpSample>{OpSample{{s(DType::i64, 2), s(DType::i64, 9), s(DType::i64, 3)}, {}}, OpSample{{s(DType::f32, 1), s(DType::f32, -1), s(DType::f32, -0.5)}, {}}};
-                 }}),
-      composite({.name = "EyeLike", .since = 9, .summary = "ones on a diagonal", .operands = {{.name = "input"}}, .results = {{"output", "R"}}, .attrs = {{"dtype", AttrKind::dtype}, int_attr("k", 0)},
-                 .infer = infer_eye, .decompose = eye, .zero_gradient = true, .samples = [] { return std::vector<OpSample>{sample({"f64[3,4]"}, {{"k", std::int64_t{1}}})}; }}),
+                 .decompose =
+                     [](Builder& b, const View& n) {
+                       return std::vector<ValueId>{size_vector(b, shape_part(n.attrs(), n.in(0).shape))};
+                     },
+                 .zero_gradient = true,
+                 .samples =
+                     [] {
+                       return std::vector<OpSample>{
+                           sample({"f64[2,3,4]"}),
+                           sample({"f32[2,0,4]"}, {{"start", std::int64_t{-2}}, {"end", std::int64_t{3}}})};
+                     }}),
+      composite(
+          {.name = "Size",
+           .summary = "the number of elements of x",
+           .operands = {{.name = "data"}},
+           .results = {{"size", "I"}},
+           .infer = infer_size,
+           .known_ints = [](const View& n) { return std::optional(Dims{n.in(0).elems()}); },
+           .decompose = [](Builder& b,
+                           const View& n) { return std::vector<ValueId>{size_value(b, n.in(0).elems(), DType::i64)}; },
+           .zero_gradient = true,
+           .samples = [] { return std::vector<OpSample>{sample({"f64[2,3]"})}; }}),
+      composite(
+          {.name = "Constant",
+           .summary = "a value known at compile time",
+           .results = {{"output", "T"}},
+           .attrs = {{"value", AttrKind::literal},
+                     {"value_int", AttrKind::integer},
+                     {"value_float", AttrKind::number},
+                     {"value_ints", AttrKind::ints},
+                     {"value_floats", AttrKind::numbers}},
+           .infer = infer_constant,
+           .known_ints = constant_known,
+           .decompose = [](Builder& b,
+                           const View& n) { return std::vector<ValueId>{b.constant(constant_literal(n.attrs()))}; },
+           .zero_gradient = true,
+           .samples =
+               [] {
+                 return std::vector<OpSample>{sample({}, {{"value_ints", Ints{1, 2}}}),
+                                              sample({}, {{"value_float", 0.5}})};
+               }}),
+      composite({.name = "ConstantOfShape",
+                 .since = 9,
+                 .summary = "one value everywhere",
+                 .operands = {int_operand("input")},
+                 .results = {{"output", "R"}},
+                 .attrs = {{"value", AttrKind::literal}},
+                 .infer = infer_constant_of_shape,
+                 .known_ints = constant_of_shape_known,
+                 .decompose = constant_of_shape,
+                 .zero_gradient = true,
+                 .samples =
+                     [] {
+                       return std::vector<OpSample>{
+                           OpSample{{sample_ints({2, 3})}, {}},
+                           OpSample{{sample_ints({2})},
+                                    {{"value", make_literal(Array::ints(std::vector<std::int64_t>{7}))}}}};
+                     }}),
+      composite({.name = "Range",
+                 .since = 11,
+                 .summary = "start, start + delta, ... up to limit",
+                 .operands = {{.name = "start", .dtypes = numeric, .constant_ints = true},
+                              {.name = "limit", .dtypes = numeric, .constant_ints = true},
+                              {.name = "delta", .dtypes = numeric, .constant_ints = true}},
+                 .attrs = {int_attr("stash_type", 1)},
+                 .infer = infer_range,
+                 .known_ints = range_known,
+                 .decompose = range,
+                 .zero_gradient = true,
+                 .samples =
+                     [] {
+                       auto s = [](DType t, double v) {
+                         return OpSample::Operand{{t, {}}, make_literal(Array::scalar(t, v))};
+                       };
+                       return std::vector<OpSample>{
+                           OpSample{{s(DType::i64, 2), s(DType::i64, 9), s(DType::i64, 3)}, {}},
+                           OpSample{{s(DType::f32, 1), s(DType::f32, -1), s(DType::f32, -0.5)}, {}}};
+                     }}),
+      composite({.name = "EyeLike",
+                 .since = 9,
+                 .summary = "ones on a diagonal",
+                 .operands = {{.name = "input"}},
+                 .results = {{"output", "R"}},
+                 .attrs = {{"dtype", AttrKind::dtype}, int_attr("k", 0)},
+                 .infer = infer_eye,
+                 .decompose = eye,
+                 .zero_gradient = true,
+                 .samples = [] { return std::vector<OpSample>{sample({"f64[3,4]"}, {{"k", std::int64_t{1}}})}; }}),
   };
 }
 

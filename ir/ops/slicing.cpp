@@ -52,8 +52,11 @@ Cut cut(const Dim& size, const Dim& start, const Dim& end, std::int64_t step) {
 }
 
 /// All axes of `shape`, given the operands' elements. Empty if they do not fit together.
-std::optional<std::vector<Cut>> cuts(const Dims& shape, const Dims& starts, const Dims& ends, const std::optional<Ints>& axes, const std::optional<Ints>& steps) {
-  if (starts.size() != ends.size() || (axes && axes->size() != starts.size()) || (steps && steps->size() != starts.size())) return std::nullopt;
+std::optional<std::vector<Cut>> cuts(const Dims& shape, const Dims& starts, const Dims& ends,
+                                     const std::optional<Ints>& axes, const std::optional<Ints>& steps) {
+  if (starts.size() != ends.size() || (axes && axes->size() != starts.size()) ||
+      (steps && steps->size() != starts.size()))
+    return std::nullopt;
   if (!axes && starts.size() > shape.size()) return std::nullopt;
   std::vector<Cut> out;
   for (const Dim& d : shape) out.push_back({.limit = d, .size = d});
@@ -82,16 +85,21 @@ Types infer_slice(const InferCtx& c) {
   }
   auto all = cuts(c.in(0).shape, starts, ends, axes, steps);
   if (!all)
-    return c.error(Code::AG2206, fmt::format("`Slice` of {}: starts {}, ends {}{}{} do not fit together", c.in(0).str(), shape_str(starts), shape_str(ends),
-                                             axes ? fmt::format(", axes [{}]", fmt::join(*axes, ", ")) : "", steps ? fmt::format(", steps [{}]", fmt::join(*steps, ", ")) : ""),
-                   "as many of each, distinct axes in range, no step of 0", {0});
+    return c.error(
+        Code::AG2206,
+        fmt::format("`Slice` of {}: starts {}, ends {}{}{} do not fit together", c.in(0).str(), shape_str(starts),
+                    shape_str(ends), axes ? fmt::format(", axes [{}]", fmt::join(*axes, ", ")) : "",
+                    steps ? fmt::format(", steps [{}]", fmt::join(*steps, ", ")) : ""),
+        "as many of each, distinct axes in range, no step of 0", {0});
   Type t{c.in(0).dtype, {}};
   for (const Cut& k : *all) t.shape.push_back(k.size);
   AG_TRY_(checked_shape(c, t.shape));
   return std::vector<Type>{std::move(t)};
 }
 
-std::vector<Cut> cuts_of(const View& n) { return *cuts(n.in(0).shape, *known(n, 1), *known(n, 2), known_constants(n, 3), known_constants(n, 4)); }
+std::vector<Cut> cuts_of(const View& n) {
+  return *cuts(n.in(0).shape, *known(n, 1), *known(n, 2), known_constants(n, 3), known_constants(n, 4));
+}
 
 std::vector<ValueId> slice(Builder& b, const View& n) {
   Ints reversed, stride;
@@ -138,7 +146,10 @@ Types infer_split(const InferCtx& c) {
   Dim sum = 0;
   for (const Dim& s : sizes) sum = sum + s;
   if (Dim rest = sum - size; rest.is_const() && !rest.is(0))
-    return c.error(Code::AG2206, fmt::format("`Split` into {}: the sum is {}, axis {} of {} is {}", shape_str(sizes), sum.str(), axis, operand_name(c, 0), size.str()), {}, {0});
+    return c.error(Code::AG2206,
+                   fmt::format("`Split` into {}: the sum is {}, axis {} of {} is {}", shape_str(sizes), sum.str(), axis,
+                               operand_name(c, 0), size.str()),
+                   {}, {0});
   std::vector<Type> types;
   for (const Dim& s : sizes) {
     Type t = c.in(0);
@@ -187,12 +198,15 @@ Types infer_pad(const InferCtx& c) {
     AG_TRY(axes, required_constants(c, 3));
   }
   auto p = padding(c.in(0).shape.size(), pads, axes);
-  if (!p) return c.error(Code::AG2206, fmt::format("`Pad` of {}: {} pads are two for each axis", c.in(0).str(), pads.size()), {}, {0, 1});
+  if (!p)
+    return c.error(Code::AG2206, fmt::format("`Pad` of {}: {} pads are two for each axis", c.in(0).str(), pads.size()),
+                   {}, {0, 1});
   std::string mode = attr_string(c.attrs(), "mode", "constant");
   Type t = c.in(0);
   for (std::size_t d = 0; d < t.shape.size(); ++d) {
     bool grows = !p->low[d].is(0) || !p->high[d].is(0);
-    if (mode != "constant" && grows && t.shape[d].is(0)) return c.error(Code::AG2206, fmt::format("`Pad` in mode {} of axis {} with no elements", mode, d), {}, {0});
+    if (mode != "constant" && grows && t.shape[d].is(0))
+      return c.error(Code::AG2206, fmt::format("`Pad` in mode {} of axis {} with no elements", mode, d), {}, {0});
     t.shape[d] = t.shape[d] + p->low[d] + p->high[d];
   }
   AG_TRY_(checked_shape(c, t.shape));
@@ -203,7 +217,8 @@ Types infer_pad(const InferCtx& c) {
 Expr source_index(Builder& b, const std::string& mode, const Dim& size, const Dim& low, const Dim& out) {
   Expr i(b, b.iota({DType::i64, {out}}, 0));
   i = i - size_value(b, low, DType::i64);
-  Expr n = size_value(b, size, DType::i64), last = n - i.with(b.scalar_int(DType::i64, 1)), zero = i.with(b.scalar_int(DType::i64, 0));
+  Expr n = size_value(b, size, DType::i64), last = n - i.with(b.scalar_int(DType::i64, 1)),
+       zero = i.with(b.scalar_int(DType::i64, 0));
   auto modulo = [&](Expr a, Expr m) {
     Expr r = call("rem", a, m);
     return select(r < zero, r + m, r);
@@ -222,10 +237,12 @@ std::vector<ValueId> pad(Builder& b, const View& n) {
   Expr x(b, n.operand(0));
   if (mode == "constant") {
     Expr value = n.has(2) ? x.with(b.reshape(n.operand(2), {})) : x.lit(0);
-    return {b.add_op("pad", {x.id(), value.id()}, {{"low", p.low}, {"high", p.high}, {"interior", Ints(from.size(), 0)}})};
+    return {
+        b.add_op("pad", {x.id(), value.id()}, {{"low", p.low}, {"high", p.high}, {"interior", Ints(from.size(), 0)}})};
   }
   for (std::size_t d = 0; d < from.size(); ++d)
-    if (!p.low[d].is(0) || !p.high[d].is(0)) x = take(x, source_index(b, mode, from[d], p.low[d], to[d]), static_cast<std::int64_t>(d));
+    if (!p.low[d].is(0) || !p.high[d].is(0))
+      x = take(x, source_index(b, mode, from[d], p.low[d], to[d]), static_cast<std::int64_t>(d));
   return {x};
 }
 
@@ -235,7 +252,9 @@ OpSample with_ints(std::string_view type, std::initializer_list<Ints> operands, 
   return s;
 }
 
-OpSample pad_sample(std::string_view type, const Ints& pads, std::string mode) { return with_ints(type, {pads}, {{"mode", std::move(mode)}}); }
+OpSample pad_sample(std::string_view type, const Ints& pads, std::string mode) {
+  return with_ints(type, {pads}, {{"mode", std::move(mode)}});
+}
 
 }  // namespace
 
@@ -243,25 +262,54 @@ std::vector<OpInfo> slicing_ops() {
   AttrSpec mode = choice_attr("mode", {"constant", "reflect", "edge", "wrap"});
   OperandSpec value{.name = "constant_value", .optional = true};
   std::vector<OpInfo> all = {
-      composite({.name = "Slice", .since = 10, .summary = "elements from start to end by step along axes",
-                 .operands = {{.name = "data"}, int_operand("starts"), int_operand("ends"), int_operand("axes", true), int_operand("steps", true)}, .infer = infer_slice, .known_ints = slice_known,
+      composite({.name = "Slice",
+                 .since = 10,
+                 .summary = "elements from start to end by step along axes",
+                 .operands = {{.name = "data"},
+                              int_operand("starts"),
+                              int_operand("ends"),
+                              int_operand("axes", true),
+                              int_operand("steps", true)},
+                 .infer = infer_slice,
+                 .known_ints = slice_known,
                  .decompose = slice,
-                 .samples = [] {
-                   return std::vector<OpSample>{with_ints("f64[5,4]", {{1, 0}, {4, -1}}), with_ints("f64[5,4]", {{-1}, {INT64_MIN}, {0}, {-2}}), with_ints("f64[6]", {{1}, {INT64_MAX}, {-1}, {2}}),
-                                                with_ints("i32[4]", {{3}, {1}})};
-                 }}),
-      composite({.name = "Split", .since = 13, .summary = "parts along an axis", .operands = {{.name = "input"}, int_operand("split", true)}, .results = {{.name = "outputs", .variadic = true}},
-                 .attrs = {int_attr("axis", 0), {"num_outputs", AttrKind::integer}}, .infer = infer_split, .decompose = split,
-                 .samples = [] { return std::vector<OpSample>{with_ints("f64[2,5]", {{2, 3}}, {{"axis", std::int64_t{1}}}), sample({"f64[7]"}, {{"num_outputs", std::int64_t{3}}})}; }}),
-      composite({.name = "Pad", .since = 11, .summary = "elements before and after: a constant, the edge, its mirror image, or from the other end",
-                 .operands = {{.name = "data"}, int_operand("pads"), value, int_operand("axes", true)}, .attrs = {mode}, .infer = infer_pad, .decompose = pad,
-                 .samples = [] {
-                   OpSample axes = with_ints("f64[2,3]", {{1, 2}});
-                   axes.operands.push_back(sample_operand("f64[]"));
-                   axes.operands.push_back(sample_ints({1}));
-                   return std::vector<OpSample>{pad_sample("f64[2,3]", {0, 1, 1, 0}, "constant"), pad_sample("f64[3]", {2, 2}, "reflect"), pad_sample("f64[3,2]", {1, 0, 2, 1}, "edge"),
-                                                pad_sample("f64[3]", {2, 4}, "wrap"), pad_sample("f64[4]", {-1, 2}, "constant"), axes};
-                 }}),
+                 .samples =
+                     [] {
+                       return std::vector<OpSample>{with_ints("f64[5,4]", {{1, 0}, {4, -1}}),
+                                                    with_ints("f64[5,4]", {{-1}, {INT64_MIN}, {0}, {-2}}),
+                                                    with_ints("f64[6]", {{1}, {INT64_MAX}, {-1}, {2}}),
+                                                    with_ints("i32[4]", {{3}, {1}})};
+                     }}),
+      composite({.name = "Split",
+                 .since = 13,
+                 .summary = "parts along an axis",
+                 .operands = {{.name = "input"}, int_operand("split", true)},
+                 .results = {{.name = "outputs", .variadic = true}},
+                 .attrs = {int_attr("axis", 0), {"num_outputs", AttrKind::integer}},
+                 .infer = infer_split,
+                 .decompose = split,
+                 .samples =
+                     [] {
+                       return std::vector<OpSample>{with_ints("f64[2,5]", {{2, 3}}, {{"axis", std::int64_t{1}}}),
+                                                    sample({"f64[7]"}, {{"num_outputs", std::int64_t{3}}})};
+                     }}),
+      composite({.name = "Pad",
+                 .since = 11,
+                 .summary = "elements before and after: a constant, the edge, its mirror image, or from the other end",
+                 .operands = {{.name = "data"}, int_operand("pads"), value, int_operand("axes", true)},
+                 .attrs = {mode},
+                 .infer = infer_pad,
+                 .decompose = pad,
+                 .samples =
+                     [] {
+                       OpSample axes = with_ints("f64[2,3]", {{1, 2}});
+                       axes.operands.push_back(sample_operand("f64[]"));
+                       axes.operands.push_back(sample_ints({1}));
+                       return std::vector<OpSample>{
+                           pad_sample("f64[2,3]", {0, 1, 1, 0}, "constant"), pad_sample("f64[3]", {2, 2}, "reflect"),
+                           pad_sample("f64[3,2]", {1, 0, 2, 1}, "edge"),     pad_sample("f64[3]", {2, 4}, "wrap"),
+                           pad_sample("f64[4]", {-1, 2}, "constant"),        axes};
+                     }}),
   };
   return all;
 }

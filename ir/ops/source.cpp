@@ -38,14 +38,16 @@ Types infer_iota(const InferCtx& c) {
   const Type* t = c.attrs().get<Type>("type");
   if (!t) return c.error(Code::AG2206, "`iota` needs the attribute `type`");
   std::int64_t axis = attr_int(c.attrs(), "axis", 0);
-  if (axis < 0 || axis >= t->rank()) return c.error(Code::AG2202, fmt::format("`iota` of type {} has no axis {}", t->str(), axis));
+  if (axis < 0 || axis >= t->rank())
+    return c.error(Code::AG2202, fmt::format("`iota` of type {} has no axis {}", t->str(), axis));
   AG_TRY_(checked_shape(c, t->shape));
   return std::vector<Type>{*t};
 }
 
 std::optional<Dims> iota_known(const View& n) {
   const Type& t = n.out();
-  if (t.rank() != 1 || !t.shape[0].is_const() || t.shape[0].value() > max_known_ints || dtype_bytes(t.dtype) < 4) return std::nullopt;
+  if (t.rank() != 1 || !t.shape[0].is_const() || t.shape[0].value() > max_known_ints || dtype_bytes(t.dtype) < 4)
+    return std::nullopt;
   Dims out;
   for (std::int64_t i = 0; i < t.shape[0].value(); ++i) out.push_back(i);
   return out;
@@ -76,33 +78,66 @@ loop::ValueId dims_element(ElementCtx& c, LoopValues index) {
   loop::ValueId out = c.b().index(0);
   for (std::size_t i = values.size(); i-- > 0;) {
     loop::ValueId v = c.b().dim(values[i]);
-    out = i + 1 == values.size() ? v : c.b().select(c.b().op(L::cmp_eq, {index[0], c.b().index(static_cast<std::int64_t>(i))}), v, out);
+    out = i + 1 == values.size()
+              ? v
+              : c.b().select(c.b().op(L::cmp_eq, {index[0], c.b().index(static_cast<std::int64_t>(i))}), v, out);
   }
   return out;
 }
 
-Result<std::vector<Array>> dims_eval(const EvalCtx& c) { return one(Array::ints(concrete(c, attr_dims(c.node.attrs(), "values")))); }
+Result<std::vector<Array>> dims_eval(const EvalCtx& c) {
+  return one(Array::ints(concrete(c, attr_dims(c.node.attrs(), "values"))));
+}
 
 }  // namespace
 
 std::vector<OpInfo> source_ops() {
   return {
-      {.name = "input", .lower_class = LowerClass::source, .summary = "an input of the graph",
-       .attrs = {{"type", AttrKind::type, true, "dtype and shape"}}, .infer = infer_input, .zero_gradient = true},
-      {.name = "constant", .lower_class = LowerClass::source, .summary = "a value known at compile time",
-       .attrs = {{"value", AttrKind::literal, true}, {"trainable", AttrKind::boolean, false, "a parameter: what `wrt: \"trainable\"` means", false}}, .infer = infer_constant, .known_ints = constant_known,
-       .eval = [](const EvalCtx& c) { return one((*c.node.attrs().get<LiteralPtr>("value"))->materialize()); }, .zero_gradient = true},
-      {.name = "iota", .lower_class = LowerClass::index, .summary = "each element is its own index along an axis",
-       .attrs = {{"type", AttrKind::type, true}, {"axis", AttrKind::integer, true}}, .infer = infer_iota, .known_ints = iota_known, .eval = iota_eval,
-       .zero_gradient = true, .element = iota_element, .inlined = true,
-       .samples = [] {
-         return std::vector<OpSample>{sample({}, {{"type", sample_type("f32[2,3]")}, {"axis", std::int64_t{1}}}), sample({}, {{"type", sample_type("i64[4]")}, {"axis", std::int64_t{0}}}),
-                                      sample({}, {{"type", sample_type("u8[0,3]")}, {"axis", std::int64_t{0}}})};
-       }},
-      {.name = "dims", .lower_class = LowerClass::index, .summary = "sizes as an i64 vector",
-       .attrs = {{"values", AttrKind::dims, true}}, .infer = infer_dims, .known_ints = [](const View& n) { return std::optional(attr_dims(n.attrs(), "values")); },
-       .eval = dims_eval, .zero_gradient = true, .element = dims_element, .inlined = true,
-       .samples = [] { return std::vector<OpSample>{sample({}, {{"values", Dims{2, 3, 4}}}), sample({}, {{"values", Dims{}}})}; }},
+      {.name = "input",
+       .lower_class = LowerClass::source,
+       .summary = "an input of the graph",
+       .attrs = {{"type", AttrKind::type, true, "dtype and shape"}},
+       .infer = infer_input,
+       .zero_gradient = true},
+      {.name = "constant",
+       .lower_class = LowerClass::source,
+       .summary = "a value known at compile time",
+       .attrs = {{"value", AttrKind::literal, true},
+                 {"trainable", AttrKind::boolean, false, "a parameter: what `wrt: \"trainable\"` means", false}},
+       .infer = infer_constant,
+       .known_ints = constant_known,
+       .eval = [](const EvalCtx& c) { return one((*c.node.attrs().get<LiteralPtr>("value"))->materialize()); },
+       .zero_gradient = true},
+      {.name = "iota",
+       .lower_class = LowerClass::index,
+       .summary = "each element is its own index along an axis",
+       .attrs = {{"type", AttrKind::type, true}, {"axis", AttrKind::integer, true}},
+       .infer = infer_iota,
+       .known_ints = iota_known,
+       .eval = iota_eval,
+       .zero_gradient = true,
+       .element = iota_element,
+       .inlined = true,
+       .samples =
+           [] {
+             return std::vector<OpSample>{sample({}, {{"type", sample_type("f32[2,3]")}, {"axis", std::int64_t{1}}}),
+                                          sample({}, {{"type", sample_type("i64[4]")}, {"axis", std::int64_t{0}}}),
+                                          sample({}, {{"type", sample_type("u8[0,3]")}, {"axis", std::int64_t{0}}})};
+           }},
+      {.name = "dims",
+       .lower_class = LowerClass::index,
+       .summary = "sizes as an i64 vector",
+       .attrs = {{"values", AttrKind::dims, true}},
+       .infer = infer_dims,
+       .known_ints = [](const View& n) { return std::optional(attr_dims(n.attrs(), "values")); },
+       .eval = dims_eval,
+       .zero_gradient = true,
+       .element = dims_element,
+       .inlined = true,
+       .samples =
+           [] {
+             return std::vector<OpSample>{sample({}, {{"values", Dims{2, 3, 4}}}), sample({}, {{"values", Dims{}}})};
+           }},
   };
 }
 

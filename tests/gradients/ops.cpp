@@ -38,7 +38,11 @@ std::optional<Probe> probe(const Case& c) {
     Type t = p.graph.type(o.value);
     if (t.dtype != DType::f64) continue;
     ValueId w = b.constant(make_literal(random_array(t, 0.5, 2, random)));
-    ValueId sum = b.reduce("reduce_sum", b.mul(o.value, w), [&] { std::vector<std::int64_t> a; for (int i = 0; i < t.rank(); ++i) a.push_back(i); return a; }());
+    ValueId sum = b.reduce("reduce_sum", b.mul(o.value, w), [&] {
+      std::vector<std::int64_t> a;
+      for (int i = 0; i < t.rank(); ++i) a.push_back(i);
+      return a;
+    }());
     p.loss = p.loss ? b.add(p.loss, sum) : sum;
   }
   if (!p.loss) return std::nullopt;
@@ -96,7 +100,9 @@ Graph gradient(const Probe& p, std::vector<ValueId>* grads_out = nullptr) {
   return g;
 }
 
-void check_close(double got, double want, double tolerance) { CHECK(std::fabs(got - want) <= tolerance * (1 + std::fabs(want))); }
+void check_close(double got, double want, double tolerance) {
+  CHECK(std::fabs(got - want) <= tolerance * (1 + std::fabs(want)));
+}
 
 constexpr double h = 1e-5;
 
@@ -112,7 +118,8 @@ TEST_CASE("reverse mode agrees with central differences") {
     std::vector<Array> v = directions(*p, c.label + "direction"), grads = run(gradient(*p), p->values);
     double slope = 0;
     for (std::size_t k = 0; k < grads.size(); ++k) slope += dot(grads[k], v[k]);
-    double ahead = run(p->graph, moved(*p, v, h))[0].get_double(0), behind = run(p->graph, moved(*p, v, -h))[0].get_double(0);
+    double ahead = run(p->graph, moved(*p, v, h))[0].get_double(0),
+           behind = run(p->graph, moved(*p, v, -h))[0].get_double(0);
     double want = (ahead - behind) / (2 * h);
     CAPTURE(slope, want);
     check_close(slope, want, 1e-6);
@@ -172,7 +179,9 @@ TEST_CASE("second derivatives agree with differences of first ones") {
     std::vector<Array> hessian_u = run(gradient(second), second.values);
     double slope = 0;
     for (std::size_t k = 0; k < hessian_u.size(); ++k) slope += dot(hessian_u[k], v[k]);
-    double want = (run(second.graph, moved(second, v, h))[0].get_double(0) - run(second.graph, moved(second, v, -h))[0].get_double(0)) / (2 * h);
+    double want = (run(second.graph, moved(second, v, h))[0].get_double(0) -
+                   run(second.graph, moved(second, v, -h))[0].get_double(0)) /
+                  (2 * h);
     CAPTURE(slope, want);
     check_close(slope, want, 1e-5);
   }
@@ -211,13 +220,15 @@ TEST_CASE("slopes at kinks are PyTorch's") {
 TEST_CASE("the gradient of Clip passes at its bounds") {
   Graph g;
   GraphBuilder b(g);
-  ValueId x = b.input("x", {DType::f64, {5}}), low = b.input("low", {DType::f64, {}}), high = b.input("high", {DType::f64, {}});
+  ValueId x = b.input("x", {DType::f64, {5}}), low = b.input("low", {DType::f64, {}}),
+          high = b.input("high", {DType::f64, {}});
   ValueId loss = b.reduce("reduce_sum", b.add_op("Clip", {x, low, high}), {0});
   auto grads = passes::reverse(g, {.of = loss, .wrt = {x, low, high}});
   REQUIRE(grads);
   for (ValueId v : *grads) g.outputs.push_back({"", v, {}});
   std::vector<double> at = {-2, -1, 0, 1, 2};
-  std::vector<Array> out = run(g, {Array::of<double>(DType::f64, {5}, at), Array::scalar(DType::f64, -1), Array::scalar(DType::f64, 1)});
+  std::vector<Array> out =
+      run(g, {Array::of<double>(DType::f64, {5}, at), Array::scalar(DType::f64, -1), Array::scalar(DType::f64, 1)});
   for (std::int64_t i = 0; i < 5; ++i) CHECK(out[0].get_double(i) == (i == 0 || i == 4 ? 0 : 1));
   CHECK(out[1].get_double(0) == 1);
   CHECK(out[2].get_double(0) == 1);

@@ -32,7 +32,8 @@ inline std::vector<OpSample> elementwise_samples(const OpInfo& op) {
       OpSample sample;
       double low = op.low, high = op.high;
       if (is_int(t)) low = op.low > 0 ? 1 : is_unsigned_int(t) ? 0 : -9, high = op.low > 0 ? 5 : 9;
-      for (std::size_t k = 0; k < op.operands.size(); ++k) sample.operands.push_back({{t, s[k % s.size()]}, nullptr, low, high});
+      for (std::size_t k = 0; k < op.operands.size(); ++k)
+        sample.operands.push_back({{t, s[k % s.size()]}, nullptr, low, high});
       out.push_back(std::move(sample));
     }
   }
@@ -43,8 +44,10 @@ inline std::vector<Case> all_cases() {
   std::vector<Case> out;
   for (const OpInfo& op : op_table().all()) {
     std::vector<OpSample> samples;
-    if (op.samples) samples = op.samples();
-    else if (op.lower_class == LowerClass::map) samples = elementwise_samples(op);
+    if (op.samples)
+      samples = op.samples();
+    else if (op.lower_class == LowerClass::map)
+      samples = elementwise_samples(op);
     for (std::size_t i = 0; i < samples.size(); ++i) {
       out.push_back({&op, std::move(samples[i]), {}});
       name_case(out.back(), i);
@@ -76,9 +79,12 @@ inline std::vector<std::int64_t> sizes(const Type& t) { return *static_shape(t.s
 inline Array random_array(const Type& t, double low, double high, Random& r) {
   Array a(t.dtype, sizes(t));
   for (std::int64_t i = 0; i < a.elems(); ++i) {
-    if (t.dtype == DType::boolean) a.set_int(i, static_cast<std::int64_t>(r.bits() & 1));
-    else if (is_int(t.dtype)) a.set_int(i, static_cast<std::int64_t>(std::floor(r.uniform(std::ceil(low), std::floor(high) + 1))));
-    else a.set_double(i, r.uniform(low, high));
+    if (t.dtype == DType::boolean)
+      a.set_int(i, static_cast<std::int64_t>(r.bits() & 1));
+    else if (is_int(t.dtype))
+      a.set_int(i, static_cast<std::int64_t>(std::floor(r.uniform(std::ceil(low), std::floor(high) + 1))));
+    else
+      a.set_double(i, r.uniform(low, high));
   }
   return a;
 }
@@ -109,7 +115,8 @@ inline Result<Built> build(const Case& c) {
   args.attrs = c.sample.attrs;
   AG_TRY(out.node, b.try_add(*c.op, std::move(args)));
   const Node& n = out.graph.node(out.node);
-  for (std::uint32_t r = 0; r < n.result_count; ++r) out.graph.outputs.push_back({"y" + std::to_string(r), n.result(r), {}});
+  for (std::uint32_t r = 0; r < n.result_count; ++r)
+    out.graph.outputs.push_back({"y" + std::to_string(r), n.result(r), {}});
   return out;
 }
 

@@ -60,7 +60,8 @@ TEST_CASE("type rules name both shapes and what would fit") {
     Case c{op, {w.operands, w.attrs}, "error"};
     auto built = build(c);
     got += std::string(w.op) + ": ";
-    if (built) got += "accepted\n";
+    if (built)
+      got += "accepted\n";
     else {
       const Diag& d = built.error()[0];
       got += code_name(d.code) + " " + d.message + "\n";

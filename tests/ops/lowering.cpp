@@ -17,7 +17,11 @@ namespace {
 bool same(const Array& got, const Array& want) {
   if (got.dtype() != want.dtype() || got.shape() != want.shape()) return false;
   if (!is_float(got.dtype())) return got.same_bits(want);
-  double rel = want.dtype() == DType::f64 ? 1e-13 : want.dtype() == DType::f32 ? 2e-6 : want.dtype() == DType::f16 ? 4e-3 : 3e-2, scale = 1;
+  double rel = want.dtype() == DType::f64   ? 1e-13
+               : want.dtype() == DType::f32 ? 2e-6
+               : want.dtype() == DType::f16 ? 4e-3
+                                            : 3e-2,
+         scale = 1;
   for (std::int64_t i = 0; i < want.elems(); ++i)
     if (std::isfinite(want.get_double(i))) scale = std::max(scale, std::fabs(want.get_double(i)));
   for (std::int64_t i = 0; i < want.elems(); ++i) {
@@ -42,7 +46,8 @@ void check_lowered(const Graph& g, const std::vector<Array>& inputs, bool fuse) 
   if (!got) FAIL(messages(got.error()) << loop::print(program));
   for (std::size_t i = 0; i < want->size(); ++i) {
     bool agree = same((*got)[i], (*want)[i]);
-    if (!agree) FAIL_CHECK("result " << i << " is " << format_values((*got)[i]) << " instead of " << format_values((*want)[i]));
+    if (!agree)
+      FAIL_CHECK("result " << i << " is " << format_values((*got)[i]) << " instead of " << format_values((*want)[i]));
     CHECK(agree);
   }
 }

@@ -37,7 +37,9 @@ TEST_CASE("symbolic sizes give the values of constant ones") {
     Graph g;
     GraphBuilder b(g);
     GraphBuilder::NodeArgs args;
-    for (const auto& o : symbolic.sample.operands) args.operands.push_back(o.literal ? b.constant(o.literal) : b.input("x" + std::to_string(g.inputs.size()), o.type));
+    for (const auto& o : symbolic.sample.operands)
+      args.operands.push_back(o.literal ? b.constant(o.literal)
+                                        : b.input("x" + std::to_string(g.inputs.size()), o.type));
     args.attrs = symbolic.sample.attrs;
     auto id = b.try_add(*c.op, args);
     if (!id) {
@@ -73,7 +75,8 @@ TEST_CASE("gradients with symbolic sizes have the operands' types and the same v
       GraphBuilder::NodeArgs args;
       std::vector<ValueId> wrt;
       for (const auto& o : k.sample.operands) {
-        args.operands.push_back(o.literal ? b.constant(o.literal) : b.input("x" + std::to_string(g.inputs.size()), o.type));
+        args.operands.push_back(o.literal ? b.constant(o.literal)
+                                          : b.input("x" + std::to_string(g.inputs.size()), o.type));
         if (!o.literal && o.type.dtype == DType::f64) wrt.push_back(args.operands.back());
       }
       args.attrs = k.sample.attrs;

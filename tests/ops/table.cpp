@@ -32,7 +32,8 @@ TEST_CASE("specs are sound") {
       if (op.lower_class == LowerClass::reduce) CHECK(op.reduce);
       if (op.lower_class == LowerClass::contraction) CHECK(op.contraction);
       // A derivative is stated in one way, or it is said that there is none.
-      int rules = (op.partials != nullptr) + (op.transpose != nullptr) + (op.vjp != nullptr) + op.zero_gradient + !op.no_gradient.empty();
+      int rules = (op.partials != nullptr) + (op.transpose != nullptr) + (op.vjp != nullptr) + op.zero_gradient +
+                  !op.no_gradient.empty();
       CHECK(rules == 1);
       if (op.transpose) CHECK((op.linearity != Linearity::none && op.linear_in != 0));
       if (op.vjp) CHECK(op.jvp);
@@ -81,7 +82,8 @@ TEST_CASE("what is known of an integer result at compile time is what is compute
     auto out = interpret(built->graph, built->values);
     REQUIRE(out);
     REQUIRE(static_cast<std::int64_t>(v.known_ints->size()) == (*out)[0].elems());
-    for (std::int64_t i = 0; i < (*out)[0].elems(); ++i) CHECK((*v.known_ints)[static_cast<std::size_t>(i)].is((*out)[0].get_int(i)));
+    for (std::int64_t i = 0; i < (*out)[0].elems(); ++i)
+      CHECK((*v.known_ints)[static_cast<std::size_t>(i)].is((*out)[0].get_int(i)));
     ++checked;
   }
   CHECK(checked >= 8);

@@ -48,13 +48,45 @@ double round_to(DType t, double v) { return Array::scalar(t, v).get_double(0); }
 
 TEST_CASE("functions of one operand agree with the C++ library") {
   const std::map<std::string_view, double (*)(double)> reference = {
-      {"neg", [](double x) { return -x; }}, {"abs", std::fabs}, {"exp", std::exp}, {"exp2", std::exp2}, {"expm1", std::expm1}, {"log", std::log}, {"log2", std::log2}, {"log1p", std::log1p},
-      {"sqrt", std::sqrt}, {"rsqrt", [](double x) { return 1 / std::sqrt(x); }}, {"sin", std::sin}, {"cos", std::cos}, {"tan", std::tan}, {"asin", std::asin}, {"acos", std::acos}, {"atan", std::atan},
-      {"sinh", std::sinh}, {"cosh", std::cosh}, {"asinh", std::asinh}, {"acosh", std::acosh}, {"atanh", std::atanh}, {"tanh", std::tanh}, {"erf", std::erf}, {"erfc", std::erfc},
-      {"sigmoid", [](double x) { return 1 / (1 + std::exp(-x)); }}, {"cbrt", std::cbrt}, {"reciprocal", [](double x) { return 1 / x; }}, {"floor", std::floor}, {"ceil", std::ceil}, {"trunc", std::trunc},
-      {"round", std::nearbyint}, {"square", [](double x) { return x * x; }},
-      {"sign", [](double x) { return x > 0 ? 1.0 : x < 0 ? -1.0 : x; }}, {"is_nan", [](double x) { return std::isnan(x) ? 1.0 : 0.0; }}, {"is_inf", [](double x) { return std::isinf(x) ? 1.0 : 0.0; }}};
-  const std::vector<double> points = {0.0, -0.0, 1, -1, 0.5, -0.5, 2.5, -2.5, 1.5, 3.75, -3.75, 0.001, -0.001, 9, -9, inf, -inf, not_a_number};
+      {"neg", [](double x) { return -x; }},
+      {"abs", std::fabs},
+      {"exp", std::exp},
+      {"exp2", std::exp2},
+      {"expm1", std::expm1},
+      {"log", std::log},
+      {"log2", std::log2},
+      {"log1p", std::log1p},
+      {"sqrt", std::sqrt},
+      {"rsqrt", [](double x) { return 1 / std::sqrt(x); }},
+      {"sin", std::sin},
+      {"cos", std::cos},
+      {"tan", std::tan},
+      {"asin", std::asin},
+      {"acos", std::acos},
+      {"atan", std::atan},
+      {"sinh", std::sinh},
+      {"cosh", std::cosh},
+      {"asinh", std::asinh},
+      {"acosh", std::acosh},
+      {"atanh", std::atanh},
+      {"tanh", std::tanh},
+      {"erf", std::erf},
+      {"erfc", std::erfc},
+      {"sigmoid", [](double x) { return 1 / (1 + std::exp(-x)); }},
+      {"cbrt", std::cbrt},
+      {"reciprocal", [](double x) { return 1 / x; }},
+      {"floor", std::floor},
+      {"ceil", std::ceil},
+      {"trunc", std::trunc},
+      {"round", std::nearbyint},
+      {"square", [](double x) { return x * x; }},
+      {"sign", [](double x) { return x > 0   ? 1.0
+                                     : x < 0 ? -1.0
+                                             : x; }},
+      {"is_nan", [](double x) { return std::isnan(x) ? 1.0 : 0.0; }},
+      {"is_inf", [](double x) { return std::isinf(x) ? 1.0 : 0.0; }}};
+  const std::vector<double> points = {0.0,  -0.0,  1,     -1,     0.5, -0.5, 2.5, -2.5, 1.5,
+                                      3.75, -3.75, 0.001, -0.001, 9,   -9,   inf, -inf, not_a_number};
   for (DType t : {DType::f64, DType::f32, DType::f16, DType::bf16}) {
     double rel = t == DType::f64 ? 4e-15 : t == DType::f32 ? 2e-6 : t == DType::f16 ? 2e-3 : 1.6e-2;
     for (const auto& [name, f] : reference) {
@@ -96,7 +128,8 @@ TEST_CASE("integer division truncates; by zero it is an error") {
 }
 
 TEST_CASE("powers of integers") {
-  for (auto [x, e, want] : {std::tuple(3, 4, 81), {-2, 3, -8}, {2, 0, 1}, {0, 0, 1}, {2, -1, 0}, {-1, -3, -1}, {1, -5, 1}, {7, 1, 7}})
+  for (auto [x, e, want] :
+       {std::tuple(3, 4, 81), {-2, 3, -8}, {2, 0, 1}, {0, 0, 1}, {2, -1, 0}, {-1, -3, -1}, {1, -5, 1}, {7, 1, 7}})
     CHECK(run2("pow", DType::i32, x, e) == want);
   CHECK(run2("pow", DType::u8, 2, 8) == 0);
 }
