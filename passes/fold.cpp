@@ -77,7 +77,7 @@ class Folder {
       leaves[v] = s.copy(b.graph(), b.graph().value(map[v.index]).node, [](ValueId x) { return x; }).valid()
                       ? ValueId(sub.value_count() - 1) : ValueId{};
     }
-    NodeId copy = s.copy(g_, id, [&](ValueId v) { return leaves.at(v); });
+    NodeId copy = s.copy(g_, id, [&](ValueId v) { return leaves.contains(v) ? leaves[v] : ValueId{}; });
     for (std::uint32_t r = 0; r < n.result_count; ++r) sub.outputs.push_back({"", sub.node(copy).result(r), {}});
     auto values = interpret(sub, {});
     if (!values) return false;  // it would fail at run time too: let it, with its place

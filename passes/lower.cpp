@@ -195,7 +195,7 @@ class Lowering {
       inputs[v] = b.input("i" + std::to_string(inputs.size()), g_.type(v));
       call.inputs.push_back(buffer(v));
     }
-    NodeId copy = b.copy(g_, id, [&](ValueId v) { return inputs.at(v); });
+    NodeId copy = b.copy(g_, id, [&](ValueId v) { return inputs.contains(v) ? inputs[v] : ValueId{}; });
     for (std::uint32_t r = 0; r < n.result_count; ++r) {
       sub.outputs.push_back({"o" + std::to_string(r), sub.node(copy).result(r), {}});
       call.outputs.push_back(buffer(n.result(r)));

@@ -112,8 +112,9 @@ class KernelLowering : public ElementSource {
       else
         for (ValueId v : node(id).operands)
           if (v) probe.element(v, probe.indices(g_.type(v).shape));
+      std::vector<ValueId>& used = leaves_[id];
       for (const auto& leaf : probe.leaves) {
-        leaves_[id].push_back(leaf.value);
+        used.push_back(leaf.value);
         if (!is_member(leaf.value)) add_read(leaf.value);
       }
       out_.label += (out_.label.empty() ? "" : "+") + std::string(node(id).op->name);
