@@ -25,7 +25,8 @@ Format sniff(std::string_view s, std::string_view name) {
   std::size_t p = s.find_first_not_of(" \t\r\n");
   if (p == s.npos) return name.ends_with(".ag") ? Format::text : Format::json;
   if (s[p] == '{' || name.ends_with(".json")) return Format::json;
-  if (static_cast<unsigned char>(s[p]) >= 0x80 || s[p] == '[' || s[p] == '"') return Format::json;  // its errors say more
+  if (static_cast<unsigned char>(s[p]) >= 0x80 || s[p] == '[' || s[p] == '"')
+    return Format::json;  // its errors say more
   if (name.ends_with(".ag") || s[p] == '/' || s[p] == '#' || (s[p] >= 'a' && s[p] <= 'z')) return Format::text;
   return Format::unknown;
 }
@@ -57,7 +58,8 @@ Result<Graph> load_from(std::string text, const std::string& name, std::vector<s
 
 }  // namespace
 
-Result<Graph> load_text(std::string text, const std::string& name, const std::string& folder, Sources& sources, const LoadOptions& options) {
+Result<Graph> load_text(std::string text, const std::string& name, const std::string& folder, Sources& sources,
+                        const LoadOptions& options) {
   std::vector<std::string> folders;
   if (!folder.empty()) folders.push_back(folder);
   return load_from(std::move(text), name, std::move(folders), sources, options);

@@ -19,11 +19,13 @@ using NamedArrays = std::vector<std::pair<std::string, Array>>;
 /// `name` stands in messages, `loc` is the place that names the file. AG0016.
 Result<Array> parse_npy(std::string_view bytes, std::string_view name, const Limits& limits, const Loc& loc = {});
 /// The arrays of an archive, in its order; with `key` only that one (AG0017 with a suggestion if there is none).
-Result<NamedArrays> parse_npz(std::string_view bytes, std::string_view name, const std::string* key, const Limits& limits, const Loc& loc = {});
-Result<NamedArrays> parse_safetensors(std::string_view bytes, std::string_view name, const std::string* key, const Limits& limits,
-                                      const Loc& loc = {});
+Result<NamedArrays> parse_npz(std::string_view bytes, std::string_view name, const std::string* key,
+                              const Limits& limits, const Loc& loc = {});
+Result<NamedArrays> parse_safetensors(std::string_view bytes, std::string_view name, const std::string* key,
+                                      const Limits& limits, const Loc& loc = {});
 /// Any of the three, told apart by content. Without `key` an archive must hold exactly one array.
-Result<Array> parse_array(std::string_view bytes, std::string_view name, const std::string* key, const Limits& limits, const Loc& loc = {});
+Result<Array> parse_array(std::string_view bytes, std::string_view name, const std::string* key, const Limits& limits,
+                          const Loc& loc = {});
 
 std::string format_npy(const Array& array);
 /// A stored (uncompressed) archive; the same arrays give the same bytes.

@@ -53,7 +53,8 @@ Result<Bytes> read_all(int fd, std::size_t size, const std::string& path, const 
     ssize_t n = ::read(fd, out.data() + done, size - done);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return fail(Code::AG0001, loc, fmt::format("cannot read `{}`: {}", path, reason(errno)));
-    if (n == 0) return fail(Code::AG0001, loc, fmt::format("cannot read `{}`: it became shorter while being read", path));
+    if (n == 0)
+      return fail(Code::AG0001, loc, fmt::format("cannot read `{}`: it became shorter while being read", path));
     done += static_cast<std::size_t>(n);
   }
   return out;
@@ -93,7 +94,8 @@ Fd open_beneath(const std::string& folder, const std::string& relative) {
     std::size_t slash = relative.find('/', begin);
     std::string part = relative.substr(begin, slash - begin);
     bool last = slash == std::string::npos;
-    Fd next(::openat(dir.get(), part.c_str(), O_NOFOLLOW | O_CLOEXEC | (last ? O_RDONLY | O_NONBLOCK | O_NOCTTY : O_PATH | O_DIRECTORY)));
+    Fd next(::openat(dir.get(), part.c_str(),
+                     O_NOFOLLOW | O_CLOEXEC | (last ? O_RDONLY | O_NONBLOCK | O_NOCTTY : O_PATH | O_DIRECTORY)));
     if (last || !next.ok()) return next;
     dir = std::move(next);
     begin = slash + 1;
@@ -118,8 +120,10 @@ Result<Bytes> read_stdin(std::size_t max_bytes) {
     std::size_t old = out.size();
     out.resize(old + chunk);
     ssize_t n = ::read(0, out.data() + old, chunk);
-    if (n < 0 && errno == EINTR) n = 0;
-    else if (n < 0) return fail(Code::AG0001, {}, fmt::format("cannot read standard input: {}", reason(errno)));
+    if (n < 0 && errno == EINTR)
+      n = 0;
+    else if (n < 0)
+      return fail(Code::AG0001, {}, fmt::format("cannot read standard input: {}", reason(errno)));
     else if (n == 0) {
       out.resize(old);
       return out;
@@ -130,13 +134,15 @@ Result<Bytes> read_stdin(std::size_t max_bytes) {
   }
 }
 
-Result<Bytes> read_beneath(const std::vector<std::string>& folders, std::string_view relative, const Limits& limits, const Loc& loc) {
+Result<Bytes> read_beneath(const std::vector<std::string>& folders, std::string_view relative, const Limits& limits,
+                           const Loc& loc) {
   std::string path(relative);
   if (std::string_view why = refuse_path(relative); !why.empty())
     return fail(error(Code::AG0015, loc, fmt::format("data file `{}` is not allowed: {}", path, why))
                     .note("a graph may name files in its own folder and below, by a plain relative path"));
   if (folders.empty())
-    return fail(error(Code::AG0015, loc, fmt::format("data file `{}` is not allowed: the graph was not read from a folder", path))
+    return fail(error(Code::AG0015, loc,
+                      fmt::format("data file `{}` is not allowed: the graph was not read from a folder", path))
                     .help("save the graph beside its data files and give its path"));
   int why = ENOENT;
   for (const std::string& folder : folders) {
@@ -148,16 +154,21 @@ Result<Bytes> read_beneath(const std::vector<std::string>& folders, std::string_
     struct stat st{};
     AG_TRY_(check_regular(fd.get(), path, limits.max_file_bytes, loc, st));
     if (st.st_nlink > 1 && !limits.allow_hard_links)
-      return fail(Code::AG0015, loc, fmt::format("data file `{}` is not allowed: it is a hard link to a file that may lie elsewhere", path));
+      return fail(
+          Code::AG0015, loc,
+          fmt::format("data file `{}` is not allowed: it is a hard link to a file that may lie elsewhere", path));
     return read_all(fd.get(), static_cast<std::size_t>(st.st_size), path, loc);
   }
   if (why == EXDEV || why == ELOOP)
-    return fail(Code::AG0015, loc, fmt::format("data file `{}` is not allowed: a symbolic link leads out of the graph's folder", path));
+    return fail(Code::AG0015, loc,
+                fmt::format("data file `{}` is not allowed: a symbolic link leads out of the graph's folder", path));
   return fail(Code::AG0001, loc, fmt::format("cannot read `{}`: {}", path, reason(why)));
 }
 
 Status write_file(const std::string& path, std::string_view bytes) {
-  auto give_up = [&](int code) { return fail(Code::AG0020, {}, fmt::format("cannot write `{}`: {}", path, reason(code))); };
+  auto give_up = [&](int code) {
+    return fail(Code::AG0020, {}, fmt::format("cannot write `{}`: {}", path, reason(code)));
+  };
   struct stat st{};
   if (::stat(path.c_str(), &st) == 0 && S_ISDIR(st.st_mode)) return give_up(EISDIR);
   std::string temp = path + ".XXXXXX";
@@ -167,8 +178,10 @@ Status write_file(const std::string& path, std::string_view bytes) {
   for (std::size_t done = 0; done < bytes.size() && code == 0;) {
     ssize_t n = ::write(fd.get(), bytes.data() + done, bytes.size() - done);
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) code = errno;
-    else done += static_cast<std::size_t>(n);
+    if (n < 0)
+      code = errno;
+    else
+      done += static_cast<std::size_t>(n);
   }
   mode_t mask = ::umask(0);
   ::umask(mask);

@@ -27,7 +27,8 @@ Result<Bytes> read_stdin(std::size_t max_bytes);
 /// A file that a graph names. `folders` are those it may lie in (the graph file's own, the one of the file behind a
 /// symbolic link); empty: the graph came from no folder, so no file may be named. The path must be relative and
 /// plain, and the kernel resolves it without leaving the folder; what was checked is what is read. AG0015.
-Result<Bytes> read_beneath(const std::vector<std::string>& folders, std::string_view relative, const Limits& limits, const Loc& loc);
+Result<Bytes> read_beneath(const std::vector<std::string>& folders, std::string_view relative, const Limits& limits,
+                           const Loc& loc);
 
 /// Writes a temporary file beside `path` and renames it; an existing file stays whole if anything fails. AG0020.
 Status write_file(const std::string& path, std::string_view bytes);

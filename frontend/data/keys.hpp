@@ -7,5 +7,6 @@
 #include "ir/base/diag.hpp"
 
 namespace ag::data {
-Diag no_such_array(std::string_view file, const std::string& key, const std::vector<std::string>& names, const Loc& loc);
+Diag no_such_array(std::string_view file, const std::string& key, const std::vector<std::string>& names,
+                   const Loc& loc);
 }

@@ -15,8 +15,10 @@ using json::View;
 
 std::string range_of(DType t) {
   return dispatch_dtype(t, []<class T>() -> std::string {
-    if constexpr (std::is_integral_v<T>) return fmt::format("{} to {}", +std::numeric_limits<T>::min(), +std::numeric_limits<T>::max());
-    else return {};
+    if constexpr (std::is_integral_v<T>)
+      return fmt::format("{} to {}", +std::numeric_limits<T>::min(), +std::numeric_limits<T>::max());
+    else
+      return {};
   });
 }
 
@@ -36,7 +38,8 @@ Result<std::vector<std::int64_t>> nesting(View v, const Limits& limits) {
 }
 
 Status wrong(View v, DType t, std::string why, std::string help = {}) {
-  Diag d = error(Code::AG2003, v.loc(), fmt::format("`{}` is not a value of {}", v.spelling(), dtype_name(t)), std::move(why));
+  Diag d = error(Code::AG2003, v.loc(), fmt::format("`{}` is not a value of {}", v.spelling(), dtype_name(t)),
+                 std::move(why));
   if (!help.empty()) d.help(std::move(help));
   return fail(std::move(d));
 }
@@ -48,12 +51,16 @@ class Filler {
   /// One element at position i.
   Status put(View v, std::int64_t i) {
     if (v.is(Kind::boolean)) {
-      if (t_ != DType::boolean) return wrong(v, t_, "a bool, where a number is wanted", fmt::format("write `{}`", v.as_bool() ? 1 : 0));
+      if (t_ != DType::boolean)
+        return wrong(v, t_, "a bool, where a number is wanted", fmt::format("write `{}`", v.as_bool() ? 1 : 0));
       out_.set_int(i, v.as_bool());
       return {};
     }
     if (v.is(Kind::string)) return put_text(v, i);
-    if (!v.is_numeric()) return wrong(v, t_, fmt::format("{}, where {} is wanted", kind_name(v.kind()), t_ == DType::boolean ? "a bool" : "a number"));
+    if (!v.is_numeric())
+      return wrong(
+          v, t_,
+          fmt::format("{}, where {} is wanted", kind_name(v.kind()), t_ == DType::boolean ? "a bool" : "a number"));
     if (t_ == DType::boolean) return wrong(v, t_, "a number, where true or false is wanted");
     if (is_float(t_)) return put_float(v, i);
     return put_integer(v, i);
@@ -62,10 +69,14 @@ class Filler {
  private:
   Status put_text(View v, std::int64_t i) {
     double x = 0;
-    if (v.str() == "NaN") x = std::numeric_limits<double>::quiet_NaN();
-    else if (v.str() == "Infinity") x = std::numeric_limits<double>::infinity();
-    else if (v.str() == "-Infinity") x = -std::numeric_limits<double>::infinity();
-    else return wrong(v, t_, "a string", "of strings only \"NaN\", \"Infinity\" and \"-Infinity\" are numbers");
+    if (v.str() == "NaN")
+      x = std::numeric_limits<double>::quiet_NaN();
+    else if (v.str() == "Infinity")
+      x = std::numeric_limits<double>::infinity();
+    else if (v.str() == "-Infinity")
+      x = -std::numeric_limits<double>::infinity();
+    else
+      return wrong(v, t_, "a string", "of strings only \"NaN\", \"Infinity\" and \"-Infinity\" are numbers");
     if (!is_float(t_)) return wrong(v, t_, "only floats have it");
     out_.set_double(i, x);
     return {};
@@ -112,10 +123,12 @@ Status fill_nested(View root, Filler& filler, const std::vector<std::int64_t>& s
     std::size_t depth = stack.size();
     if (depth == shape.size()) return filler.put(v, i++);
     if (!v.is(Kind::array))
-      return fail(Code::AG2004, v.loc(), fmt::format("the data is nested {} deep here, and the shape is {}", depth, list_of(shape)),
+      return fail(Code::AG2004, v.loc(),
+                  fmt::format("the data is nested {} deep here, and the shape is {}", depth, list_of(shape)),
                   fmt::format("an array of {} is wanted", shape[depth]));
     if (static_cast<std::int64_t>(v.size()) != shape[depth])
-      return fail(Code::AG2004, v.loc(), fmt::format("{} items where the shape {} has {}", v.size(), list_of(shape), shape[depth]),
+      return fail(Code::AG2004, v.loc(),
+                  fmt::format("{} items where the shape {} has {}", v.size(), list_of(shape), shape[depth]),
                   fmt::format("axis {} has size {}", depth, shape[depth]));
     stack.push_back({v.begin(), v.end()});
     return {};
@@ -145,11 +158,13 @@ Result<Array> array_from_json(View v, DType t, const std::vector<std::int64_t>* 
   }
   const std::vector<std::int64_t>& want = shape ? *shape : nested;
   auto size = Array::byte_size(t, want);
-  if (!size || *size > limits.max_array_bytes) return fail(Code::AG2004, v.loc(), fmt::format("the shape {} is too large", list_of(want)));
+  if (!size || *size > limits.max_array_bytes)
+    return fail(Code::AG2004, v.loc(), fmt::format("the shape {} is too large", list_of(want)));
   // The text must hold every element, so a shape beyond it is refused before anything is allocated.
   std::int64_t elems = static_cast<std::int64_t>(*size / dtype_bytes(t));
   if (static_cast<std::uint64_t>(elems) > v.spelling().size() + 1)
-    return fail(Code::AG2004, v.loc(), fmt::format("the shape {} has {} elements and the data fewer", list_of(want), elems));
+    return fail(Code::AG2004, v.loc(),
+                fmt::format("the shape {} has {} elements and the data fewer", list_of(want), elems));
   Array out(t, want);
   Filler filler(out);
   bool flat = v.is(Kind::array) && want.size() != 1 && (v.size() == 0 || !v[0].is(Kind::array)) && !want.empty();
@@ -158,7 +173,8 @@ Result<Array> array_from_json(View v, DType t, const std::vector<std::int64_t>* 
     return out;
   }
   if (static_cast<std::int64_t>(v.size()) != elems)
-    return fail(Code::AG2004, v.loc(), fmt::format("the data has {} elements, and the shape {} has {}", v.size(), list_of(want), elems));
+    return fail(Code::AG2004, v.loc(),
+                fmt::format("the data has {} elements, and the shape {} has {}", v.size(), list_of(want), elems));
   std::int64_t i = 0;
   for (View item : v) AG_TRY_(filler.put(item, i++));
   return out;

@@ -78,10 +78,13 @@ class HeaderParser {
   std::string read_descr(Header& h) {
     std::string_view d;
     if (!string(d)) return "its elements are structured, which is not supported";
-    struct Row { std::string_view code; DType dtype; };
-    static constexpr Row rows[] = {{"f8", DType::f64}, {"f4", DType::f32}, {"f2", DType::f16}, {"V2", DType::bf16},
-                                   {"i8", DType::i64}, {"i4", DType::i32}, {"i2", DType::i16}, {"i1", DType::i8},
-                                   {"u8", DType::u64}, {"u4", DType::u32}, {"u2", DType::u16}, {"u1", DType::u8},
+    struct Row {
+      std::string_view code;
+      DType dtype;
+    };
+    static constexpr Row rows[] = {{"f8", DType::f64},    {"f4", DType::f32}, {"f2", DType::f16}, {"V2", DType::bf16},
+                                   {"i8", DType::i64},    {"i4", DType::i32}, {"i2", DType::i16}, {"i1", DType::i8},
+                                   {"u8", DType::u64},    {"u4", DType::u32}, {"u2", DType::u16}, {"u1", DType::u8},
                                    {"b1", DType::boolean}};
     std::string_view order = "=<>|";
     for (const Row& row : rows) {
@@ -94,8 +97,10 @@ class HeaderParser {
   }
 
   std::string read_order(Header& h) {
-    if (word("True")) h.fortran = true;
-    else if (!word("False")) return "its header is malformed";
+    if (word("True"))
+      h.fortran = true;
+    else if (!word("False"))
+      return "its header is malformed";
     return {};
   }
 
@@ -119,7 +124,8 @@ class HeaderParser {
 };
 
 void swap_bytes(std::span<std::byte> bytes, std::size_t width) {
-  for (std::size_t i = 0; i + width <= bytes.size(); i += width) std::reverse(bytes.begin() + i, bytes.begin() + i + width);
+  for (std::size_t i = 0; i + width <= bytes.size(); i += width)
+    std::reverse(bytes.begin() + i, bytes.begin() + i + width);
 }
 
 /// Row-major copy of column-major elements.
@@ -132,7 +138,8 @@ Array from_fortran(const Array& in) {
   for (std::int64_t i = 0; i < in.elems(); ++i) {
     std::int64_t from = 0;
     for (std::size_t a = 0; a < rank; ++a) from += index[a] * stride[a];
-    std::memcpy(to.data() + static_cast<std::size_t>(i) * width, in.bytes().data() + static_cast<std::size_t>(from) * width, width);
+    std::memcpy(to.data() + static_cast<std::size_t>(i) * width,
+                in.bytes().data() + static_cast<std::size_t>(from) * width, width);
     for (std::size_t a = rank; a-- > 0;) {
       if (++index[a] < in.shape()[a]) break;
       index[a] = 0;
@@ -163,7 +170,9 @@ std::string_view descr_of(DType t) {
 }  // namespace
 
 Result<Array> parse_npy(std::string_view bytes, std::string_view name, const Limits& limits, const Loc& loc) {
-  auto refuse = [&](std::string why) { return fail(Code::AG0016, loc, fmt::format("`{}` is not a readable .npy file: {}", name, why)); };
+  auto refuse = [&](std::string why) {
+    return fail(Code::AG0016, loc, fmt::format("`{}` is not a readable .npy file: {}", name, why));
+  };
   if (!bytes.starts_with("\x93NUMPY")) return refuse("it does not start with numpy's signature");
   if (bytes.size() < 10) return refuse("it ends inside its header");
   unsigned version = static_cast<unsigned char>(bytes[6]);
@@ -175,11 +184,13 @@ Result<Array> parse_npy(std::string_view bytes, std::string_view name, const Lim
   if (length > max_header) return refuse("its header is too long");
   if (length > bytes.size() - prefix) return refuse("it ends inside its header");
   Header h;
-  if (std::string why = HeaderParser(bytes.substr(prefix, length)).parse(h); !why.empty()) return refuse(std::move(why));
+  if (std::string why = HeaderParser(bytes.substr(prefix, length)).parse(h); !why.empty())
+    return refuse(std::move(why));
   auto size = Array::byte_size(h.dtype, h.shape);
   if (!size || *size > limits.max_array_bytes) return refuse("its shape is too large");
   std::string_view body = bytes.substr(prefix + length);
-  if (body.size() != *size) return refuse(fmt::format("its shape needs {} bytes of data and it has {}", *size, body.size()));
+  if (body.size() != *size)
+    return refuse(fmt::format("its shape needs {} bytes of data and it has {}", *size, body.size()));
   Array a = Array::from_bytes(h.dtype, h.shape, std::as_bytes(std::span(body.data(), body.size())));
   if (h.swap) swap_bytes(a.mutable_bytes(), dtype_bytes(h.dtype));
   if (h.dtype == DType::boolean)
@@ -192,7 +203,8 @@ std::string format_npy(const Array& array) {
   for (std::int64_t d : array.shape()) shape += fmt::format("{},{}", d, array.shape().size() > 1 ? " " : "");
   if (array.shape().size() > 1) shape.resize(shape.size() - 2);
   shape += ")";
-  std::string header = fmt::format("{{'descr': '{}', 'fortran_order': False, 'shape': {}, }}", descr_of(array.dtype()), shape);
+  std::string header =
+      fmt::format("{{'descr': '{}', 'fortran_order': False, 'shape': {}, }}", descr_of(array.dtype()), shape);
   header.append(63 - (10 + header.size()) % 64, ' ');  // so that the data starts at a multiple of 64
   header += '\n';
   std::string out = "\x93NUMPY";

@@ -27,12 +27,17 @@ std::string text_of(zip_error_t& e) {
 }
 
 /// The whole entry, once its header has said how long it ought to be.
-Result<Array> read_entry(zip_t* archive, zip_uint64_t index, std::string_view name, const Limits& limits, const Loc& loc) {
-  auto refuse = [&](std::string why) { return fail(Code::AG0016, loc, fmt::format("`{}` is not readable: {}", name, why)); };
+Result<Array> read_entry(zip_t* archive, zip_uint64_t index, std::string_view name, const Limits& limits,
+                         const Loc& loc) {
+  auto refuse = [&](std::string why) {
+    return fail(Code::AG0016, loc, fmt::format("`{}` is not readable: {}", name, why));
+  };
   zip_stat_t st;
-  if (zip_stat_index(archive, index, 0, &st) != 0 || !(st.valid & ZIP_STAT_SIZE)) return refuse("its size is not known");
+  if (zip_stat_index(archive, index, 0, &st) != 0 || !(st.valid & ZIP_STAT_SIZE))
+    return refuse("its size is not known");
   if (st.valid & ZIP_STAT_ENCRYPTION_METHOD && st.encryption_method != ZIP_EM_NONE) return refuse("it is encrypted");
-  if (st.size > limits.max_array_bytes) return refuse(fmt::format("it has {} bytes; the limit is {}", st.size, limits.max_array_bytes));
+  if (st.size > limits.max_array_bytes)
+    return refuse(fmt::format("it has {} bytes; the limit is {}", st.size, limits.max_array_bytes));
   Entry file(zip_fopen_index(archive, index, 0));
   if (!file) return refuse(zip_strerror(archive));
   // Grown as data arrives: the declared size is the archive's word, not a fact.
@@ -58,8 +63,11 @@ std::string array_name(std::string_view entry) {
 
 }  // namespace
 
-Result<NamedArrays> parse_npz(std::string_view bytes, std::string_view name, const std::string* key, const Limits& limits, const Loc& loc) {
-  auto refuse = [&](std::string why) { return fail(Code::AG0016, loc, fmt::format("`{}` is not a readable .npz file: {}", name, why)); };
+Result<NamedArrays> parse_npz(std::string_view bytes, std::string_view name, const std::string* key,
+                              const Limits& limits, const Loc& loc) {
+  auto refuse = [&](std::string why) {
+    return fail(Code::AG0016, loc, fmt::format("`{}` is not a readable .npz file: {}", name, why));
+  };
   // libzip takes a file of no bytes for an empty archive.
   if (bytes.size() < 22) return refuse("it is too short");
   zip_error_t e;
@@ -80,7 +88,8 @@ Result<NamedArrays> parse_npz(std::string_view bytes, std::string_view name, con
     if (!entry) return refuse(zip_strerror(archive.get()));
     names.push_back(array_name(entry));
     if (key && names.back() != *key) continue;
-    auto array = read_entry(archive.get(), static_cast<zip_uint64_t>(i), fmt::format("{}:{}", name, names.back()), limits, loc);
+    auto array =
+        read_entry(archive.get(), static_cast<zip_uint64_t>(i), fmt::format("{}:{}", name, names.back()), limits, loc);
     if (!array) return fail(std::move(array).error());
     out.emplace_back(names.back(), std::move(*array));
   }
@@ -89,7 +98,9 @@ Result<NamedArrays> parse_npz(std::string_view bytes, std::string_view name, con
 }
 
 Result<std::string> format_npz(const NamedArrays& arrays) {
-  auto give_up = [](const char* why) { return fail(Code::AG0020, {}, fmt::format("cannot build the archive: {}", why)); };
+  auto give_up = [](const char* why) {
+    return fail(Code::AG0020, {}, fmt::format("cannot build the archive: {}", why));
+  };
   zip_error_t e;
   zip_error_init(&e);
   zip_source_t* target = zip_source_buffer_create(nullptr, 0, 0, &e);
@@ -113,7 +124,8 @@ Result<std::string> format_npz(const NamedArrays& arrays) {
       return give_up(zip_strerror(archive.get()));
     }
     zip_set_file_compression(archive.get(), static_cast<zip_uint64_t>(index), ZIP_CM_STORE, 0);
-    zip_file_set_dostime(archive.get(), static_cast<zip_uint64_t>(index), 0, 0x21, 0);  // 1 January 1980: no clock in the bytes
+    zip_file_set_dostime(archive.get(), static_cast<zip_uint64_t>(index), 0, 0x21,
+                         0);  // 1 January 1980: no clock in the bytes
   }
   // An archive without entries is no file to libzip; numpy's empty archive is the end record alone.
   if (arrays.empty()) return std::string("PK\x05\x06", 4) + std::string(18, '\0');

@@ -18,11 +18,14 @@ struct Entry {
 };
 
 std::optional<DType> dtype_of(std::string_view s) {
-  struct Row { std::string_view name; DType dtype; };
-  static constexpr Row rows[] = {{"F64", DType::f64}, {"F32", DType::f32}, {"F16", DType::f16}, {"BF16", DType::bf16},
-                                 {"I64", DType::i64}, {"I32", DType::i32}, {"I16", DType::i16}, {"I8", DType::i8},
-                                 {"U64", DType::u64}, {"U32", DType::u32}, {"U16", DType::u16}, {"U8", DType::u8},
-                                 {"BOOL", DType::boolean}};
+  struct Row {
+    std::string_view name;
+    DType dtype;
+  };
+  static constexpr Row rows[] = {
+      {"F64", DType::f64}, {"F32", DType::f32}, {"F16", DType::f16},     {"BF16", DType::bf16}, {"I64", DType::i64},
+      {"I32", DType::i32}, {"I16", DType::i16}, {"I8", DType::i8},       {"U64", DType::u64},   {"U32", DType::u32},
+      {"U16", DType::u16}, {"U8", DType::u8},   {"BOOL", DType::boolean}};
   for (const Row& r : rows)
     if (r.name == s) return r.dtype;
   return std::nullopt;
@@ -32,7 +35,8 @@ std::optional<DType> dtype_of(std::string_view s) {
 std::string read_entry(json::View v, std::uint64_t data_size, Entry& e) {
   e.name = v.key();
   json::View dtype = v.find("dtype"), shape = v.find("shape"), offsets = v.find("data_offsets");
-  if (!dtype.is(json::Kind::string) || !shape.is(json::Kind::array) || !offsets.is(json::Kind::array) || offsets.size() != 2 || v.size() != 3)
+  if (!dtype.is(json::Kind::string) || !shape.is(json::Kind::array) || !offsets.is(json::Kind::array) ||
+      offsets.size() != 2 || v.size() != 3)
     return fmt::format("the entry of `{}` is malformed", e.name);
   auto t = dtype_of(dtype.str());
   if (!t) return fmt::format("the element type {} of `{}` is not supported", dtype.str(), e.name);
@@ -50,27 +54,34 @@ std::string read_entry(json::View v, std::uint64_t data_size, Entry& e) {
   e.end = offset(1, 0);
   if (e.begin > e.end || e.end > data_size) return fmt::format("the offsets of `{}` lie outside the file", e.name);
   auto size = Array::byte_size(e.dtype, e.shape);
-  if (!size || *size != e.end - e.begin) return fmt::format("the shape of `{}` does not need as many bytes as its offsets span", e.name);
+  if (!size || *size != e.end - e.begin)
+    return fmt::format("the shape of `{}` does not need as many bytes as its offsets span", e.name);
   return {};
 }
 
 }  // namespace
 
-Diag no_such_array(std::string_view file, const std::string& key, const std::vector<std::string>& names, const Loc& loc) {
+Diag no_such_array(std::string_view file, const std::string& key, const std::vector<std::string>& names,
+                   const Loc& loc) {
   Diag d = error(Code::AG0017, loc, fmt::format("`{}` holds no array `{}`", file, key));
-  if (auto near = suggest(key, names)) d.help(fmt::format("an array with a similar name exists: `{}`", *near));
-  else if (names.empty()) d.note("it holds no arrays");
+  if (auto near = suggest(key, names))
+    d.help(fmt::format("an array with a similar name exists: `{}`", *near));
+  else if (names.empty())
+    d.note("it holds no arrays");
   else {
     std::size_t shown = std::min<std::size_t>(names.size(), 10);
-    d.note(fmt::format("it holds {}{}", fmt::join(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(shown), ", "),
+    d.note(fmt::format("it holds {}{}",
+                       fmt::join(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(shown), ", "),
                        shown < names.size() ? ", ..." : ""));
   }
   return d;
 }
 
-Result<NamedArrays> parse_safetensors(std::string_view bytes, std::string_view name, const std::string* key, const Limits& limits,
-                                      const Loc& loc) {
-  auto refuse = [&](std::string why) { return fail(Code::AG0016, loc, fmt::format("`{}` is not a readable .safetensors file: {}", name, why)); };
+Result<NamedArrays> parse_safetensors(std::string_view bytes, std::string_view name, const std::string* key,
+                                      const Limits& limits, const Loc& loc) {
+  auto refuse = [&](std::string why) {
+    return fail(Code::AG0016, loc, fmt::format("`{}` is not a readable .safetensors file: {}", name, why));
+  };
   if (bytes.size() < 8) return refuse("it ends inside its header");
   std::uint64_t length = 0;
   for (int i = 7; i >= 0; --i) length = length << 8 | static_cast<unsigned char>(bytes[static_cast<std::size_t>(i)]);
@@ -113,14 +124,18 @@ Result<NamedArrays> parse_safetensors(std::string_view bytes, std::string_view n
   return out;
 }
 
-Result<Array> parse_array(std::string_view bytes, std::string_view name, const std::string* key, const Limits& limits, const Loc& loc) {
+Result<Array> parse_array(std::string_view bytes, std::string_view name, const std::string* key, const Limits& limits,
+                          const Loc& loc) {
   if (bytes.starts_with("\x93NUMPY")) {
-    if (key) return fail(Code::AG0017, loc, fmt::format("`{}` holds a single array without a name; leave the key `{}` out", name, *key));
+    if (key)
+      return fail(Code::AG0017, loc,
+                  fmt::format("`{}` holds a single array without a name; leave the key `{}` out", name, *key));
     return parse_npy(bytes, name, limits, loc);
   }
   bool zip = bytes.starts_with("PK\x03\x04") || bytes.starts_with("PK\x05\x06");
   bool safetensors = bytes.size() > 9 && bytes[8] == '{';
-  if (!zip && !safetensors) return fail(Code::AG0016, loc, fmt::format("`{}` is neither .npy nor .npz nor .safetensors", name));
+  if (!zip && !safetensors)
+    return fail(Code::AG0016, loc, fmt::format("`{}` is neither .npy nor .npz nor .safetensors", name));
   auto all = zip ? parse_npz(bytes, name, key, limits, loc) : parse_safetensors(bytes, name, key, limits, loc);
   if (!all) return fail(std::move(all).error());
   if (all->size() == 1) return std::move(all->front().second);

@@ -50,7 +50,8 @@ Result<Array> from_file(std::string_view text, std::string_view name, const Valu
 }
 
 /// randn, rand, iota, ones, zeros, const(c); nullopt if the text is none of them.
-std::optional<Result<Array>> from_generator(std::string_view text, const Type& type, std::string_view name, const ValueOptions& o) {
+std::optional<Result<Array>> from_generator(std::string_view text, const Type& type, std::string_view name,
+                                            const ValueOptions& o) {
   bool constant = text.starts_with("const(") && text.ends_with(")");
   constexpr std::array<std::string_view, 5> words = {"randn", "rand", "iota", "ones", "zeros"};
   if (!constant && std::find(words.begin(), words.end(), text) == words.end()) return std::nullopt;
@@ -66,7 +67,8 @@ std::optional<Result<Array>> from_generator(std::string_view text, const Type& t
   auto size = Array::byte_size(type.dtype, shape);
   if (!size || *size > o.limits.max_array_bytes) return fail(malformed(name, text, "the array is too large"));
   Array a(type.dtype, shape);
-  if (text == "randn") fill_random(a, Distribution::normal, 1, o.key);
+  if (text == "randn")
+    fill_random(a, Distribution::normal, 1, o.key);
   else if (text == "rand") {
     fill_random(a, Distribution::uniform, 0.5, o.key);  // (-1/2, 1/2)
     for (std::int64_t i = 0; i < a.elems() && is_float(type.dtype); ++i) a.set_double(i, a.get_double(i) + 0.5);
@@ -78,8 +80,10 @@ std::optional<Result<Array>> from_generator(std::string_view text, const Type& t
     std::string_view inner = trim(text.substr(6, text.size() - 7));
     AG_TRY(Array c, parse_value(inner, Type{type.dtype, {}}, name, o));
     for (std::int64_t i = 0; i < a.elems(); ++i) {
-      if (is_float(type.dtype)) a.set_double(i, c.get_double(0));
-      else a.set_int(i, c.get_int(0));
+      if (is_float(type.dtype))
+        a.set_double(i, c.get_double(0));
+      else
+        a.set_int(i, c.get_int(0));
     }
   }
   return a;
@@ -90,22 +94,30 @@ std::string quote_non_finite(std::string_view text) {
   std::string out;
   for (std::size_t p = 0; p < text.size();) {
     bool letter = (text[p] >= 'a' && text[p] <= 'z') || (text[p] >= 'A' && text[p] <= 'Z');
-    bool sign = (text[p] == '-' || text[p] == '+') && p + 1 < text.size() && (text[p + 1] == 'i' || text[p + 1] == 'I' || text[p + 1] == 'n' || text[p + 1] == 'N');
+    bool sign = (text[p] == '-' || text[p] == '+') && p + 1 < text.size() &&
+                (text[p + 1] == 'i' || text[p + 1] == 'I' || text[p + 1] == 'n' || text[p + 1] == 'N');
     bool inside_number = p > 0 && ((text[p - 1] >= '0' && text[p - 1] <= '9') || text[p - 1] == '.');
     if ((!letter && !sign) || inside_number) {
       out += text[p++];
       continue;
     }
     std::size_t end = p + 1;
-    while (end < text.size() && ((text[end] >= 'a' && text[end] <= 'z') || (text[end] >= 'A' && text[end] <= 'Z'))) ++end;
+    while (end < text.size() && ((text[end] >= 'a' && text[end] <= 'z') || (text[end] >= 'A' && text[end] <= 'Z')))
+      ++end;
     std::string_view w = text.substr(p, end - p);
     p = end;
-    if (w == "nan" || w == "NaN" || w == "-nan") out += "\"NaN\"";
-    else if (w == "inf" || w == "Infinity" || w == "+inf") out += "\"Infinity\"";
-    else if (w == "-inf" || w == "-Infinity") out += "\"-Infinity\"";
-    else if (w == "True") out += "true";
-    else if (w == "False") out += "false";
-    else out += w;
+    if (w == "nan" || w == "NaN" || w == "-nan")
+      out += "\"NaN\"";
+    else if (w == "inf" || w == "Infinity" || w == "+inf")
+      out += "\"Infinity\"";
+    else if (w == "-inf" || w == "-Infinity")
+      out += "\"-Infinity\"";
+    else if (w == "True")
+      out += "true";
+    else if (w == "False")
+      out += "false";
+    else
+      out += w;
   }
   return out;
 }
@@ -115,12 +127,14 @@ std::string quote_non_finite(std::string_view text) {
 Status check_array(const Array& array, const Type& type, std::string_view name, const Loc& loc) {
   std::string have = fmt::format("{}[{}]", dtype_name(array.dtype()), fmt::join(array.shape(), ","));
   bool fits = array.dtype() == type.dtype && array.shape().size() == type.shape.size();
-  for (std::size_t i = 0; fits && i < type.shape.size(); ++i) fits = !type.shape[i].is_const() || type.shape[i].is(array.shape()[i]);
+  for (std::size_t i = 0; fits && i < type.shape.size(); ++i)
+    fits = !type.shape[i].is_const() || type.shape[i].is(array.shape()[i]);
   if (fits) return {};
   return fail(Code::AG0018, loc, fmt::format("`{}` is {}, and the array given for it is {}", name, type.str(), have));
 }
 
-Result<Array> parse_value(std::string_view given, const Type& type, std::string_view name, const ValueOptions& options) {
+Result<Array> parse_value(std::string_view given, const Type& type, std::string_view name,
+                          const ValueOptions& options) {
   std::string_view text = trim(given);
   if (text.empty()) return fail(malformed(name, given, "it is empty"));
   if (text.front() == '@') {
@@ -152,7 +166,8 @@ Result<Array> parse_value(std::string_view given, const Type& type, std::string_
   if (!a) {
     const Diag& why = a.error().front();
     bool label = why.code == Code::AG2003 && !why.spans.empty() && !why.spans.front().label.empty();
-    return fail(malformed(name, text, label ? fmt::format("{}: {}", why.message, why.spans.front().label) : why.message));
+    return fail(
+        malformed(name, text, label ? fmt::format("{}: {}", why.message, why.spans.front().label) : why.message));
   }
   AG_TRY_(check_array(*a, type, name));
   return a;

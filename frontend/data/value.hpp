@@ -18,7 +18,8 @@ struct ValueOptions {
 
 /// An array of the given type from text. A flat list may stand for any shape without open sizes; an array file's
 /// dtype must be the type's. `name` is what the value is for, in messages. AG0018, AG0019, and those of files.
-Result<Array> parse_value(std::string_view text, const Type& type, std::string_view name, const ValueOptions& options = {});
+Result<Array> parse_value(std::string_view text, const Type& type, std::string_view name,
+                          const ValueOptions& options = {});
 
 /// AG0018 unless dtype, rank and constant sizes of `array` are those of `type`.
 Status check_array(const Array& array, const Type& type, std::string_view name, const Loc& loc = {});

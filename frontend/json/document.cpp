@@ -12,7 +12,8 @@
 namespace ag::json {
 
 std::string_view kind_name(Kind k) {
-  constexpr std::string_view names[] = {"null", "a boolean", "an integer", "a number", "a string", "an array", "an object"};
+  constexpr std::string_view names[] = {"null",     "a boolean", "an integer", "a number",
+                                        "a string", "an array",  "an object"};
   return names[static_cast<int>(k)];
 }
 
@@ -109,10 +110,14 @@ class Builder {
   bool number() {
     std::size_t begin = token_start(), end = begin;
     auto at = [&] { return end < text_.size() ? text_[end] : '\0'; };
-    auto digits = [&] { while (at() >= '0' && at() <= '9') ++end; };
+    auto digits = [&] {
+      while (at() >= '0' && at() <= '9') ++end;
+    };
     if (at() == '-') ++end;
-    if (at() == '0') ++end;  // a leading zero stands alone: in 01 the 1 is the next token
-    else digits();
+    if (at() == '0')
+      ++end;  // a leading zero stands alone: in 01 the 1 is the next token
+    else
+      digits();
     bool integer = true;
     if (at() == '.') {
       integer = false;
@@ -229,7 +234,8 @@ Result<std::shared_ptr<const Document>> Document::parse(std::string text, std::s
 Loc Document::loc(std::size_t begin, std::size_t end) const {
   auto place = [&](std::size_t offset) {
     auto line = std::upper_bound(lines_.begin(), lines_.end(), static_cast<std::uint32_t>(offset)) - 1;
-    return std::pair(static_cast<std::uint32_t>(line - lines_.begin() + 1), static_cast<std::uint32_t>(offset - *line + 1));
+    return std::pair(static_cast<std::uint32_t>(line - lines_.begin() + 1),
+                     static_cast<std::uint32_t>(offset - *line + 1));
   };
   Loc loc;
   loc.file = file_;
@@ -310,9 +316,12 @@ std::string View::pointer() const {
     }
     std::string part;
     for (char c : doc_->string_of(doc_->items_[item.is_key ? i : i - 1])) {
-      if (c == '~') part += "~0";
-      else if (c == '/') part += "~1";
-      else part += c;
+      if (c == '~')
+        part += "~0";
+      else if (c == '/')
+        part += "~1";
+      else
+        part += c;
     }
     parts.push_back(std::move(part));
   }
@@ -360,8 +369,10 @@ std::string quote(std::string_view s) {
       case '\t': out += "\\t"; break;
       case '\r': out += "\\r"; break;
       default:
-        if (c < 0x20 || c == 0x7f) out += fmt::format("\\u{:04x}", static_cast<unsigned>(c));
-        else out += static_cast<char>(c);
+        if (c < 0x20 || c == 0x7f)
+          out += fmt::format("\\u{:04x}", static_cast<unsigned>(c));
+        else
+          out += static_cast<char>(c);
     }
   }
   return out + "\"";
@@ -381,7 +392,8 @@ std::string compact(View root) {
       case Kind::string: out += quote(v.str()); break;
       case Kind::array:
       case Kind::object:
-        if (v.size() == 0) out += v.is(Kind::array) ? "[]" : "{}";
+        if (v.size() == 0)
+          out += v.is(Kind::array) ? "[]" : "{}";
         else {
           out += v.is(Kind::array) ? "[" : "{ ";
           stack.push_back({v, v.begin(), true});

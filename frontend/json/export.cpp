@@ -148,12 +148,15 @@ std::string attr_text(const AttrValue& value) {
   return m.str();
 }
 
-std::size_t capture_count(const Node& n) { return n.regions.empty() ? 0 : static_cast<std::size_t>(n.attrs.get_or<std::int64_t>("captures", 0)); }
+std::size_t capture_count(const Node& n) {
+  return n.regions.empty() ? 0 : static_cast<std::size_t>(n.attrs.get_or<std::int64_t>("captures", 0));
+}
 
 /// One graph's text; regions have their own, with the names of the graphs around them taken.
 class Exporter {
  public:
-  Exporter(const Graph& g, std::set<std::string>& taken, int indent) : g_(g), taken_(taken), indent_(indent), names_(g.value_count()) {}
+  Exporter(const Graph& g, std::set<std::string>& taken, int indent)
+      : g_(g), taken_(taken), indent_(indent), names_(g.value_count()) {}
 
   /// The region's inputs that are captures are known outside as `outer`.
   void bind_captures(const std::vector<std::string>& outer) {
@@ -211,7 +214,8 @@ class Exporter {
 void Exporter::find_inline(const Node& n) {
   if (is_constant(n)) {
     inline_[n.first_result.index] = literal(n).inline_operand && literal(n).form != Literal::Form::file &&
-                                    literal(n).form != Literal::Form::random && n.extras.empty() && g_.value(n.first_result).name.empty();
+                                    literal(n).form != Literal::Form::random && n.extras.empty() &&
+                                    g_.value(n.first_result).name.empty();
     return;
   }
   std::size_t count = n.operands.size() - std::min(capture_count(n), n.operands.size());
@@ -229,7 +233,9 @@ void Exporter::find_inline(const Node& n) {
     auto doc = Document::parse(data_text(literal(g_.def(v)).materialize()), nullptr);
     if (doc) texts[i] = *doc;
   }
-  auto fits = [&](std::size_t i, DType t) { return texts[i] && data::array_from_json(texts[i]->root(), t, nullptr).has_value(); };
+  auto fits = [&](std::size_t i, DType t) {
+    return texts[i] && data::array_from_json(texts[i]->root(), t, nullptr).has_value();
+  };
   for (std::size_t i = 0; i < count; ++i) {
     if (!literals[i]) continue;
     const Literal& l = literal(g_.def(n.operands[i]));
@@ -284,10 +290,13 @@ std::string Exporter::initializer_line(const Node& n) const {
 std::string Exporter::node_text(const Node& n) {
   const OpInfo& op = *n.op;
   Members m;
-  bool spelled = !op.onnx.empty() && op_table().find_onnx(op.domain, op.onnx, op.domain == "ag" ? g_.ag_opset : g_.opset) == &op;
+  bool spelled =
+      !op.onnx.empty() && op_table().find_onnx(op.domain, op.onnx, op.domain == "ag" ? g_.ag_opset : g_.opset) == &op;
   m.add("op", quote(spelled ? op.onnx : op.name));
-  if (!spelled) m.add("domain", "\"ag\"");
-  else if (!op.domain.empty()) m.add("domain", quote(op.domain));
+  if (!spelled)
+    m.add("domain", "\"ag\"");
+  else if (!op.domain.empty())
+    m.add("domain", quote(op.domain));
   if (!n.name.empty()) m.add("name", quote(n.name));
   std::size_t captured = std::min(capture_count(n), n.operands.size());
   std::vector<ValueId> own(n.operands.begin(), n.operands.end() - static_cast<std::ptrdiff_t>(captured));
@@ -363,7 +372,8 @@ std::vector<std::string> Exporter::member_lines(bool region, const std::optional
   auto member = [&](std::string_view key, const std::string& value) { out.push_back(quote(key) + ": " + value); };
   if (!region) {
     member("ag", "1");
-    member("opset", g_.ag_opset == 1 ? std::to_string(g_.opset) : fmt::format("{{ \"\": {}, \"ag\": {} }}", g_.opset, g_.ag_opset));
+    member("opset", g_.ag_opset == 1 ? std::to_string(g_.opset)
+                                     : fmt::format("{{ \"\": {}, \"ag\": {} }}", g_.opset, g_.ag_opset));
     if (!g_.name.empty()) member("name", quote(g_.name));
   }
   for (const auto& [key, value] : g_.extras) member(key, value);
@@ -383,14 +393,18 @@ std::vector<std::string> Exporter::member_lines(bool region, const std::optional
   bool bare = region;
   for (std::size_t i = 0; i < own_inputs_; ++i) {
     ValueId v = g_.inputs[i];
-    if (region && implied && i < implied->size() && (*implied)[i] == g_.type(v) && g_.def(v).extras.empty()) inputs.push_back(quote(names_[v.index]));
-    else inputs.push_back(input_line(v)), bare = false;
+    if (region && implied && i < implied->size() && (*implied)[i] == g_.type(v) && g_.def(v).extras.empty())
+      inputs.push_back(quote(names_[v.index]));
+    else
+      inputs.push_back(input_line(v)), bare = false;
   }
   for (NodeId id : g_.node_ids()) {
     const Node& n = g_.node(id);
     if (n.op->name == "input") continue;
-    if (!is_constant(n)) nodes.push_back(node_text(n));
-    else if (!inline_[n.first_result.index]) initializers.push_back(initializer_line(n));
+    if (!is_constant(n))
+      nodes.push_back(node_text(n));
+    else if (!inline_[n.first_result.index])
+      initializers.push_back(initializer_line(n));
   }
   std::set<ValueId> shown;
   for (const Output& o : g_.outputs) {
@@ -409,7 +423,8 @@ std::vector<std::string> Exporter::member_lines(bool region, const std::optional
   if (!nodes.empty()) member("nodes", list_lines(nodes));
   if (!outputs.empty()) member("outputs", names_text(outputs));
   if (!initializers.empty() && region) member("initializers", list_lines(initializers));
-  if (g_.grads.size() == 1) member("grad", grad_text(g_.grads[0]));
+  if (g_.grads.size() == 1)
+    member("grad", grad_text(g_.grads[0]));
   else if (!g_.grads.empty()) {
     std::vector<std::string> requests;
     for (const GradRequest& r : g_.grads) requests.push_back(grad_text(r));
@@ -422,7 +437,9 @@ std::vector<std::string> Exporter::member_lines(bool region, const std::optional
 
 Result<std::string> export_graph(const Graph& graph) {
   for (const GradRequest& r : graph.grads)
-    if (r.seed_value) return fail(Code::AG0020, r.loc, fmt::format("the seed of `{}` is a number from the command line, which JSON cannot say", r.of));
+    if (r.seed_value)
+      return fail(Code::AG0020, r.loc,
+                  fmt::format("the seed of `{}` is a number from the command line, which JSON cannot say", r.of));
   std::set<std::string> taken;
   Exporter exporter(graph, taken, 1);
   exporter.prepare();

@@ -27,7 +27,8 @@ View onnx_json_mark(View root) {
 Result<Graph> Importer::run() {
   View root = doc_.root();
   if (!root.is(Kind::object)) {
-    return fail(Code::AG0014, root.loc(), fmt::format("a graph is an object, and this is {}", kind_name(root.kind())), "expected `{`");
+    return fail(Code::AG0014, root.loc(), fmt::format("a graph is an object, and this is {}", kind_name(root.kind())),
+                "expected `{`");
   }
   if (View mark = onnx_json_mark(root)) {
     return fail(error(Code::AG0009, mark.key_loc(), "this is an ONNX model written as JSON, which is not read yet",
@@ -36,9 +37,11 @@ Result<Graph> Importer::run() {
   }
   Scope scope;
   if (!header(root, scope.graph)) return fail(std::move(errors_));
-  keys(root, "graph", {"ag", "opset", "name", "dims", "inputs", "initializers", "nodes", "outputs", "grad", "functions"});
+  keys(root, "graph",
+       {"ag", "opset", "name", "dims", "inputs", "initializers", "nodes", "outputs", "grad", "functions"});
   if (View f = root.find("functions"))
-    report(error(Code::AG1012, f.key_loc(), "`functions` is reserved for a later version of the format", "not supported yet"));
+    report(error(Code::AG1012, f.key_loc(), "`functions` is reserved for a later version of the format",
+                 "not supported yet"));
   if (View n = root.find("name"))
     if (auto name = text(n, "`name` of the graph")) scope.graph.name = *name;
   scope.graph.extras = extras(root);
@@ -74,7 +77,8 @@ bool Importer::header(View root, Graph& graph) {
   auto n = integer(version, "`ag`");
   if (!n) return false;
   if (*n != 1) {
-    report(error(Code::AG0011, version.loc(), fmt::format("version {} of the format is not known", *n), "this version of ag reads 1"));
+    report(error(Code::AG0011, version.loc(), fmt::format("version {} of the format is not known", *n),
+                 "this version of ag reads 1"));
     return false;
   }
   if (View v = root.find("opset")) opset(v, graph);
@@ -87,14 +91,21 @@ void Importer::opset(View v, Graph&) {
   auto number = [&](View n, std::int64_t low, std::int64_t high, int& into) {
     auto value = integer(n, "`opset`");
     if (!value) return;
-    if (*value >= low && *value <= high) into = static_cast<int>(*value);
-    else report(error(Code::AG1013, n.loc(), fmt::format("opset {} is not supported", *value), fmt::format("{} to {}", low, high)));
+    if (*value >= low && *value <= high)
+      into = static_cast<int>(*value);
+    else
+      report(error(Code::AG1013, n.loc(), fmt::format("opset {} is not supported", *value),
+                   fmt::format("{} to {}", low, high)));
   };
   if (!v.is(Kind::object)) return number(v, 6, 28, opset_);
   for (View n : v) {
-    if (n.key() == "" || n.key() == "ai.onnx") number(n, 6, 28, opset_);
-    else if (n.key() == "ag") number(n, 1, 1, ag_opset_);
-    else report(error(Code::AG1013, n.key_loc(), fmt::format("the domain `{}` is not known", n.key()), "known are \"\" (ONNX) and \"ag\""));
+    if (n.key() == "" || n.key() == "ai.onnx")
+      number(n, 6, 28, opset_);
+    else if (n.key() == "ag")
+      number(n, 1, 1, ag_opset_);
+    else
+      report(error(Code::AG1013, n.key_loc(), fmt::format("the domain `{}` is not known", n.key()),
+                   "known are \"\" (ONNX) and \"ag\""));
   }
 }
 
@@ -104,7 +115,8 @@ void Importer::dims(View v, Graph& graph) {
     SymbolInfo info{.name = std::string(d.key()), .loc = d.key_loc()};
     auto dim = Dim::parse(info.name);
     if (!dim || dim->as_symbol() != info.name) {
-      report(error(Code::AG1015, d.key_loc(), fmt::format("`{}` cannot be a symbol", info.name), "a symbol is an identifier"));
+      report(error(Code::AG1015, d.key_loc(), fmt::format("`{}` cannot be a symbol", info.name),
+                   "a symbol is an identifier"));
       continue;
     }
     if (!expect(d, Kind::object, fmt::format("the declaration of `{}`", info.name))) continue;
@@ -113,13 +125,16 @@ void Importer::dims(View v, Graph& graph) {
       View b = d.find(key);
       if (!b) return;
       into = integer(b, fmt::format("`{}`", key));
-      if (into && *into < least) report(error(Code::AG0008, b.loc(), fmt::format("`{}` is {}", key, *into), fmt::format("must be at least {}", least)));
+      if (into && *into < least)
+        report(error(Code::AG0008, b.loc(), fmt::format("`{}` is {}", key, *into),
+                     fmt::format("must be at least {}", least)));
     };
     bound("min", 0, info.min);
     bound("max", 0, info.max);
     bound("multiple_of", 1, info.multiple_of);
     if (info.min && info.max && *info.min > *info.max)
-      report(error(Code::AG0008, d.find("max").loc(), fmt::format("`max` of `{}` is below its `min`", info.name), fmt::format("{} < {}", *info.max, *info.min)));
+      report(error(Code::AG0008, d.find("max").loc(), fmt::format("`max` of `{}` is below its `min`", info.name),
+                   fmt::format("{} < {}", *info.max, *info.min)));
     info.extras = extras(d);
     graph.symbols.push_back(std::move(info));
   }
@@ -162,7 +177,8 @@ void Importer::initializer(Scope& scope, View v) {
     return;
   }
   if (trainable && !is_float((*literal)->dtype)) {
-    report(error(Code::AG2101, v.find("trainable").loc(), fmt::format("`{}` is {} and cannot be trainable", name.str(), dtype_name((*literal)->dtype)),
+    report(error(Code::AG2101, v.find("trainable").loc(),
+                 fmt::format("`{}` is {} and cannot be trainable", name.str(), dtype_name((*literal)->dtype)),
                  "only floats have gradients"));
   }
   GraphBuilder::NodeArgs args;
@@ -184,12 +200,15 @@ void Importer::outputs(Scope& scope, View list) {
     std::string name(v.str());
     auto [it, fresh] = seen.emplace(name, v.loc());
     if (!fresh) {
-      report(error(Code::AG1006, v.loc(), fmt::format("output `{}` is listed twice", name), "again here").at(it->second, "first here"));
+      report(error(Code::AG1006, v.loc(), fmt::format("output `{}` is listed twice", name), "again here")
+                 .at(it->second, "first here"));
       continue;
     }
     const Def* def = lookup(scope, name);
-    if (!def) report(unknown_value(scope, v));
-    else if (def->value) scope.graph.outputs.push_back({name, def->value, v.loc()});
+    if (!def)
+      report(unknown_value(scope, v));
+    else if (def->value)
+      scope.graph.outputs.push_back({name, def->value, v.loc()});
   }
 }
 
@@ -246,8 +265,10 @@ std::optional<GradRequest> Importer::grad(View v) {
     g.checkpoint = text(c, "`checkpoint`").value_or("");
     std::vector<std::string> known = {"auto", "none", "sqrt"};
     if (c.is(Kind::string) && std::ranges::find(known, g.checkpoint) == known.end()) {
-      Diag d = error(Code::AG1105, c.loc(), fmt::format("`checkpoint` cannot be \"{}\"", g.checkpoint), "one of \"auto\", \"none\", \"sqrt\"");
-      if (auto near = suggest(g.checkpoint, known)) d.help(fmt::format("did you mean \"{}\"?", *near), c.loc(), quote(*near));
+      Diag d = error(Code::AG1105, c.loc(), fmt::format("`checkpoint` cannot be \"{}\"", g.checkpoint),
+                     "one of \"auto\", \"none\", \"sqrt\"");
+      if (auto near = suggest(g.checkpoint, known))
+        d.help(fmt::format("did you mean \"{}\"?", *near), c.loc(), quote(*near));
       report(std::move(d));
     }
   }
@@ -255,8 +276,10 @@ std::optional<GradRequest> Importer::grad(View v) {
     for (View n : names) {
       std::string key(n.key());
       if (!g.trainable && std::ranges::find(g.wrt, key) == g.wrt.end()) {
-        Diag d = error(Code::AG1001, n.key_loc(), fmt::format("`names` names a gradient of `{}`, which is not in `wrt`", key), "not in `wrt`");
-        if (auto near = suggest(key, g.wrt)) d.help(fmt::format("a name in `wrt` is similar: `{}`", *near), n.key_loc(), quote(*near));
+        Diag d = error(Code::AG1001, n.key_loc(),
+                       fmt::format("`names` names a gradient of `{}`, which is not in `wrt`", key), "not in `wrt`");
+        if (auto near = suggest(key, g.wrt))
+          d.help(fmt::format("a name in `wrt` is similar: `{}`", *near), n.key_loc(), quote(*near));
         report(std::move(d));
       }
       if (n.is(Kind::string) && !check_name(n)) continue;
@@ -280,7 +303,8 @@ void Importer::collect_later(Scope& scope, View graph_like) {
   if (View list = graph_like.find("nodes"); list.is(Kind::array)) {
     for (View v : list) {
       View out = v.find("out");
-      if (!out.is(Kind::array)) add(out);
+      if (!out.is(Kind::array))
+        add(out);
       else
         for (View o : out) add(o);
     }
@@ -329,7 +353,8 @@ Diag Importer::unknown_value(const Scope& scope, View use) {
     }
     return error(Code::AG1007, use.loc(), fmt::format("`{}` is used before it is defined", name), "used here")
         .at(it->second.loc(), "defined later")
-        .help(fmt::format("nodes stand in the order in which they run: move the node that defines `{}` before this one", name));
+        .help(fmt::format("nodes stand in the order in which they run: move the node that defines `{}` before this one",
+                          name));
   }
   Diag d = error(Code::AG1001, use.loc(), fmt::format("`{}` is not defined", name), "no value of this name");
   std::vector<std::string> candidates;
@@ -339,8 +364,11 @@ Diag Importer::unknown_value(const Scope& scope, View use) {
       if (!s->names.contains(n)) candidates.push_back(n);
   }
   if (auto it = defined_.find(name); it != defined_.end())
-    return std::move(d).at(it->second, "defined here, inside a region").note("values of a region are seen outside only through its outputs");
-  if (auto near = suggest(name, candidates)) d.help(fmt::format("a value with a similar name exists: `{}`", *near), use.loc(), quote(*near));
+    return std::move(d)
+        .at(it->second, "defined here, inside a region")
+        .note("values of a region are seen outside only through its outputs");
+  if (auto near = suggest(name, candidates))
+    d.help(fmt::format("a value with a similar name exists: `{}`", *near), use.loc(), quote(*near));
   return d;
 }
 

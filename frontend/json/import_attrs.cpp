@@ -51,15 +51,21 @@ std::optional<Attrs> Importer::attributes(View v, const OpInfo& op) {
     auto spec = std::ranges::find(op.attrs, a.key(), &AttrSpec::name);
     if (spec != op.attrs.end()) {
       auto value = attribute(a, *spec, op);
-      if (value) out.set(spec->name, std::move(*value));
-      else ok = false;
+      if (value)
+        out.set(spec->name, std::move(*value));
+      else
+        ok = false;
       continue;
     }
     ok = false;
-    Diag d = error(Code::AG1102, a.key_loc(), fmt::format("`{}` has no attribute `{}`", title, a.key()), "unknown attribute");
-    if (auto near = suggest(a.key(), known)) d.help(fmt::format("an attribute with a similar name exists: `{}`", *near), a.key_loc(), quote(*near));
-    else if (known.empty()) d.note(fmt::format("`{}` has no attributes", title));
-    else d.note(fmt::format("it has: {}", fmt::join(known, ", ")));
+    Diag d = error(Code::AG1102, a.key_loc(), fmt::format("`{}` has no attribute `{}`", title, a.key()),
+                   "unknown attribute");
+    if (auto near = suggest(a.key(), known))
+      d.help(fmt::format("an attribute with a similar name exists: `{}`", *near), a.key_loc(), quote(*near));
+    else if (known.empty())
+      d.note(fmt::format("`{}` has no attributes", title));
+    else
+      d.note(fmt::format("it has: {}", fmt::join(known, ", ")));
     report(std::move(d));
   }
   if (!ok) return std::nullopt;
@@ -69,18 +75,25 @@ std::optional<Attrs> Importer::attributes(View v, const OpInfo& op) {
 std::optional<AttrValue> Importer::attribute(View v, const AttrSpec& spec, const OpInfo& op) {
   std::string_view title = op.onnx.empty() ? op.name : op.onnx;
   auto wrong = [&](View at) {
-    std::string given = at.is_numeric() || at.is(Kind::boolean) ? fmt::format("`{}`", at.spelling()) : std::string(kind_name(at.kind()));
-    Diag d = error(Code::AG1104, at.loc(), fmt::format("attribute `{}` of `{}` is {}, not {}", spec.name, title, attr_kind_name(spec.kind), given),
-                   fmt::format("expected {}", attr_kind_name(spec.kind)));
-    bool list = spec.kind == AttrKind::ints || spec.kind == AttrKind::numbers || spec.kind == AttrKind::strings || spec.kind == AttrKind::dims;
-    if (list && at.is(Kind::integer) && at.id() == v.id()) d.help("put it in brackets", at.loc(), fmt::format("[{}]", at.spelling()));
+    std::string given = at.is_numeric() || at.is(Kind::boolean) ? fmt::format("`{}`", at.spelling())
+                                                                : std::string(kind_name(at.kind()));
+    Diag d =
+        error(Code::AG1104, at.loc(),
+              fmt::format("attribute `{}` of `{}` is {}, not {}", spec.name, title, attr_kind_name(spec.kind), given),
+              fmt::format("expected {}", attr_kind_name(spec.kind)));
+    bool list = spec.kind == AttrKind::ints || spec.kind == AttrKind::numbers || spec.kind == AttrKind::strings ||
+                spec.kind == AttrKind::dims;
+    if (list && at.is(Kind::integer) && at.id() == v.id())
+      d.help("put it in brackets", at.loc(), fmt::format("[{}]", at.spelling()));
     report(std::move(d));
     return std::nullopt;
   };
   auto as_integer = [&](View at) -> std::optional<std::int64_t> {
     if (!at.is(Kind::integer)) return wrong(at);
     auto n = at.as_int();
-    if (!n) report(error(Code::AG0008, at.loc(), fmt::format("attribute `{}` of `{}` is out of range", spec.name, title), "outside 64-bit integers"));
+    if (!n)
+      report(error(Code::AG0008, at.loc(), fmt::format("attribute `{}` of `{}` is out of range", spec.name, title),
+                   "outside 64-bit integers"));
     return n;
   };
   auto as_number = [&](View at) -> std::optional<double> {
@@ -125,9 +138,11 @@ std::optional<AttrValue> Importer::attribute(View v, const AttrSpec& spec, const
       if (!spec.choices.empty() && std::ranges::find(spec.choices, *s) == spec.choices.end()) {
         std::vector<std::string> choices;
         for (std::string_view c : spec.choices) choices.push_back(quote(c));
-        Diag d = error(Code::AG1105, v.loc(), fmt::format("attribute `{}` of `{}` cannot be {}", spec.name, title, quote(*s)),
+        Diag d = error(Code::AG1105, v.loc(),
+                       fmt::format("attribute `{}` of `{}` cannot be {}", spec.name, title, quote(*s)),
                        fmt::format("one of {}", fmt::join(choices, ", ")));
-        if (auto near = suggest(*s, spec.choices)) d.help(fmt::format("did you mean {}?", quote(*near)), v.loc(), quote(*near));
+        if (auto near = suggest(*s, spec.choices))
+          d.help(fmt::format("did you mean {}?", quote(*near)), v.loc(), quote(*near));
         report(std::move(d));
         return std::nullopt;
       }
@@ -135,13 +150,18 @@ std::optional<AttrValue> Importer::attribute(View v, const AttrSpec& spec, const
     }
     case AttrKind::dtype: {
       std::optional<DType> t;
-      if (v.is(Kind::integer)) t = dtype_of_onnx(v.as_int().value_or(0));
-      else if (v.is(Kind::string)) t = parse_dtype(v.str());
-      else return wrong(v);
+      if (v.is(Kind::integer))
+        t = dtype_of_onnx(v.as_int().value_or(0));
+      else if (v.is(Kind::string))
+        t = parse_dtype(v.str());
+      else
+        return wrong(v);
       if (t) return AttrValue(*t);
-      Diag d = error(Code::AG2001, v.loc(), fmt::format("{} is not an element type", v.spelling()), "expected a dtype, or ONNX's number of one");
+      Diag d = error(Code::AG2001, v.loc(), fmt::format("{} is not an element type", v.spelling()),
+                     "expected a dtype, or ONNX's number of one");
       if (v.is(Kind::string))
-        if (auto near = suggest(v.str(), dtype_names())) d.help(fmt::format("did you mean `{}`?", *near), v.loc(), quote(*near));
+        if (auto near = suggest(v.str(), dtype_names()))
+          d.help(fmt::format("did you mean `{}`?", *near), v.loc(), quote(*near));
       report(std::move(d));
       return std::nullopt;
     }
@@ -154,7 +174,9 @@ std::optional<AttrValue> Importer::attribute(View v, const AttrSpec& spec, const
         }
         if (!item.is(Kind::string)) return wrong(item);
         auto d = Dim::parse(item.str());
-        if (!d) report(error(Code::AG2001, item.loc(), fmt::format("`{}` is not a size", item.str()), "expected an integer or an expression of symbols"));
+        if (!d)
+          report(error(Code::AG2001, item.loc(), fmt::format("`{}` is not a size", item.str()),
+                       "expected an integer or an expression of symbols"));
         return d;
       });
     case AttrKind::type: {

@@ -31,9 +31,10 @@ std::string_view trim(std::string_view s) {
 /// Names that other systems use.
 std::string_view dtype_alias(std::string_view s) {
   constexpr std::pair<std::string_view, std::string_view> rows[] = {
-      {"float", "f32"}, {"float32", "f32"}, {"double", "f64"}, {"float64", "f64"}, {"half", "f16"}, {"float16", "f16"},
-      {"bfloat16", "bf16"}, {"int64", "i64"}, {"long", "i64"}, {"int", "i32"}, {"int32", "i32"}, {"int16", "i16"},
-      {"int8", "i8"}, {"uint64", "u64"}, {"uint32", "u32"}, {"uint16", "u16"}, {"uint8", "u8"}, {"boolean", "bool"}, {"i1", "bool"}};
+      {"float", "f32"},   {"float32", "f32"},   {"double", "f64"},   {"float64", "f64"}, {"half", "f16"},
+      {"float16", "f16"}, {"bfloat16", "bf16"}, {"int64", "i64"},    {"long", "i64"},    {"int", "i32"},
+      {"int32", "i32"},   {"int16", "i16"},     {"int8", "i8"},      {"uint64", "u64"},  {"uint32", "u32"},
+      {"uint16", "u16"},  {"uint8", "u8"},      {"boolean", "bool"}, {"i1", "bool"}};
   for (auto [from, to] : rows)
     if (from == s) return to;
   return {};
@@ -55,9 +56,12 @@ std::optional<Type> Importer::type(View v, std::string_view name) {
     std::vector<std::string_view> names;
     for (int i = 0; i < dtype_count; ++i) names.push_back(dtype_name(static_cast<DType>(i)));
     std::string rest(open == s.npos ? "[]" : s.substr(open));
-    if (std::string_view alias = dtype_alias(head); !alias.empty()) d.help(fmt::format("ag writes `{}`", alias), v.loc(), quote(std::string(alias) + rest));
-    else if (auto near = suggest(head, names)) d.help(fmt::format("did you mean `{}`?", *near), v.loc(), quote(*near + rest));
-    else d.note(fmt::format("element types are {}", fmt::join(names, ", ")));
+    if (std::string_view alias = dtype_alias(head); !alias.empty())
+      d.help(fmt::format("ag writes `{}`", alias), v.loc(), quote(std::string(alias) + rest));
+    else if (auto near = suggest(head, names))
+      d.help(fmt::format("did you mean `{}`?", *near), v.loc(), quote(*near + rest));
+    else
+      d.note(fmt::format("element types are {}", fmt::join(names, ", ")));
     report(std::move(d));
     return std::nullopt;
   }
@@ -76,7 +80,8 @@ std::optional<Type> Importer::type(View v, std::string_view name) {
     if (part == "?") {
       std::string symbol = fmt::format("{}.{}", name, t.shape.size());
       t.shape.push_back(Dim::symbol(std::move(symbol)));
-    } else if (d && ((d->is_const() && d->value() >= 0 && d->value() <= max_dim) || (d->as_symbol() && identifier(part)))) {
+    } else if (d &&
+               ((d->is_const() && d->value() >= 0 && d->value() <= max_dim) || (d->as_symbol() && identifier(part)))) {
       t.shape.push_back(*d);
     } else {
       std::string why = d && d->is_const() ? "a size lies between 0 and 2^47" : "a dim is an integer, a symbol or `?`";
@@ -105,12 +110,15 @@ std::optional<Type> Importer::type(View v, std::string_view name) {
 std::optional<std::vector<std::int64_t>> Importer::static_shape_of(View v, const Type& t) {
   auto shape = static_shape(t.shape);
   if (!shape) {
-    report(error(Code::AG2001, v.loc(), fmt::format("`{}` leaves a size open, and values are given for it", t.str()), "needs integer dims"));
+    report(error(Code::AG2001, v.loc(), fmt::format("`{}` leaves a size open, and values are given for it", t.str()),
+                 "needs integer dims"));
     return std::nullopt;
   }
   auto size = Array::byte_size(t.dtype, *shape);
   if (!size || *size > options_.data.max_array_bytes) {
-    report(error(Code::AG0006, v.loc(), fmt::format("`{}` is larger than the limit of {} bytes", t.str(), options_.data.max_array_bytes), "too large"));
+    report(error(Code::AG0006, v.loc(),
+                 fmt::format("`{}` is larger than the limit of {} bytes", t.str(), options_.data.max_array_bytes),
+                 "too large"));
     return std::nullopt;
   }
   return shape;
@@ -128,7 +136,8 @@ MaybeLiteral Importer::tensor(View v, bool attribute) {
     View found = v.find(key);
     if (!found) continue;
     if (source) {
-      report(error(Code::AG1016, found.key_loc(), fmt::format("both `{}` and `{}` are given", source.key(), key), "a second source of values")
+      report(error(Code::AG1016, found.key_loc(), fmt::format("both `{}` and `{}` are given", source.key(), key),
+                   "a second source of values")
                  .at(source.key_loc(), "the first one"));
       return std::nullopt;
     }
@@ -143,7 +152,9 @@ MaybeLiteral Importer::tensor(View v, bool attribute) {
   for (std::string_view key : {"key", "scale"}) {
     View extra = v.find(key);
     bool fits = source.key() == "random" || (source.key() == "file" && key == "key");
-    if (extra && !fits) report(error(Code::AG0013, extra.key_loc(), fmt::format("`{}` has no meaning beside `{}`", key, source.key()), "remove it"));
+    if (extra && !fits)
+      report(error(Code::AG0013, extra.key_loc(), fmt::format("`{}` has no meaning beside `{}`", key, source.key()),
+                   "remove it"));
   }
   if (source.key() == "file") return from_file(v, t);
   if (!type_view) {
@@ -179,7 +190,8 @@ MaybeLiteral Importer::random(View v, const Type& t) {
   if (!word) return std::nullopt;
   if (!parse_distribution(*word)) {
     constexpr std::array<std::string_view, 2> words = {"normal", "uniform"};
-    Diag d = error(Code::AG1105, how.loc(), fmt::format("`random` cannot be {}", quote(*word)), "\"normal\" or \"uniform\"");
+    Diag d =
+        error(Code::AG1105, how.loc(), fmt::format("`random` cannot be {}", quote(*word)), "\"normal\" or \"uniform\"");
     if (auto near = suggest(*word, words)) d.help(fmt::format("did you mean \"{}\"?", *near), how.loc(), quote(*near));
     report(std::move(d));
     return std::nullopt;
@@ -187,7 +199,8 @@ MaybeLiteral Importer::random(View v, const Type& t) {
   auto shape = static_shape_of(v.find("type"), t);
   if (!shape) return std::nullopt;
   if (!is_float(t.dtype)) {
-    report(error(Code::AG2101, v.find("type").loc(), fmt::format("random values are floats, and this is {}", dtype_name(t.dtype))));
+    report(error(Code::AG2101, v.find("type").loc(),
+                 fmt::format("random values are floats, and this is {}", dtype_name(t.dtype))));
     return std::nullopt;
   }
   auto literal = std::make_shared<Literal>();
@@ -228,8 +241,8 @@ MaybeLiteral Importer::from_file(View v, const std::optional<Type>& declared) {
     report(std::move(bytes).error());
     return std::nullopt;
   }
-  auto a = data::parse_array(std::string_view(bytes->data(), bytes->size()), *path, key ? &*key : nullptr, options_.data,
-                             key_view ? key_view.loc() : file.loc());
+  auto a = data::parse_array(std::string_view(bytes->data(), bytes->size()), *path, key ? &*key : nullptr,
+                             options_.data, key_view ? key_view.loc() : file.loc());
   if (!a) {
     report(std::move(a).error());
     return std::nullopt;
@@ -254,8 +267,9 @@ MaybeLiteral Importer::from_file(View v, const std::optional<Type>& declared) {
 
 // ---- Literals as operands ------------------------------------------------------------------------------------
 
-std::optional<DType> literal_dtype(const OpInfo& op, std::size_t position, const std::vector<std::optional<DType>>& known,
-                                   const std::vector<bool>& is_literal, const std::function<bool(std::size_t, DType)>& fits) {
+std::optional<DType> literal_dtype(const OpInfo& op, std::size_t position,
+                                   const std::vector<std::optional<DType>>& known, const std::vector<bool>& is_literal,
+                                   const std::function<bool(std::size_t, DType)>& fits) {
   const OperandSpec& spec = *operand_spec(op, position);
   auto shares = [&](std::size_t i) {
     const OperandSpec* other = operand_spec(op, i);

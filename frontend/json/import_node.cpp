@@ -44,7 +44,8 @@ void Importer::node(Scope& scope, View v) {
   if (View loc = v.find("loc"); loc && text(loc, "`loc`")) {
     // "file:line:col" of the program that the graph was traced from: a second place of the node.
     std::string s(loc.str());
-    std::size_t col = s.rfind(':'), line = col == std::string::npos || col == 0 ? std::string::npos : s.rfind(':', col - 1);
+    std::size_t col = s.rfind(':'),
+                line = col == std::string::npos || col == 0 ? std::string::npos : s.rfind(':', col - 1);
     auto number = [](std::string_view t) -> std::uint32_t {
       std::uint32_t n = 0;
       for (char c : t) n = c >= '0' && c <= '9' && n < 100000000 ? n * 10 + static_cast<std::uint32_t>(c - '0') : 0;
@@ -52,8 +53,10 @@ void Importer::node(Scope& scope, View v) {
     };
     std::uint32_t l = line == std::string::npos ? 0 : number(std::string_view(s).substr(line + 1, col - line - 1));
     std::uint32_t c = line == std::string::npos ? 0 : number(std::string_view(s).substr(col + 1));
-    if (l == 0 || c == 0) report(error(Code::AG0014, loc.loc(), "`loc` is \"file:line:col\"", "not a place"));
-    else args.locs.push_back(make_loc(s.substr(0, line), l, c));
+    if (l == 0 || c == 0)
+      report(error(Code::AG0014, loc.loc(), "`loc` is \"file:line:col\"", "not a place"));
+    else
+      args.locs.push_back(make_loc(s.substr(0, line), l, c));
   }
   args.extras = extras(v);
   if (!outs) return;
@@ -65,7 +68,9 @@ void Importer::node(Scope& scope, View v) {
   if (!info->results.empty() && info->results.back().variadic) most = outs->size();
   if (outs->size() > most) {
     View extra = (*outs)[most];
-    report(error(Code::AG1014, extra.loc(), fmt::format("`{}` has {} result{}, and {} are named", v.find("op").str(), most, most == 1 ? "" : "s", outs->size()),
+    report(error(Code::AG1014, extra.loc(),
+                 fmt::format("`{}` has {} result{}, and {} are named", v.find("op").str(), most, most == 1 ? "" : "s",
+                             outs->size()),
                  "one too many"));
     return define_all(scope, *outs, nullptr, {});
   }
@@ -77,7 +82,9 @@ void Importer::node(Scope& scope, View v) {
   }
   if (scope.graph.node(*id).result_count < outs->size()) {
     View extra = (*outs)[scope.graph.node(*id).result_count];
-    report(error(Code::AG1014, extra.loc(), fmt::format("`{}` has {} results here, and {} are named", v.find("op").str(), scope.graph.node(*id).result_count, outs->size()),
+    report(error(Code::AG1014, extra.loc(),
+                 fmt::format("`{}` has {} results here, and {} are named", v.find("op").str(),
+                             scope.graph.node(*id).result_count, outs->size()),
                  "one too many"));
   }
   define_all(scope, *outs, &scope.graph, *id);
@@ -106,7 +113,8 @@ void Importer::constant_node(Scope& scope, View v, View attrs, const std::vector
     std::vector<std::int64_t> shape;
     if (list && expect(value, Kind::array, fmt::format("`{}`", key))) shape = {static_cast<std::int64_t>(value.size())};
     auto a = data::array_from_json(value, t, &shape, options_.data);
-    if (!a) report(std::move(a).error());
+    if (!a)
+      report(std::move(a).error());
     else {
       auto l = std::make_shared<Literal>();
       l->dtype = t;
@@ -115,10 +123,12 @@ void Importer::constant_node(Scope& scope, View v, View attrs, const std::vector
       literal = std::move(l);
     }
   } else {
-    report(error(Code::AG1102, value.key_loc(), fmt::format("`Constant` has no attribute `{}`", key), "unknown attribute")
-               .note("it has: value, value_int, value_ints, value_float, value_floats"));
+    report(
+        error(Code::AG1102, value.key_loc(), fmt::format("`Constant` has no attribute `{}`", key), "unknown attribute")
+            .note("it has: value, value_int, value_ints, value_float, value_floats"));
   }
-  if (outs.size() != 1) report(error(Code::AG1014, v.find("out") ? v.find("out").loc() : v.loc(), "`Constant` has one result"));
+  if (outs.size() != 1)
+    report(error(Code::AG1014, v.find("out") ? v.find("out").loc() : v.loc(), "`Constant` has one result"));
   if (!literal || outs.size() != 1) return define_all(scope, outs, nullptr, {});
   ValueId id = scope.builder.constant(std::move(*literal), v.loc());
   define_all(scope, outs, &scope.graph, scope.graph.value(id).node);
@@ -136,7 +146,8 @@ const OpInfo* Importer::find_op(View v, std::string& domain) {
   if (!name || !text(name, "`op`") || (d && !d.is(Kind::string))) return nullptr;
   std::string type(name.str());
   if (!domain.empty() && domain != "ag") {
-    report(error(Code::AG1013, d.loc(), fmt::format("the domain `{}` is not known", domain), "known are \"\" (ONNX) and \"ag\""));
+    report(error(Code::AG1013, d.loc(), fmt::format("the domain `{}` is not known", domain),
+                 "known are \"\" (ONNX) and \"ag\""));
     return nullptr;
   }
   const OpTable& table = op_table();
@@ -152,12 +163,15 @@ const OpInfo* Importer::find_op(View v, std::string& domain) {
 void Importer::unknown_op(View name, const std::string& domain) {
   std::string type(name.str());
   const OpTable& table = op_table();
-  std::string where = domain == "ag" ? fmt::format("domain ag, version {}", ag_opset_) : fmt::format("opset {}", opset_);
-  Diag d = error(Code::AG1002, name.loc(), fmt::format("operator `{}` does not exist in {}", type, where), "unknown operator");
+  std::string where =
+      domain == "ag" ? fmt::format("domain ag, version {}", ag_opset_) : fmt::format("opset {}", opset_);
+  Diag d = error(Code::AG1002, name.loc(), fmt::format("operator `{}` does not exist in {}", type, where),
+                 "unknown operator");
   std::vector<std::string> ranges;
   for (const OpInfo& o : table.all()) {
     if (o.onnx != type || o.domain != domain) continue;
-    ranges.push_back(o.until >= 1 << 20 ? fmt::format("{} and later", o.since) : fmt::format("{} to {}", o.since, o.until));
+    ranges.push_back(o.until >= 1 << 20 ? fmt::format("{} and later", o.since)
+                                        : fmt::format("{} to {}", o.since, o.until));
   }
   if (!ranges.empty()) {
     report(std::move(d).note(fmt::format("`{}` is known in opset {}", type, fmt::join(ranges, ", "))));
@@ -165,9 +179,11 @@ void Importer::unknown_op(View name, const std::string& domain) {
   }
   std::string other = domain == "ag" ? "" : "ag";
   std::vector<std::string> others = table.onnx_names(other);
-  if (std::ranges::find(others, type) != others.end() || (other == "ag" && table.find(type) && type != "input" && type != "constant")) {
-    report(std::move(d).help(other.empty() ? fmt::format("`{}` is an operator of ONNX: leave `domain` out", type)
-                                           : fmt::format("`{}` is an operator of the domain ag: add `\"domain\": \"ag\"`", type)));
+  if (std::ranges::find(others, type) != others.end() ||
+      (other == "ag" && table.find(type) && type != "input" && type != "constant")) {
+    report(std::move(d).help(
+        other.empty() ? fmt::format("`{}` is an operator of ONNX: leave `domain` out", type)
+                      : fmt::format("`{}` is an operator of the domain ag: add `\"domain\": \"ag\"`", type)));
     return;
   }
   std::vector<std::string> names;
@@ -176,7 +192,8 @@ void Importer::unknown_op(View name, const std::string& domain) {
     if (now) names.emplace_back(o.onnx);
     if (domain == "ag" && o.name != "input" && o.name != "constant") names.emplace_back(o.name);
   }
-  if (auto near = suggest(type, names)) d.help(fmt::format("an operator with a similar name exists: `{}`", *near), name.loc(), quote(*near));
+  if (auto near = suggest(type, names))
+    d.help(fmt::format("an operator with a similar name exists: `{}`", *near), name.loc(), quote(*near));
   report(std::move(d));
 }
 
@@ -190,7 +207,9 @@ std::optional<std::vector<View>> Importer::out_names(View v) {
     return std::vector<View>{out};
   }
   if (!out.is(Kind::array)) {
-    report(error(Code::AG0014, out.loc(), fmt::format("`out` is a name or an array of names, and this is {}", kind_name(out.kind())), "expected a name"));
+    report(error(Code::AG0014, out.loc(),
+                 fmt::format("`out` is a name or an array of names, and this is {}", kind_name(out.kind())),
+                 "expected a name"));
     return std::nullopt;
   }
   std::vector<View> names;
@@ -206,7 +225,9 @@ std::optional<std::vector<View>> Importer::out_names(View v) {
 std::optional<std::vector<ValueId>> Importer::operands(Scope& scope, View in, const OpInfo* info) {
   if (!in) return std::vector<ValueId>{};
   if (!in.is(Kind::array)) {
-    Diag d = error(Code::AG0014, in.loc(), fmt::format("`in` is an array of operands, and this is {}", kind_name(in.kind())), "expected an array");
+    Diag d =
+        error(Code::AG0014, in.loc(), fmt::format("`in` is an array of operands, and this is {}", kind_name(in.kind())),
+              "expected an array");
     report(std::move(d).help("put it in brackets", in.loc(), fmt::format("[{}]", in.spelling())));
     return std::nullopt;
   }
@@ -219,7 +240,8 @@ std::optional<std::vector<ValueId>> Importer::operands(Scope& scope, View in, co
     View v = views[i];
     if (v.is(Kind::null)) continue;
     if (v.is(Kind::object)) {
-      report(error(Code::AG0014, v.loc(), "an operand is a name, a literal or null, and this is an object", "not an operand")
+      report(error(Code::AG0014, v.loc(), "an operand is a name, a literal or null, and this is an object",
+                   "not an operand")
                  .help("nodes are not nested: give the inner one its own line and use its result's name"));
       ok = false;
     } else if (v.is(Kind::string)) {
@@ -238,7 +260,9 @@ std::optional<std::vector<ValueId>> Importer::operands(Scope& scope, View in, co
     }
   }
   if (!ok || !info) return std::nullopt;
-  auto fits = [&](std::size_t i, DType t) { return data::array_from_json(views[i], t, nullptr, options_.data).has_value(); };
+  auto fits = [&](std::size_t i, DType t) {
+    return data::array_from_json(views[i], t, nullptr, options_.data).has_value();
+  };
   for (std::size_t i = 0; i < views.size(); ++i) {
     if (!literals[i]) continue;
     if (!operand_spec(*info, i)) continue;  // too many operands: the builder says so
@@ -246,8 +270,12 @@ std::optional<std::vector<ValueId>> Importer::operands(Scope& scope, View in, co
     if (!t) {
       // Whether the element is at fault or the lack of a type: i64 and f32 take any sound number.
       auto a = data::array_from_json(views[i], DType::f32, nullptr, options_.data);
-      if (!a && a.error().front().code != Code::AG2003) report(std::move(a).error());
-      else report(error(Code::AG2002, views[i].loc(), fmt::format("no element type fits the literal `{}`", views[i].spelling()), "neither a value beside it nor its spelling gives one"));
+      if (!a && a.error().front().code != Code::AG2003)
+        report(std::move(a).error());
+      else
+        report(error(Code::AG2002, views[i].loc(),
+                     fmt::format("no element type fits the literal `{}`", views[i].spelling()),
+                     "neither a value beside it nor its spelling gives one"));
       ok = false;
       continue;
     }
@@ -283,7 +311,8 @@ Diag Importer::place(Diag d, View v, const OpInfo&, const Loc& whole) {
   if (View attrs = v.find("attrs"); attrs.is(Kind::object)) {
     for (View a : attrs) {
       bool axes = a.key() == "axis" || a.key() == "axes" || a.key() == "perm";
-      bool about = d.message.find(fmt::format("`{}`", a.key())) != std::string::npos || (axes && d.code == Code::AG2202);
+      bool about =
+          d.message.find(fmt::format("`{}`", a.key())) != std::string::npos || (axes && d.code == Code::AG2202);
       if (!about) continue;
       d.spans.front().loc = a.loc();
       return d;

@@ -39,8 +39,8 @@ std::vector<std::string> Importer::captures(const Scope& scope, View regions) {
   return order;
 }
 
-std::optional<std::vector<Type>> region_input_types(const OpInfo& op, const Graph& graph, std::span<const ValueId> operands,
-                                                    const Attrs& attrs) {
+std::optional<std::vector<Type>> region_input_types(const OpInfo& op, const Graph& graph,
+                                                    std::span<const ValueId> operands, const Attrs& attrs) {
   std::vector<Type> types;
   if (op.onnx == "If") return types;
   auto carried = [&](std::size_t from, std::size_t to) {
@@ -53,7 +53,8 @@ std::optional<std::vector<Type>> region_input_types(const OpInfo& op, const Grap
     return types;
   }
   if (op.onnx == "Scan") {
-    std::size_t scans = static_cast<std::size_t>(std::max<std::int64_t>(0, attrs.get_or<std::int64_t>("num_scan_inputs", 0)));
+    std::size_t scans =
+        static_cast<std::size_t>(std::max<std::int64_t>(0, attrs.get_or<std::int64_t>("num_scan_inputs", 0)));
     std::size_t states = operands.size() - std::min(scans, operands.size());
     carried(0, operands.size());
     const auto* axes = attrs.get<std::vector<std::int64_t>>("scan_input_axes");
@@ -68,7 +69,8 @@ std::optional<std::vector<Type>> region_input_types(const OpInfo& op, const Grap
 }
 
 /// Builds a node's regions and appends what they capture to its operands. False if something was refused.
-bool Importer::regions(Scope& scope, View v, const OpInfo& op, std::vector<ValueId>& operands, std::vector<GraphPtr>& out, Attrs& attrs) {
+bool Importer::regions(Scope& scope, View v, const OpInfo& op, std::vector<ValueId>& operands,
+                       std::vector<GraphPtr>& out, Attrs& attrs) {
   View given = v.find("regions");
   std::string title(op.onnx.empty() ? op.name : op.onnx);
   if (given && !expect(given, Kind::object, "`regions`")) return false;
@@ -79,10 +81,14 @@ bool Importer::regions(Scope& scope, View v, const OpInfo& op, std::vector<Value
     for (View r : given) {
       if (std::ranges::find(names, r.key()) != names.end()) continue;
       ok = false;
-      Diag d = error(Code::AG1106, r.key_loc(), fmt::format("`{}` has no region `{}`", title, r.key()), "unknown region");
-      if (auto near = suggest(r.key(), names)) d.help(fmt::format("a region with a similar name exists: `{}`", *near), r.key_loc(), quote(*near));
-      else if (names.empty()) d.note(fmt::format("`{}` has no regions", title));
-      else d.note(fmt::format("it has: {}", fmt::join(names, ", ")));
+      Diag d =
+          error(Code::AG1106, r.key_loc(), fmt::format("`{}` has no region `{}`", title, r.key()), "unknown region");
+      if (auto near = suggest(r.key(), names))
+        d.help(fmt::format("a region with a similar name exists: `{}`", *near), r.key_loc(), quote(*near));
+      else if (names.empty())
+        d.note(fmt::format("`{}` has no regions", title));
+      else
+        d.note(fmt::format("it has: {}", fmt::join(names, ", ")));
       report(std::move(d));
     }
   }
@@ -92,7 +98,8 @@ bool Importer::regions(Scope& scope, View v, const OpInfo& op, std::vector<Value
   for (const RegionSpec& r : op.regions) {
     View region_view = given ? given.find(r.name) : View();
     if (!region_view) {
-      report(error(Code::AG1106, v.find("op").loc(), fmt::format("`{}` needs the region `{}`", title, r.name), fmt::format("`{}` is missing", r.name)));
+      report(error(Code::AG1106, v.find("op").loc(), fmt::format("`{}` needs the region `{}`", title, r.name),
+                   fmt::format("`{}` is missing", r.name)));
       ok = false;
       continue;
     }
@@ -115,8 +122,8 @@ bool Importer::regions(Scope& scope, View v, const OpInfo& op, std::vector<Value
   return ok;
 }
 
-GraphPtr Importer::region(Scope& outer, View v, const OpInfo& op, std::string_view name, const std::optional<std::vector<Type>>& types,
-                          const std::vector<std::string>& captures) {
+GraphPtr Importer::region(Scope& outer, View v, const OpInfo& op, std::string_view name,
+                          const std::optional<std::vector<Type>>& types, const std::vector<std::string>& captures) {
   if (!expect(v, Kind::object, fmt::format("the region `{}`", name))) return nullptr;
   std::size_t before = errors_.size();
   keys(v, "region", {"inputs", "nodes", "outputs", "initializers"});
@@ -132,10 +139,12 @@ GraphPtr Importer::region(Scope& outer, View v, const OpInfo& op, std::string_vi
   if (inputs) list.assign(inputs.begin(), inputs.end());
   if (types && list.size() != types->size()) {
     View at = list.size() > types->size() ? list[types->size()] : inputs ? inputs : v;
-    report(error(Code::AG2210, at.loc(), fmt::format("the region `{}` of `{}` has {} input{} here, and {} are given", name, op.onnx, types->size(),
-                                                     types->size() == 1 ? "" : "s", list.size()),
+    report(error(Code::AG2210, at.loc(),
+                 fmt::format("the region `{}` of `{}` has {} input{} here, and {} are given", name, op.onnx,
+                             types->size(), types->size() == 1 ? "" : "s", list.size()),
                  list.size() > types->size() ? "one too many" : "too few")
-               .note(op.onnx == "Loop"   ? "they are the iteration number (i64[]), the condition (bool[]) and the carried values"
+               .note(op.onnx == "Loop"
+                         ? "they are the iteration number (i64[]), the condition (bool[]) and the carried values"
                      : op.onnx == "Scan" ? "they are the states and one slice of each scanned input"
                                          : "a branch of If has no inputs: it sees the values around it"));
     for (View in : list) {
@@ -163,15 +172,19 @@ GraphPtr Importer::region(Scope& outer, View v, const OpInfo& op, std::string_vi
       for (int axis = 0; t && stated && fits && axis < t->rank(); ++axis)
         fits = !stated->shape[axis].is_const() || !t->shape[axis].is_const() || stated->shape[axis] == t->shape[axis];
       if (!fits) {
-        report(error(Code::AG2103, type_view.loc(), fmt::format("`{}` is stated as {} and is {}", n.str(), stated->str(), t->str()),
+        report(error(Code::AG2103, type_view.loc(),
+                     fmt::format("`{}` is stated as {} and is {}", n.str(), stated->str(), t->str()),
                      "not the type that the operands give"));
       }
       if (stated) t = stated;  // may leave a size open that changes from trip to trip
     } else if (!t) {
-      report(error(Code::AG0012, in.loc(), fmt::format("the input `{}` of this region needs a `type`", n.str()), "its type follows from nothing"));
+      report(error(Code::AG0012, in.loc(), fmt::format("the input `{}` of this region needs a `type`", n.str()),
+                   "its type follows from nothing"));
     }
-    if (t && !defined_.contains(std::string(n.str()))) define(scope, n, scope.builder.input({}, *t, n.loc()));
-    else define(scope, n, {});
+    if (t && !defined_.contains(std::string(n.str())))
+      define(scope, n, scope.builder.input({}, *t, n.loc()));
+    else
+      define(scope, n, {});
     ++i;
   }
   for (const std::string& c : captures) {

@@ -76,9 +76,10 @@ class Importer {
   std::optional<std::vector<std::int64_t>> static_shape_of(View v, const Type& t);
 
   // -- import_region.cpp
-  bool regions(Scope& scope, View v, const OpInfo& op, std::vector<ValueId>& operands, std::vector<GraphPtr>& out, Attrs& attrs);
-  GraphPtr region(Scope& outer, View v, const OpInfo& op, std::string_view name, const std::optional<std::vector<Type>>& types,
-                  const std::vector<std::string>& captures);
+  bool regions(Scope& scope, View v, const OpInfo& op, std::vector<ValueId>& operands, std::vector<GraphPtr>& out,
+               Attrs& attrs);
+  GraphPtr region(Scope& outer, View v, const OpInfo& op, std::string_view name,
+                  const std::optional<std::vector<Type>>& types, const std::vector<std::string>& captures);
   std::vector<std::string> captures(const Scope& scope, View regions);
 
   // -- names
@@ -108,13 +109,14 @@ class Importer {
 /// The dtype of a literal operand; see SPEC 1, rule 2. `known` are the dtypes of the operands that are values,
 /// nullopt for literals and omitted ones; `fits(i, t)` tells whether literal i, as spelled, can be of dtype t.
 /// Nothing if no allowed dtype fits.
-std::optional<DType> literal_dtype(const OpInfo& op, std::size_t position, const std::vector<std::optional<DType>>& known,
-                                   const std::vector<bool>& is_literal, const std::function<bool(std::size_t, DType)>& fits);
+std::optional<DType> literal_dtype(const OpInfo& op, std::size_t position,
+                                   const std::vector<std::optional<DType>>& known, const std::vector<bool>& is_literal,
+                                   const std::function<bool(std::size_t, DType)>& fits);
 
 /// Types of a region's own inputs, as the op's signature gives them (If: none; Loop: trip, condition, carried; Scan:
 /// states and slices); nullopt for an op whose regions state their types.
-std::optional<std::vector<Type>> region_input_types(const OpInfo& op, const Graph& graph, std::span<const ValueId> operands,
-                                                    const Attrs& attrs);
+std::optional<std::vector<Type>> region_input_types(const OpInfo& op, const Graph& graph,
+                                                    std::span<const ValueId> operands, const Attrs& attrs);
 bool is_extra_key(std::string_view key);
 
 }  // namespace ag::json

@@ -8,7 +8,9 @@
 
 namespace ag::json {
 
-bool is_extra_key(std::string_view key) { return key == "doc" || key == "meta" || key == "$schema" || key.starts_with("x-"); }
+bool is_extra_key(std::string_view key) {
+  return key == "doc" || key == "meta" || key == "$schema" || key.starts_with("x-");
+}
 
 void Importer::report(Diag d) { errors_.push_back(std::move(d)); }
 void Importer::report(Diags d) {
@@ -22,11 +24,15 @@ bool Importer::keys(View object, std::string_view what, std::initializer_list<st
     std::string_view key = v.key();
     if (is_extra_key(key) || std::ranges::find(known, key) != known.end()) continue;
     ok = false;
-    Diag d = error(Code::AG0013, v.key_loc(), fmt::format("a{} {} has no member `{}`", std::string_view("aeiou").find(what[0]) != std::string_view::npos ? "n" : "", what, key),
+    Diag d = error(Code::AG0013, v.key_loc(),
+                   fmt::format("a{} {} has no member `{}`",
+                               std::string_view("aeiou").find(what[0]) != std::string_view::npos ? "n" : "", what, key),
                    "unknown key");
     std::vector<std::string_view> candidates(known);
-    if (auto near = suggest(key, candidates)) d.help(fmt::format("a member with a similar name exists: `{}`", *near), v.key_loc(), quote(*near));
-    else d.note(fmt::format("its members are {}; `doc`, `meta` and `x-...` are free", fmt::join(known, ", ")));
+    if (auto near = suggest(key, candidates))
+      d.help(fmt::format("a member with a similar name exists: `{}`", *near), v.key_loc(), quote(*near));
+    else
+      d.note(fmt::format("its members are {}; `doc`, `meta` and `x-...` are free", fmt::join(known, ", ")));
     report(std::move(d));
   }
   return ok;
@@ -34,7 +40,8 @@ bool Importer::keys(View object, std::string_view what, std::initializer_list<st
 
 bool Importer::expect(View v, Kind kind, std::string_view what) {
   if (v.is(kind)) return true;
-  report(error(Code::AG0014, v.loc(), fmt::format("{} is {}, and this is {}", what, kind_name(kind), kind_name(v.kind())),
+  report(error(Code::AG0014, v.loc(),
+               fmt::format("{} is {}, and this is {}", what, kind_name(kind), kind_name(v.kind())),
                fmt::format("expected {}", kind_name(kind))));
   return false;
 }
@@ -54,7 +61,9 @@ std::optional<std::int64_t> Importer::integer(View v, std::string_view what) {
 /// The member, or a complaint at the object's opening brace.
 View Importer::required(View object, std::string_view key, std::string_view what) {
   if (View v = object.find(key)) return v;
-  Diag d = error(Code::AG0012, object.loc(), fmt::format("a{} {} needs the member `{}`", std::string_view("aeiou").find(what[0]) != std::string_view::npos ? "n" : "", what, key),
+  Diag d = error(Code::AG0012, object.loc(),
+                 fmt::format("a{} {} needs the member `{}`",
+                             std::string_view("aeiou").find(what[0]) != std::string_view::npos ? "n" : "", what, key),
                  fmt::format("`{}` is missing", key));
   report(std::move(d));
   return {};

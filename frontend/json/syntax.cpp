@@ -14,7 +14,8 @@ namespace {
 
 bool blank(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
 bool word_byte(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '.' || c == '+' || c == '-';
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '.' ||
+         c == '+' || c == '-';
 }
 
 /// Length of the UTF-8 sequence at `p`, 0 if it is not one (overlong forms, surrogates and beyond U+10FFFF included).
@@ -63,7 +64,8 @@ class Explainer {
     while (end < text_.size() && word_byte(text_[end])) ++end;
     return text_.substr(p, end - p);
   }
-  Diag make(std::size_t begin, std::size_t end, std::string message, std::string label = {}, Code code = Code::AG0002) const {
+  Diag make(std::size_t begin, std::size_t end, std::string message, std::string label = {},
+            Code code = Code::AG0002) const {
     return error(code, doc_.loc(begin, std::min(end, text_.size())), std::move(message), std::move(label));
   }
   std::string show(std::size_t p) const {
@@ -72,16 +74,19 @@ class Explainer {
       std::size_t n = std::max<std::size_t>(1, utf8_length(text_, p));
       return fmt::format("`{}`", text_.substr(p, n));
     }
-    return c < 0x20 || c == 0x7f ? fmt::format("byte 0x{:02x}", static_cast<unsigned>(c)) : fmt::format("`{}`", static_cast<char>(c));
+    return c < 0x20 || c == 0x7f ? fmt::format("byte 0x{:02x}", static_cast<unsigned>(c))
+                                 : fmt::format("`{}`", static_cast<char>(c));
   }
 
   Diag trailing(std::size_t p) const {
-    return make(p, p + 1, fmt::format("{} after the end of the document", show(p)), "the top-level value ends before this");
+    return make(p, p + 1, fmt::format("{} after the end of the document", show(p)),
+                "the top-level value ends before this");
   }
 
   Diag unclosed(std::size_t p) const {
     std::string_view what = object() ? "object" : "array";
-    return make(p, p, fmt::format("the text ends inside an {}", what), fmt::format("expected `{}`", object() ? '}' : ']'))
+    return make(p, p, fmt::format("the text ends inside an {}", what),
+                fmt::format("expected `{}`", object() ? '}' : ']'))
         .at(doc_.loc(s_.container_begin, s_.container_begin + 1), fmt::format("this {} is not closed", what));
   }
 
@@ -98,7 +103,7 @@ class Explainer {
       std::size_t q = skip(p + 1);
       if (at(q) == close) {
         return make(p, p + 1, fmt::format("trailing comma in {}", what), "remove this comma", Code::AG0003)
-            .help("JSON has no comma after the last item", doc_.loc(p, p + 1), "");
+            .help("JSON has no comma after the last item");
       }
       if (at(q) == ',') return make(q, q + 1, fmt::format("two commas in {}", what), "remove this comma");
       return object() ? key(q) : value(q);
@@ -160,11 +165,12 @@ class Explainer {
     if (at(p) == '"') return string(p);
     if (at(p) == '\'') return single_quotes(p);
     if (Diag d; comment(p, d)) return d;
-    if (at(p) == ',' ) return make(p, p + 1, "a value is missing before this comma", "remove this comma");
+    if (at(p) == ',') return make(p, p + 1, "a value is missing before this comma", "remove this comma");
     if (at(p) == ']' || at(p) == '}')
       return make(p, p + 1, fmt::format("{} where a value is expected", show(p)), "a value is missing before this");
     std::string_view w = word(p);
-    if (w.empty()) return make(p, p + 1, fmt::format("{} where a value is expected", show(p)), "not the start of a value");
+    if (w.empty())
+      return make(p, p + 1, fmt::format("{} where a value is expected", show(p)), "not the start of a value");
     if ((w[0] >= '0' && w[0] <= '9') || w[0] == '-' || w[0] == '+' || w[0] == '.') return number(p, w);
     return bare_word(p, w);
   }
@@ -172,7 +178,8 @@ class Explainer {
   Diag bare_word(std::size_t p, std::string_view w) const {
     Loc loc = doc_.loc(p, p + w.size());
     auto instead = [&](std::string_view text) {
-      return make(p, p + w.size(), fmt::format("`{}` is not JSON", w)).help(fmt::format("write `{}`", text), loc, std::string(text));
+      return make(p, p + w.size(), fmt::format("`{}` is not JSON", w))
+          .help(fmt::format("write `{}`", text), loc, std::string(text));
     };
     if (w == "True" || w == "TRUE") return instead("true");
     if (w == "False" || w == "FALSE") return instead("false");
@@ -186,7 +193,8 @@ class Explainer {
   Diag number(std::size_t p, std::string_view w) const {
     std::size_t end = p + w.size();
     if (w == "-Infinity" || w == "-inf" || w == "-Inf")
-      return make(p, end, fmt::format("`{}` is not JSON", w)).help("write `\"-Infinity\"`", doc_.loc(p, end), "\"-Infinity\"");
+      return make(p, end, fmt::format("`{}` is not JSON", w))
+          .help("write `\"-Infinity\"`", doc_.loc(p, end), "\"-Infinity\"");
     double value = 0;
     auto [stop, ec] = std::from_chars(w.data(), w.data() + w.size(), value);
     if (ec == std::errc::result_out_of_range && stop == w.data() + w.size()) {
@@ -195,11 +203,16 @@ class Explainer {
     }
     std::string_view digits = w.substr(w[0] == '-' || w[0] == '+' ? 1 : 0);
     std::string why = "this is not a JSON number";
-    if (w[0] == '+') why = "JSON numbers have no leading `+`";
-    else if (digits.size() > 1 && digits[0] == '0' && digits[1] >= '0' && digits[1] <= '9') why = "JSON numbers have no leading zeros";
-    else if (digits.size() > 1 && digits[0] == '0' && (digits[1] == 'x' || digits[1] == 'X')) why = "JSON numbers are decimal";
-    else if (digits.starts_with(".")) why = "a digit is needed before the point";
-    else if (digits.ends_with(".")) why = "a digit is needed after the point";
+    if (w[0] == '+')
+      why = "JSON numbers have no leading `+`";
+    else if (digits.size() > 1 && digits[0] == '0' && digits[1] >= '0' && digits[1] <= '9')
+      why = "JSON numbers have no leading zeros";
+    else if (digits.size() > 1 && digits[0] == '0' && (digits[1] == 'x' || digits[1] == 'X'))
+      why = "JSON numbers are decimal";
+    else if (digits.starts_with("."))
+      why = "a digit is needed before the point";
+    else if (digits.ends_with("."))
+      why = "a digit is needed after the point";
     return make(p, end, fmt::format("malformed number `{}`", w), why);
   }
 
@@ -208,7 +221,8 @@ class Explainer {
     for (std::size_t p = begin + 1; p < text_.size(); ++p) {
       unsigned char c = static_cast<unsigned char>(text_[p]);
       if (c == '\n' || c == '\r')
-        return make(p, p, "a string is not closed on its line", "expected `\"`").at(doc_.loc(begin, begin + 1), "it starts here");
+        return make(p, p, "a string is not closed on its line", "expected `\"`")
+            .at(doc_.loc(begin, begin + 1), "it starts here");
       if (c < 0x20)
         return make(p, p + 1, fmt::format("control character 0x{:02x} in a string", static_cast<unsigned>(c)),
                     fmt::format("write \\u{:04x}", static_cast<unsigned>(c)));
@@ -221,7 +235,8 @@ class Explainer {
         continue;
       }
       if (e == '\0' || std::strchr("\"\\/bfnrt", e) == nullptr)
-        return make(p, p + 2, fmt::format("unknown escape `\\{}` in a string", e), "a backslash itself is written `\\\\`");
+        return make(p, p + 2, fmt::format("unknown escape `\\{}` in a string", e),
+                    "a backslash itself is written `\\\\`");
       ++p;
     }
     return make(text_.size(), text_.size(), "the text ends inside a string", "expected `\"`")
@@ -269,7 +284,8 @@ Diag explain_syntax(const Document& doc, const SyntaxState& state) { return Expl
 Status check_bytes(const Document& doc) {
   std::string_view text = doc.text();
   if (text.starts_with("\xef\xbb\xbf"))
-    return fail(error(Code::AG0004, doc.loc(0, 3), "the text starts with a byte order mark (0xef 0xbb 0xbf)", "remove these three bytes")
+    return fail(error(Code::AG0004, doc.loc(0, 3), "the text starts with a byte order mark (0xef 0xbb 0xbf)",
+                      "remove these three bytes")
                     .help("save the file as UTF-8 without a byte order mark"));
   if (text.starts_with("\xff\xfe") || text.starts_with("\xfe\xff"))
     return fail(error(Code::AG0004, doc.loc(0, 2), "the text is UTF-16, not UTF-8", "a UTF-16 byte order mark")
@@ -280,7 +296,8 @@ Status check_bytes(const Document& doc) {
     if (n == 0 || text[p] == '\0') {
       std::string_view what = n == 0 ? "is not valid UTF-8" : "is not allowed";
       return fail(Code::AG0004, doc.loc(p, p + 1),
-                  fmt::format("byte 0x{:02x} {}", static_cast<unsigned>(static_cast<unsigned char>(text[p])), what), "this byte");
+                  fmt::format("byte 0x{:02x} {}", static_cast<unsigned>(static_cast<unsigned char>(text[p])), what),
+                  "this byte");
     }
     any = any || !blank(text[p]);
     p += n;

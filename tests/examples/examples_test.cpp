@@ -27,7 +27,8 @@ std::string slurp(const fs::path& p) {
 
 std::string messages(const Diags& d) {
   std::string out;
-  for (const Diag& x : d) out += code_name(x.code) + " " + (x.spans.empty() ? "" : x.spans[0].loc.str()) + " " + x.message + "\n";
+  for (const Diag& x : d)
+    out += code_name(x.code) + " " + (x.spans.empty() ? "" : x.spans[0].loc.str()) + " " + x.message + "\n";
   return out;
 }
 
@@ -69,7 +70,8 @@ void near(const Array& a, const std::vector<double>& expected, double tolerance 
   REQUIRE(a.elems() == static_cast<std::int64_t>(expected.size()));
   for (std::size_t i = 0; i < expected.size(); ++i) {
     CAPTURE(i);
-    CHECK(std::abs(a.get_double(static_cast<std::int64_t>(i)) - expected[i]) <= tolerance * std::max(1.0, std::abs(expected[i])));
+    CHECK(std::abs(a.get_double(static_cast<std::int64_t>(i)) - expected[i]) <=
+          tolerance * std::max(1.0, std::abs(expected[i])));
   }
 }
 
@@ -161,11 +163,14 @@ TEST_CASE("second_derivative") {
 TEST_CASE("sine") {
   Values v = run("sine");
   const double pi = 3.141592653589793;
-  near(v.at("x"), [&] {
-    std::vector<double> x;
-    for (int i = 0; i < 100; ++i) x.push_back(-pi + 2 * pi * i / 99);
-    return x;
-  }(), 1e-6);
+  near(
+      v.at("x"),
+      [&] {
+        std::vector<double> x;
+        for (int i = 0; i < 100; ++i) x.push_back(-pi + 2 * pi * i / 99);
+        return x;
+      }(),
+      1e-6);
   for (std::int64_t i = 0; i < 100; ++i) {
     double x = v.at("x").get_double(i);
     CHECK(std::abs(v.at("y").get_double(i) - std::sin(x)) < 1e-6);

@@ -1,15 +1,16 @@
 // Files of arrays: what is written is read back, what is damaged is refused, what lies outside is not opened.
 #include <catch2/catch.hpp>
 
+#include <sys/stat.h>
+#include <unistd.h>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <unistd.h>
-#include <sys/stat.h>
 
 #include "frontend/data/value.hpp"
 #include "frontend/json/import.hpp"
+#include "frontend/load.hpp"
 
 using namespace ag;
 using namespace ag::data;
@@ -42,7 +43,9 @@ Array counting(DType t, std::vector<std::int64_t> shape) {
   return a;
 }
 
-std::vector<std::int64_t> shapes_of(int i) { return std::vector<std::vector<std::int64_t>>{{}, {3}, {2, 3}, {0, 4}, {1, 1, 5}}[static_cast<std::size_t>(i)]; }
+std::vector<std::int64_t> shapes_of(int i) {
+  return std::vector<std::vector<std::int64_t>>{{}, {3}, {2, 3}, {0, 4}, {1, 1, 5}}[static_cast<std::size_t>(i)];
+}
 
 std::string code_of(const auto& result) { return result ? "ok" : code_name(result.error().front().code); }
 
@@ -58,6 +61,39 @@ std::string safetensors(const std::string& header, const std::string& body) {
   std::string out(8, '\0');
   for (int i = 0; i < 8; ++i) out[static_cast<std::size_t>(i)] = static_cast<char>(header.size() >> (8 * i));
   return out + header + body;
+}
+
+/// Rows of a table under tests/json: fields between bars, blanks around them dropped, `#` starts a remark.
+std::vector<std::vector<std::string>> table(const std::string& name) {
+  std::ifstream in(fs::path(AG_SOURCE_DIR) / "tests" / "json" / name);
+  REQUIRE(in.good());
+  std::vector<std::vector<std::string>> rows;
+  for (std::string line; std::getline(in, line);) {
+    if (line.empty() || line[0] == '#') continue;
+    auto& row = rows.emplace_back();
+    for (std::size_t at = 0; at != std::string::npos;) {
+      std::size_t bar = line.find('|', at);
+      std::string field = line.substr(at, bar == std::string::npos ? bar : bar - at);
+      std::size_t first = field.find_first_not_of(' '), last = field.find_last_not_of(' ');
+      row.push_back(first == std::string::npos ? "" : field.substr(first, last - first + 1));
+      at = bar == std::string::npos ? bar : bar + 1;
+    }
+  }
+  return rows;
+}
+
+/// \\xHH and \\n.
+std::string unescape(const std::string& s) {
+  std::string out;
+  for (std::size_t i = 0; i < s.size(); ++i) {
+    if (s[i] != '\\')
+      out += s[i];
+    else if (s[++i] == 'n')
+      out += '\n';
+    else
+      out += static_cast<char>(std::stoi(s.substr(i + 1, 2), nullptr, 16)), i += 2;
+  }
+  return out;
 }
 
 }  // namespace
@@ -97,7 +133,8 @@ TEST_CASE("npy and npz come back as they were, for every dtype") {
 }
 
 TEST_CASE("npy: byte order, column order, versions") {
-  std::string big = npy_with_header("{'descr': '>i4', 'fortran_order': False, 'shape': (2,), }", std::string("\0\0\0\1\0\0\1\0", 8));
+  std::string big =
+      npy_with_header("{'descr': '>i4', 'fortran_order': False, 'shape': (2,), }", std::string("\0\0\0\1\0\0\1\0", 8));
   auto a = parse_npy(big, "a", {});
   REQUIRE(a);
   CHECK(format_values(*a) == "[1, 256]");
@@ -108,19 +145,24 @@ TEST_CASE("npy: byte order, column order, versions") {
 }
 
 TEST_CASE("npy: damaged headers") {
-  auto with = [](const std::string& dict) { return code_of(parse_npy(npy_with_header(dict, std::string(8, '\1')), "a", {})); };
+  auto with = [](const std::string& dict) {
+    return code_of(parse_npy(npy_with_header(dict, std::string(8, '\1')), "a", {}));
+  };
   CHECK(with("{'descr': '<i8', 'fortran_order': False, 'shape': (1,), }") == "ok");
-  for (const char* dict : {
-           "", "{", "{}", "[]", "{'descr': '<i8', 'fortran_order': False, 'shape': (2,), }",
-           "{'descr': '<i8', 'fortran_order': False, 'shape': (-1,), }", "{'descr': '<i8', 'fortran_order': False, 'shape': (1.0,), }",
-           "{'descr': '<i8', 'fortran_order': False, 'shape': (9223372036854775807, 8), }",
-           "{'descr': '<i8', 'fortran_order': False, 'shape': (99999999999999999999,), }",
-           "{'descr': '<i8', 'fortran_order': False, 'shape': (4294967296, 4294967296), }",
-           "{'descr': '<i8', 'fortran_order': False, 'shape': (1,), } x", "{'descr': '<i8', 'fortran_order': maybe, 'shape': (1,), }",
-           "{'descr': '<i8', 'descr': '<i8', 'fortran_order': False, 'shape': (1,), }", "{'descr': '<i8', 'shape': (1,), }",
-           "{'descr': [('a', '<i8')], 'fortran_order': False, 'shape': (1,), }", "{'descr': '|O', 'fortran_order': False, 'shape': (1,), }",
-           "{'descr': '<i8', 'fortran_order': False, 'shape': (1,), 'evil': 1}",
-           "{'descr': '<i8', 'fortran_order': False, 'shape': (1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1), }"}) {
+  for (const char* dict :
+       {"", "{", "{}", "[]", "{'descr': '<i8', 'fortran_order': False, 'shape': (2,), }",
+        "{'descr': '<i8', 'fortran_order': False, 'shape': (-1,), }",
+        "{'descr': '<i8', 'fortran_order': False, 'shape': (1.0,), }",
+        "{'descr': '<i8', 'fortran_order': False, 'shape': (9223372036854775807, 8), }",
+        "{'descr': '<i8', 'fortran_order': False, 'shape': (99999999999999999999,), }",
+        "{'descr': '<i8', 'fortran_order': False, 'shape': (4294967296, 4294967296), }",
+        "{'descr': '<i8', 'fortran_order': False, 'shape': (1,), } x",
+        "{'descr': '<i8', 'fortran_order': maybe, 'shape': (1,), }",
+        "{'descr': '<i8', 'descr': '<i8', 'fortran_order': False, 'shape': (1,), }",
+        "{'descr': '<i8', 'shape': (1,), }", "{'descr': [('a', '<i8')], 'fortran_order': False, 'shape': (1,), }",
+        "{'descr': '|O', 'fortran_order': False, 'shape': (1,), }",
+        "{'descr': '<i8', 'fortran_order': False, 'shape': (1,), 'evil': 1}",
+        "{'descr': '<i8', 'fortran_order': False, 'shape': (1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1), }"}) {
     CAPTURE(dict);
     CHECK(with(dict) == "AG0016");
   }
@@ -137,7 +179,8 @@ TEST_CASE("files cut at any byte are refused") {
   }
   std::string st = safetensors(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", std::string(8, '\0'));
   REQUIRE(parse_safetensors(st, "a", nullptr, {}));
-  for (std::size_t n = 0; n < st.size(); ++n) CHECK(code_of(parse_safetensors(st.substr(0, n), "a", nullptr, {})) == "AG0016");
+  for (std::size_t n = 0; n < st.size(); ++n)
+    CHECK(code_of(parse_safetensors(st.substr(0, n), "a", nullptr, {})) == "AG0016");
 }
 
 TEST_CASE("single damaged bytes never read out of bounds and never change a size silently") {
@@ -155,18 +198,27 @@ TEST_CASE("single damaged bytes never read out of bounds and never change a size
 TEST_CASE("safetensors") {
   std::string body(16, '\0');
   body[0] = 1;
-  auto good = parse_safetensors(safetensors(R"({"__metadata__":{"x":"y"},"a":{"dtype":"I32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"BF16","shape":[2,2],"data_offsets":[8,16]}})", body), "s", nullptr, {});
+  auto good = parse_safetensors(
+      safetensors(
+          R"({"__metadata__":{"x":"y"},"a":{"dtype":"I32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"BF16","shape":[2,2],"data_offsets":[8,16]}})",
+          body),
+      "s", nullptr, {});
   REQUIRE(good);
   REQUIRE(good->size() == 2);
   CHECK(format_values((*good)[0].second) == "[1, 0]");
   CHECK((*good)[1].second.dtype() == DType::bf16);
-  for (const char* header : {
-           R"({"a":{"dtype":"I32","shape":[2],"data_offsets":[0,12]}})", R"({"a":{"dtype":"I32","shape":[2],"data_offsets":[8,0]}})",
-           R"({"a":{"dtype":"I32","shape":[4],"data_offsets":[8,24]}})", R"({"a":{"dtype":"I32","shape":[-2],"data_offsets":[0,16]}})",
-           R"({"a":{"dtype":"I32","shape":[4611686018427387904,4],"data_offsets":[0,16]}})", R"({"a":{"dtype":"I32","shape":[2],"data_offsets":[0,8]}})",
-           R"({"a":{"dtype":"I32","shape":[3],"data_offsets":[0,12]},"b":{"dtype":"I32","shape":[2],"data_offsets":[8,16]}})",
-           R"({"a":{"dtype":"F4","shape":[4],"data_offsets":[0,16]}})", R"({"a":{"dtype":"I32","shape":[4]}})", R"([1])", R"({"a":1})",
-           R"({"a":{"dtype":"I32","shape":[4],"data_offsets":[0,16]},"a":{"dtype":"I32","shape":[4],"data_offsets":[0,16]}})"}) {
+  for (
+      const char* header :
+      {R"({"a":{"dtype":"I32","shape":[2],"data_offsets":[0,12]}})",
+       R"({"a":{"dtype":"I32","shape":[2],"data_offsets":[8,0]}})",
+       R"({"a":{"dtype":"I32","shape":[4],"data_offsets":[8,24]}})",
+       R"({"a":{"dtype":"I32","shape":[-2],"data_offsets":[0,16]}})",
+       R"({"a":{"dtype":"I32","shape":[4611686018427387904,4],"data_offsets":[0,16]}})",
+       R"({"a":{"dtype":"I32","shape":[2],"data_offsets":[0,8]}})",
+       R"({"a":{"dtype":"I32","shape":[3],"data_offsets":[0,12]},"b":{"dtype":"I32","shape":[2],"data_offsets":[8,16]}})",
+       R"({"a":{"dtype":"F4","shape":[4],"data_offsets":[0,16]}})", R"({"a":{"dtype":"I32","shape":[4]}})", R"([1])",
+       R"({"a":1})",
+       R"({"a":{"dtype":"I32","shape":[4],"data_offsets":[0,16]},"a":{"dtype":"I32","shape":[4],"data_offsets":[0,16]}})"}) {
     CAPTURE(header);
     CHECK(code_of(parse_safetensors(safetensors(header, body), "s", nullptr, {})) == "AG0016");
   }
@@ -192,11 +244,12 @@ TEST_CASE("a graph's files stay in its folder") {
   CHECK(read("w.npy") == "ok");
   CHECK(read("sub/w.npy") == "ok");
   CHECK(read("inside.npy") == "ok");
-  for (std::string path : {std::string("../secret.npy"), (outer.path / "model/w.npy").string(), std::string("sub/../../secret.npy"),
-                           std::string("sub/../w.npy"), std::string("./w.npy"), std::string("sub/./w.npy"), std::string("C:\\w.npy"),
-                           std::string("\\\\srv\\w.npy"), std::string(""), std::string("w.npy\0x", 7), std::string(5000, 'a'),
-                           std::string("file:w.npy"), std::string("sub//w.npy"), std::string("sub/"), std::string("/proc/self/fd/0"),
-                           std::string("up.npy"), std::string("away.npy"), std::string("away/f.npy"), std::string("hard.npy")}) {
+  for (std::string path :
+       {std::string("../secret.npy"), (outer.path / "model/w.npy").string(), std::string("sub/../../secret.npy"),
+        std::string("sub/../w.npy"), std::string("./w.npy"), std::string("sub/./w.npy"), std::string("C:\\w.npy"),
+        std::string("\\\\srv\\w.npy"), std::string(""), std::string("w.npy\0x", 7), std::string(5000, 'a'),
+        std::string("file:w.npy"), std::string("sub//w.npy"), std::string("sub/"), std::string("/proc/self/fd/0"),
+        std::string("up.npy"), std::string("away.npy"), std::string("away/f.npy"), std::string("hard.npy")}) {
     CAPTURE(path);
     CHECK(read(path) == "AG0015");
   }
@@ -230,46 +283,57 @@ TEST_CASE("writing replaces a file whole or not at all") {
   CHECK(std::distance(fs::directory_iterator(f.path), fs::directory_iterator()) == 1);
 }
 
-TEST_CASE("values as text") {
-  Type v3{DType::f32, {Dim(3)}}, vn{DType::f32, {Dim::symbol("N")}}, m{DType::i64, {Dim(2), Dim(2)}}, s{DType::f32, {}}, b{DType::boolean, {Dim(2)}};
-  auto show = [](std::string_view text, const Type& t, const ValueOptions& o = {}) {
-    auto a = parse_value(text, t, "x", o);
-    return a ? format_values(*a) : code_name(a.error().front().code);
-  };
-  CHECK(show("1,2,3", v3) == "[1, 2, 3]");
-  CHECK(show("[1, 2.5, -3e2]", v3) == "[1, 2.5, -300]");
-  CHECK(show("1,2,3,4", vn) == "[1, 2, 3, 4]");
-  CHECK(show("7", vn) == "[7]");
-  CHECK(show("[[1,2],[3,4]]", m) == "[[1, 2], [3, 4]]");
-  CHECK(show("1,2,3,4", m) == "[[1, 2], [3, 4]]");
-  CHECK(show("2.5", s) == "2.5");
-  CHECK(show("nan,inf,-inf", v3) == "[nan, inf, -inf]");
-  CHECK(show("true,false", b) == "[true, false]");
-  CHECK(show("iota", v3) == "[0, 1, 2]");
-  CHECK(show("ones", m) == "[[1, 1], [1, 1]]");
-  CHECK(show("zeros", s) == "0");
-  CHECK(show("const(1.5)", v3) == "[1.5, 1.5, 1.5]");
-  DimEnv dims = {{"N", 2}};
-  CHECK(show("const(2)", vn, {.dims = &dims}) == "[2, 2]");
+TEST_CASE("values as text: tests/json/values.txt") {
+  DimEnv dims = {{"K", 2}};
+  int rows = 0;
+  for (const auto& row : table("values.txt")) {
+    REQUIRE(row.size() == 3);
+    ++rows;
+    CAPTURE(row[0], row[1]);
+    std::string text = row[1];
+    if (std::size_t at = text.find("DIGITS"); at != std::string::npos)
+      text.replace(at, 6, AG_SOURCE_DIR "/examples/digits.npz");
+    auto type = Type::parse(row[0]);
+    REQUIRE(type);
+    auto a = parse_value(text, *type, "x", {.dims = &dims});
+    CHECK((a ? format_values(*a) : code_name(a.error().front().code)) == row[2]);
+  }
+  CHECK(rows > 25);
   CHECK(parse_value("randn", Type{DType::f32, {Dim(1000)}}, "x")->elems() == 1000);
   Array u = *parse_value("rand", Type{DType::f32, {Dim(1000)}}, "x");
   for (std::int64_t i = 0; i < 1000; ++i) CHECK((u.get_double(i) > 0 && u.get_double(i) < 1));
-  CHECK(show("randn", vn) == "AG0019");
-  CHECK(show("1,2", v3) == "AG0019");
-  CHECK(show("1.5,2,3,4", m) == "AG0019");
-  CHECK(show("", v3) == "AG0019");
-  CHECK(show("ranndn", v3) == "AG0019");
-  CHECK(show("1,,2", v3) == "AG0019");
-  CHECK(show("[[1,2,3]]", v3) == "AG0019");
-  CHECK(show("[[1,2],[3]]", Type{DType::f32, {Dim::symbol("A"), Dim::symbol("B")}}) == "AG0019");
-  CHECK(show("1,2", Type{DType::f32, {Dim::symbol("A"), Dim::symbol("B")}}) == "AG0018");
+}
+
+TEST_CASE("files that are no graphs: tests/json/files.txt") {
+  Folder f;
+  REQUIRE(::mkfifo((f.path / "PIPE").c_str(), 0600) == 0);
+  int rows = 0;
+  for (const auto& row : table("files.txt")) {
+    CAPTURE(row[0], row[1]);
+    ++rows;
+    Sources sources;
+    if (row[0] == "load") {
+      REQUIRE(row.size() == 4);
+      CAPTURE(row[2]);
+      auto g = load(f.put(row[1], unescape(row[2])), sources);
+      CHECK((g ? "graph" : code_of(g)) == row[3]);
+      auto same = load_text(unescape(row[2]), row[1], "", sources);
+      CHECK((same ? "graph" : code_of(same)) == row[3]);
+    } else {
+      REQUIRE(row.size() == 3);
+      std::string path = row[1] == "PIPE" ? (f.path / "PIPE").string() : row[1];
+      CHECK(row[2] == (row[0] == "read" ? code_of(load(path, sources)) : code_of(write_file(path, "a"))));
+    }
+  }
+  CHECK(rows > 15);
 }
 
 TEST_CASE("values from files") {
   Folder f;
   Array a = counting(DType::f32, {3}), c = counting(DType::i64, {2});
   std::string npy = f.put("a.npy", format_npy(a)), npz = f.put("all.npz", *format_npz({{"x", a}, {"c", c}}));
-  std::string st = f.put("w.safetensors", safetensors(R"({"k":{"dtype":"F32","shape":[3],"data_offsets":[0,12]}})", std::string(12, '\0')));
+  std::string st = f.put("w.safetensors", safetensors(R"({"k":{"dtype":"F32","shape":[3],"data_offsets":[0,12]}})",
+                                                      std::string(12, '\0')));
   Type t{DType::f32, {Dim::symbol("N")}};
   auto read = [&](const std::string& text, std::string_view name = "x") { return parse_value(text, t, name); };
   CHECK(read("@" + npy)->same_bits(a));
@@ -289,7 +353,8 @@ TEST_CASE("an initializer reads a file beside the graph") {
   Array a = counting(DType::f32, {2, 2});
   f.put("w.npz", *format_npz({{"w", a}, {"v", a}}));
   auto read = [&](const std::string& init) {
-    auto doc = json::Document::parse("{\"ag\":1,\"initializers\":[" + init + "]}", std::make_shared<std::string>("g.json"));
+    auto doc =
+        json::Document::parse("{\"ag\":1,\"initializers\":[" + init + "]}", std::make_shared<std::string>("g.json"));
     json::ImportOptions options;
     options.folders = {f.path.string()};
     return json::import_graph(**doc, options);
@@ -300,7 +365,8 @@ TEST_CASE("an initializer reads a file beside the graph") {
   CHECK(g->type(g->find("w")).str() == "f32[2,2]");
   auto text = json::export_graph(*g);
   REQUIRE(text);
-  CHECK(text->find(R"({ "name": "w", "type": "f32[2,2]", "file": "w.npz", "key": "w", "trainable": true })") != std::string::npos);
+  CHECK(text->find(R"({ "name": "w", "type": "f32[2,2]", "file": "w.npz", "key": "w", "trainable": true })") !=
+        std::string::npos);
   CHECK(code_of(read(R"({"name":"w","type":"f32[4]","file":"w.npz","key":"w"})")) == "AG0018");
   CHECK(code_of(read(R"({"name":"w","file":"w.npz","key":"u"})")) == "AG0017");
   CHECK(code_of(read(R"({"name":"w","file":"w.npz"})")) == "AG0017");

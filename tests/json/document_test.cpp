@@ -14,7 +14,8 @@ Result<std::shared_ptr<const Document>> parse(std::string text, json::Limits lim
 }
 
 std::string range(const Loc& l) {
-  return std::to_string(l.line) + ":" + std::to_string(l.col) + "-" + std::to_string(l.end_line) + ":" + std::to_string(l.end_col);
+  return std::to_string(l.line) + ":" + std::to_string(l.col) + "-" + std::to_string(l.end_line) + ":" +
+         std::to_string(l.end_col);
 }
 
 /// "AG0002 1:3 message" of the first error.
@@ -29,7 +30,9 @@ std::string refusal(std::string text, json::Limits limits = {}) {
 }  // namespace
 
 TEST_CASE("every token has its exact range") {
-  auto doc = parse("{ \"a\": [1, -2.50e3 ,\ttrue,null],\n  \"b\\n\\u00e9\": { \"c\": \"x\\ty\" },\n\"d\":\"\xc3\xa9\", \"e\": [] , \"f\":{}}\n");
+  auto doc = parse(
+      "{ \"a\": [1, -2.50e3 ,\ttrue,null],\n  \"b\\n\\u00e9\": { \"c\": \"x\\ty\" },\n\"d\":\"\xc3\xa9\", \"e\": [] , "
+      "\"f\":{}}\n");
   REQUIRE(doc);
   json::View root = (*doc)->root();
   CHECK(range(root.loc()) == "1:1-3:28");
@@ -56,11 +59,14 @@ TEST_CASE("every token has its exact range") {
   CHECK(root.find("f").is(Kind::object));
   CHECK(root.size() == 5);
   CHECK(json::compact(root) ==
-        "{ \"a\": [1, -2.50e3, true, null], \"b\\n\xc3\xa9\": { \"c\": \"x\\ty\" }, \"d\": \"\xc3\xa9\", \"e\": [], \"f\": {} }");
+        "{ \"a\": [1, -2.50e3, true, null], \"b\\n\xc3\xa9\": { \"c\": \"x\\ty\" }, \"d\": \"\xc3\xa9\", \"e\": [], "
+        "\"f\": {} }");
 }
 
 TEST_CASE("numbers keep their spelling") {
-  auto doc = parse("[2, 2.0, 9223372036854775807, 9223372036854775808, -9223372036854775808, 18446744073709551616, -0, 1e-400, 1E2]");
+  auto doc = parse(
+      "[2, 2.0, 9223372036854775807, 9223372036854775808, -9223372036854775808, 18446744073709551616, -0, 1e-400, "
+      "1E2]");
   REQUIRE(doc);
   json::View v = (*doc)->root();
   CHECK(v[0].is(Kind::integer));

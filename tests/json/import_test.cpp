@@ -1,6 +1,6 @@
 // Graphs from JSON: what a text means, and the canonical form.
-#include <catch2/catch.hpp>
 #include <fmt/format.h>
+#include <catch2/catch.hpp>
 
 #include "frontend/json/import.hpp"
 #include "ir/op.hpp"
@@ -17,7 +17,8 @@ Result<Graph> read(std::string text) {
 
 std::string messages(const Diags& d) {
   std::string out;
-  for (const Diag& x : d) out += fmt::format("{} {}:{} {}\n", code_name(x.code), x.spans[0].loc.line, x.spans[0].loc.col, x.message);
+  for (const Diag& x : d)
+    out += fmt::format("{} {}:{} {}\n", code_name(x.code), x.spans[0].loc.line, x.spans[0].loc.col, x.message);
   return out;
 }
 
@@ -133,4 +134,110 @@ TEST_CASE("canonical text imports and exports to the same bytes") {
   auto again = json::export_graph(g);
   REQUIRE(again);
   CHECK(*again == text);
+}
+
+namespace {
+
+/// ecosystem's example: a while loop that halves, then a branch.
+const char* const loop_text = R"({
+  "ag": 1,
+  "opset": 21,
+  "name": "two_dot",
+  "dims": { "N": { "min": 1, "max": 65536 } },
+  "inputs": [
+    { "name": "x",   "type": "f32[N]" },
+    { "name": "neg", "type": "bool[]" }
+  ],
+  "initializers": [
+    { "name": "limit", "type": "f32[]", "data": 100.0 }
+  ],
+  "nodes": [
+    { "op": "MatMul",  "in": ["x", "x"],           "out": "d" },
+    { "op": "Mul",     "in": [2.0, "d"],           "out": "y0" },
+    { "op": "Greater", "in": ["y0", "limit"],      "out": "big" },
+    { "op": "Loop",    "in": [null, "big", "y0"],  "out": "y1",
+      "regions": { "body": {
+        "inputs": ["i", "go", "acc"],
+        "nodes": [
+          { "op": "Mul",     "in": [0.5, "acc"],      "out": "half" },
+          { "op": "Greater", "in": ["half", "limit"], "out": "again" }
+        ],
+        "outputs": ["again", "half"] } } },
+    { "op": "If",      "in": ["neg"],              "out": "y",
+      "regions": {
+        "then_branch": { "nodes": [ { "op": "Neg", "in": ["y1"], "out": "m" } ], "outputs": ["m"] },
+        "else_branch": { "outputs": ["y1"] } } }
+  ],
+  "outputs": ["y"]
+})";
+
+}  // namespace
+
+TEST_CASE("regions: captures become operands, and the values are right") {
+  Graph g = must(loop_text);
+  REQUIRE(verify(g));
+  const Node& loop = g.def(g.find("y1"));
+  CHECK(loop.operands.size() == 4);  // trip count (left out), condition, acc, limit
+  CHECK(!loop.operands[0].valid());
+  CHECK(loop.operands[3] == g.find("limit"));
+  CHECK(loop.attrs.get_or<std::int64_t>("captures", -1) == 1);
+  REQUIRE(loop.regions.size() == 1);
+  CHECK(loop.regions[0]->inputs.size() == 4);
+  auto run = [&](std::vector<float> x, bool neg) {
+    Array a = Array::of<float>(DType::f32, {static_cast<std::int64_t>(x.size())}, x);
+    std::vector<Array> in = {a, Array::scalar(DType::boolean, neg)};
+    auto out = interpret(g, in);
+    if (!out) FAIL(messages(out.error()));
+    return (*out)[0].get_double(0);
+  };
+  CHECK(run({1, 2, 3}, false) == 28);
+  CHECK(run({4, 5, 6}, false) == 77);
+  CHECK(run({4, 5, 6}, true) == -77);
+  CHECK(run({40, 50, 60}, false) == 60.15625);
+  auto text = json::export_graph(g);
+  REQUIRE(text);
+  auto again = json::export_graph(must(*text));
+  REQUIRE(again);
+  CHECK(*again == *text);
+}
+
+TEST_CASE("nested regions capture through each other") {
+  Graph g = must(R"({"ag":1,"inputs":[{"name":"x","type":"f32[2]"},{"name":"p","type":"bool[]"}],"nodes":[
+    {"op":"If","in":["p"],"out":"y","regions":{
+      "then_branch":{"nodes":[
+        {"op":"If","in":["p"],"out":"inner","regions":{
+          "then_branch":{"nodes":[{"op":"Mul","in":["x",3.0],"out":"t"}],"outputs":["t"]},
+          "else_branch":{"outputs":["x"]}}}],"outputs":["inner"]},
+      "else_branch":{"outputs":["x"]}}}],"outputs":["y"]})");
+  REQUIRE(verify(g));
+  std::vector<float> x = {1, 2};
+  for (bool p : {false, true}) {
+    std::vector<Array> in = {Array::of<float>(DType::f32, {2}, x), Array::scalar(DType::boolean, p)};
+    auto out = interpret(g, in);
+    REQUIRE(out);
+    CHECK(format_values((*out)[0]) == (p ? "[3, 6]" : "[1, 2]"));
+  }
+}
+
+TEST_CASE("a chain of many nodes imports and exports in linear time") {
+  std::string text = R"({"ag":1,"inputs":[{"name":"v0","type":"f32[2]"}],"nodes":[)";
+  constexpr int count = 20000;
+  for (int i = 0; i < count; ++i)
+    text += fmt::format("{}{{\"op\":\"Neg\",\"in\":[\"v{}\"],\"out\":\"v{}\"}}", i ? ",\n" : "", i, i + 1);
+  text += fmt::format("],\"outputs\":[\"v{}\"]}}", count);
+  Graph g = must(text);
+  CHECK(g.node_count() == count + 1);
+  auto out = json::export_graph(g);
+  REQUIRE(out);
+  CHECK(json::export_graph(must(*out)).value() == *out);
+}
+
+TEST_CASE("errors are limited in number, and the last one says how many are left") {
+  std::string text = R"({"ag":1,"nodes":[)";
+  for (int i = 0; i < 100; ++i)
+    text += fmt::format("{}{{\"op\":\"Neg\",\"in\":[\"u{}\"],\"out\":\"v{}\"}}", i ? ",\n" : "", i, i);
+  auto g = read(text + "]}");
+  REQUIRE(!g);
+  CHECK(g.error().size() == 20);
+  CHECK(g.error().back().children.size() >= 1);
 }

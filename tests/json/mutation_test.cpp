@@ -25,7 +25,8 @@ std::string outcome(const std::string& text) {
     }
     if (graph.error().empty()) return "no graph and no error";
     for (const Diag& d : graph.error())
-      if (d.spans.empty() || d.spans[0].loc.line == 0 || d.message.empty()) return "an error without a place: " + d.message;
+      if (d.spans.empty() || d.spans[0].loc.line == 0 || d.message.empty())
+        return "an error without a place: " + d.message;
     return "errors";
   } catch (const InternalError& e) {
     return "internal error: " + e.message;
@@ -46,8 +47,10 @@ TEST_CASE("mutated examples give a graph or placed errors") {
     REQUIRE(outcome(text) == "graph");
     auto check = [&](const std::string& mutant, std::size_t at) {
       std::string o = outcome(mutant);
-      if (o == "graph") ++graphs;
-      else if (o == "errors") ++errors;
+      if (o == "graph")
+        ++graphs;
+      else if (o == "errors")
+        ++errors;
       else {
         CAPTURE(at, mutant);
         FAIL(o);
@@ -63,7 +66,8 @@ TEST_CASE("mutated examples give a graph or placed errors") {
       check(mutant, i);
     }
     // Whole tokens exchanged: a string for every other one.
-    for (std::string_view token : {"\"x\"", "null", "-1", "[]", "{}", "true", "9223372036854775808", "\"f32[4294967296,4294967296]\"", "[[1, 2], [3]]"}) {
+    for (std::string_view token : {"\"x\"", "null", "-1", "[]", "{}", "true", "9223372036854775808",
+                                   "\"f32[4294967296,4294967296]\"", "[[1, 2], [3]]"}) {
       auto doc = json::Document::parse(text, nullptr);
       std::vector<json::View> open = {(*doc)->root()};
       while (!open.empty()) {
