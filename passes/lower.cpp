@@ -22,9 +22,9 @@ class Lowering {
   Lowering(const Graph& g, PassContext& context) : g_(g), context_(context), plan_(make_plan(g, context.fuse)), buffer_of_(g.value_count()) {}
 
   Result<loop::Program> run() {
-    AG_TRY_(check());
     program_.name = g_.name;
     add_dims();
+    AG_TRY_(check());
     for (ValueId v : g_.inputs) program_.inputs.push_back(input(v));
     for (GroupId gid : plan_.order) AG_TRY_(group(gid));
     add_outputs();
@@ -40,6 +40,7 @@ class Lowering {
   std::vector<ProgramBufferId> buffer_of_;
   std::map<std::array<std::uint64_t, 2>, KernelId> shared_;
   std::map<NodeId, std::uint32_t> source_of_;
+  std::set<std::string> bound_;  // symbols that the shapes of inputs give
 
   // -- what cannot be lowered ----------------------------------------------------------------------------------
   Status check() const {
@@ -54,13 +55,12 @@ class Lowering {
       for (std::uint32_t r = 0; r < n.result_count; ++r) {
         std::set<std::string> symbols;
         for (const Dim& d : g_.type(n.result(r)).shape) d.collect_symbols(symbols);
-        for (const std::string& s : symbols)
-          if (s.find('%') != std::string::npos || s.find('?') == 0) {
-            diags.push_back(error(Code::AG4011, loc, "the size of `" + std::string(n.op->name) + "`'s result is known only from the data; such graphs are not compiled yet",
-                                  "f" + g_.type(n.result(r)).str().substr(1)));
-            r = n.result_count;
-            break;
-          }
+        bool known = std::all_of(symbols.begin(), symbols.end(), [&](const std::string& s) { return bound_.contains(s); });
+        if (known) continue;
+        diags.push_back(error(Code::AG4011, loc,
+                              "the size of `" + std::string(n.op->name) + "`'s result is known only from the data; such graphs are not compiled yet",
+                              "its type is " + g_.type(n.result(r)).str()));
+        break;
       }
     }
     if (!diags.empty()) return fail(std::move(diags));
@@ -69,11 +69,10 @@ class Lowering {
 
   // -- sizes ------------------------------------------------------------------------------------------------------
   void add_dims() {
-    std::set<std::string> seen;
     for (std::size_t i = 0; i < g_.inputs.size(); ++i) {
       const Dims& shape = g_.type(g_.inputs[i]).shape;
       for (std::size_t d = 0; d < shape.size(); ++d)
-        if (auto s = shape[d].as_symbol(); s && seen.insert(*s).second)
+        if (auto s = shape[d].as_symbol(); s && bound_.insert(*s).second)
           program_.dim_sources.push_back({*s, static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(d)});
     }
     using Rel = loop::DimGuard::Rel;
