@@ -44,7 +44,8 @@ Result<Graph> load_from(std::string text, const std::string& name, std::vector<s
     return fail(error(Code::AG0010, whole, fmt::format("`{}` is neither a JSON graph nor IR text", name)));
   auto file = sources.add(name, text);
   if (format == Format::text) {
-    auto resources = folders.empty() ? std::string() : folders.front();
+    // Long constants lie in the folder that the caller names, else beside the text.
+    auto resources = !options.external_dirs.empty() ? options.external_dirs.front() : folders.empty() ? std::string() : folders.front();
     return parse_graph(text, name, resources);
   }
   auto doc = json::Document::parse(std::move(text), file, options.json);

@@ -52,6 +52,7 @@ struct PipelineOptions {
   std::vector<std::string> passes;            ///< --passes: exactly these, in this order; empty: the level's list
   std::vector<std::string> disabled;          ///< --disable-pass
   bool verify_each = true;
+  bool track_changes = false;                 ///< fill PassTime::changed
   std::vector<std::string> print_before, print_after;   ///< names or "all"
   enum class Change : std::uint8_t { none, full, diff } print_change = Change::none;
   std::string filter;                         ///< --filter-pass: regular expression on names
@@ -63,7 +64,7 @@ struct PassTime {
   std::string name;
   double ms = 0;
   std::size_t before = 0, after = 0;          ///< nodes or kernel statements
-  bool changed = false;
+  bool changed = false;                       ///< known only with track_changes or print_change
 };
 struct PipelineResult {
   Stage stage;

@@ -7,6 +7,7 @@
 
 #include <fmt/format.h>
 
+#include "ir/base/suggest.hpp"
 #include "passes/diff.hpp"
 #include "passes/pass.hpp"
 
@@ -36,11 +37,10 @@ bool listed(const std::vector<std::string>& names, const std::string& label, std
 
 class Runner {
  public:
-  Runner(const PipelineOptions& options, PassContext& context) : options_(options), context_(context) {
-    if (!options.filter.empty()) filter_.emplace(options.filter);
-  }
+  Runner(const PipelineOptions& options, PassContext& context) : options_(options), context_(context) {}
 
   Result<PipelineResult> run(Graph graph) {
+    AG_TRY_(check_options());
     std::vector<std::string> labels = options_.passes.empty() ? pipeline(options_.opt_level, context_.target) : stage_labels(options_.passes);
     std::size_t first = 0;
     if (auto at = std::find(labels.begin(), labels.end(), graph.stage); at != labels.end()) first = static_cast<std::size_t>(at - labels.begin()) + 1;
@@ -49,7 +49,7 @@ class Runner {
     for (std::size_t i = first; i < labels.size(); ++i) {
       std::string name = labels[i].substr(0, labels[i].find('.'));
       const Pass* pass = find_pass(name);
-      if (!pass) return fail(Code::AG0101, {}, "there is no pass `" + name + "`; --list-passes names them");
+      if (!pass) return fail(unknown_pass(labels[i]));
       if (!listed(options_.disabled, labels[i], name)) AG_TRY_(one(*pass, labels[i], result));
       if (labels[i] == options_.stop_after) break;
     }
@@ -61,6 +61,30 @@ class Runner {
   PassContext& context_;
   std::optional<std::regex> filter_;
   int number_ = 0;
+
+  static Diag unknown_pass(const std::string& name) {
+    std::vector<std::string> names;
+    for (const Pass* p : all_passes()) names.emplace_back(p->name);
+    std::string text = "there is no pass `" + name + "`";
+    if (auto near = suggest(name, names)) text += "; did you mean `" + *near + "`?";
+    return error(Code::AG0101, {}, text).help("--list-passes names them");
+  }
+
+  /// A misspelled name in an option must not mean that nothing happens.
+  Status check_options() {
+    Diags diags;
+    for (const auto* names : {&options_.passes, &options_.disabled, &options_.print_before, &options_.print_after})
+      for (const std::string& n : *names)
+        if (!find_pass(n.substr(0, n.find('.'))) && n != "all") diags.push_back(unknown_pass(n));
+    if (!diags.empty()) return fail(std::move(diags));
+    if (options_.filter.empty()) return {};
+    try {
+      filter_.emplace(options_.filter);
+    } catch (const std::regex_error&) {
+      return fail(Code::AG0104, {}, "`" + options_.filter + "` is not a regular expression");
+    }
+    return {};
+  }
 
   /// True if the stage to stop at is the given one or lies before it.
   bool past(const std::vector<std::string>& labels, const std::string& stage) const {
@@ -77,7 +101,7 @@ class Runner {
   Status one(const Pass& pass, const std::string& label, PipelineResult& result) {
     bool change = options_.print_change != PipelineOptions::Change::none && selected(label);
     bool before_wanted = listed(options_.print_before, label, pass.name) && selected(label);
-    std::string before = change || before_wanted ? text_of(result.stage) : "";
+    std::string before = change || before_wanted || options_.track_changes ? text_of(result.stage) : "";
     if (before_wanted) print("// ----- before " + label + "\n" + before);
     PassTime time{.name = label, .before = size_of(result.stage)};
     auto start = std::chrono::steady_clock::now();
@@ -85,7 +109,7 @@ class Runner {
     time.ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
     time.after = size_of(result.stage);
     if (options_.verify_each) AG_TRY_(check(label, result.stage));
-    report(label, before, change, result.stage);
+    report(label, before, change, result.stage, time);
     result.times.push_back(time);
     return {};
   }
@@ -120,16 +144,17 @@ class Runner {
     return fail(std::move(diags));
   }
 
-  void report(const std::string& label, const std::string& before, bool change, const Stage& stage) {
+  void report(const std::string& label, const std::string& before, bool change, const Stage& stage, PassTime& time) {
     bool after_wanted = listed(options_.print_after, label, label.substr(0, label.find('.'))) && selected(label);
     bool dump = !options_.dump_dir.empty() && selected(label);
-    if (!change && !after_wanted && !dump) return;
+    if (!change && !after_wanted && !dump && !options_.track_changes) return;
     std::string after = text_of(stage);
+    // The header names the stage, so it always differs: compare what follows it.
+    auto body = [](const std::string& t) { return std::string_view(t).substr(std::min(t.find('\n'), t.size())); };
+    time.changed = body(before) != body(after);
     if (after_wanted) print("// ----- after " + label + "\n" + after);
     if (change) {
-      // The header names the stage, so it always differs: compare what follows it.
-      auto body = [](const std::string& t) { return t.substr(std::min(t.find('\n'), t.size())); };
-      if (body(before) == body(after)) print("// ----- " + label + ": omitted because no change\n");
+      if (!time.changed) print("// ----- " + label + ": omitted because no change\n");
       else if (options_.print_change == PipelineOptions::Change::diff) print("// ----- " + label + "\n" + line_diff(before, after));
       else print("// ----- " + label + "\n" + after);
     }

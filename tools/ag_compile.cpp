@@ -4,11 +4,11 @@
 #include <exception>
 #include <filesystem>
 #include <functional>
-#include <map>
+#include <regex>
 #include <sstream>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include "codegen/backend.hpp"
 #include "ir/base/suggest.hpp"
@@ -32,6 +32,7 @@ const Command commands[] = {
     {"run", "compile and run", run_command, Command::Takes::model},
     {"bench", "time the compiled program", bench_command, Command::Takes::model},
     {"gradcheck", "compare gradients with differences", gradcheck_command, Command::Takes::model},
+    {"conform", "run a conformance suite", conform_command, Command::Takes::topic},
     {"inspect", "inputs, outputs, operators, sizes", inspect_command, Command::Takes::model},
     {"ops", "the operators and what is known of each", ops_command, Command::Takes::topic},
     {"targets", "machines that code can be made for", targets_command, Command::Takes::nothing},
@@ -51,7 +52,7 @@ Examples
 Commands
   Build  compile (default)  check  convert  opt
   Run    run  bench  gradcheck
-  Look   inspect  ops [NAME]  targets  explain CODE
+  Look   inspect  ops [NAME]  targets  explain CODE          (conform DIR is not there yet)
 
 Common options
   -O0..-O3             optimisation level                                  [-O2]
@@ -78,10 +79,24 @@ AG_FLAGS in the environment holds further options. Exit codes: 0 ok, 1 an error 
 2 a malformed command line, 3 a numeric mismatch, 70 a bug of ag.
 )";
 
+std::string bad_pattern(const std::string& text) {
+  try {
+    std::regex pattern(text);
+    return {};
+  } catch (const std::regex_error&) {
+    return "`" + text + "` is not a regular expression";
+  }
+}
+
 void add_options(CLI::App& app, Options& o) {
   app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
-  auto many = [](CLI::Option* opt) { opt->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)->allow_extra_args(false); };
-  auto list = [&](CLI::Option* opt) { many(opt); opt->delimiter(','); };
+  auto many = [](CLI::Option* opt) {
+    opt->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)->allow_extra_args(false);
+  };
+  auto list = [&](CLI::Option* opt) {
+    many(opt);
+    opt->delimiter(',');
+  };
   app.add_option("-O", o.opt_level)->check(CLI::Range(0, 3));
   app.add_option("-o,--output", o.output);
   app.add_option("--target", o.target);
@@ -108,8 +123,8 @@ void add_options(CLI::App& app, Options& o) {
   list(app.add_option("--disable-pass", o.disabled));
   list(app.add_option("--print-ir-before", o.print_before));
   list(app.add_option("--print-ir-after", o.print_after));
-  app.add_option("--print-ir-change", o.print_change)->expected(0, 1)->default_str("full")->check(CLI::IsMember({"full", "diff"}));
-  app.add_option("--filter-pass", o.filter);
+  app.add_option("--print-ir-change", o.print_change)->check(CLI::IsMember({"full", "diff"}));
+  app.add_option("--filter-pass", o.filter)->check(bad_pattern);
   app.add_option("--dump-dir", o.dump_dir);
   app.add_flag("--list-passes", o.list_passes);
   app.add_flag("--list-stages", o.list_stages);
@@ -154,74 +169,77 @@ const Command* find_command(const std::string& name) {
   return nullptr;
 }
 
-std::vector<std::string> with_environment(std::vector<std::string> args) {
-  const char* env = std::getenv("AG_FLAGS");
-  if (!env) return args;
-  std::istringstream words(env);
+/// Options of AG_FLAGS, then those given. An option whose value may be left out gets it here, so that the word after
+/// it is not taken for one.
+std::vector<std::string> all_arguments(const std::vector<std::string>& args) {
   std::vector<std::string> out;
+  const char* env = std::getenv("AG_FLAGS");
+  std::istringstream words(env ? env : "");
   for (std::string w; words >> w;) out.push_back(w);
   out.insert(out.end(), args.begin(), args.end());
+  for (std::string& a : out) {
+    if (a == "--") break;
+    if (a == "--print-ir-change") a += "=full";
+  }
   return out;
 }
 
-/// Takes the command off the arguments; a model's name in its place means `compile`.
-const Command* take_command(std::vector<std::string>& args, std::string& problem) {
-  for (std::size_t i = 0; i < args.size(); ++i) {
-    if (args[i].size() > 1 && args[i][0] == '-') continue;
-    if (const Command* c = find_command(args[i])) {
-      // Only the first plain word is a command; values of options that stand before it are rare and fine.
-      if (i == 0 || args[i - 1][0] != '-' || args[i - 1].find('=') != std::string::npos || args[i - 1].size() == 2 || i == 1) {
-        args.erase(args.begin() + static_cast<std::ptrdiff_t>(i));
-        return c;
-      }
-    }
-    break;
+/// Takes the command off the words that are no options; a model's name in its place means `compile`.
+const Command* take_command(std::vector<std::string>& words, std::string& problem) {
+  if (words.empty()) return &commands[0];
+  if (const Command* c = find_command(words[0])) {
+    words.erase(words.begin());
+    return c;
   }
-  if (!args.empty() && args[0][0] != '-' && args[0].find_first_of("./") == std::string::npos && !std::filesystem::exists(args[0])) {
-    std::vector<std::string> names;
-    for (const Command& c : commands) names.emplace_back(c.name);
-    problem = "there is no command and no file `" + args[0] + "`";
-    if (auto s = suggest(args[0], names)) problem += "; did you mean `" + *s + "`?";
-    return nullptr;
-  }
-  return &commands[0];
+  if (words[0] == "-" || words[0].find_first_of("./") != std::string::npos || std::filesystem::exists(words[0]))
+    return &commands[0];
+  std::vector<std::string> names;
+  for (const Command& c : commands) names.emplace_back(c.name);
+  problem = "there is no command and no file `" + words[0] + "`";
+  if (auto s = suggest(words[0], names)) problem += "; did you mean `" + *s + "`?";
+  return nullptr;
 }
 
-int run_main(std::vector<std::string> args) {
+int run_main(const std::vector<std::string>& args) {
   for (const std::string& a : args) {
-    if (a == "-h" || a == "--help" || a == "help") return fmt::print("{}", help_text), exit_ok;
+    if (a == "--") break;
+    if (a == "-h" || a == "--help" || (a == "help" && &a == args.data())) return fmt::print("{}", help_text), exit_ok;
     if (a == "--version") return fmt::print("ag-compile {} (LLVM {})\n", AG_VERSION, codegen::llvm_version()), exit_ok;
   }
   if (args.empty()) return fmt::print("{}", help_text), exit_ok;
-  std::string problem;
-  const Command* command = take_command(args, problem);
-  if (!command) return usage_error(problem);
   Session session;
   Options& o = session.options;
-  o.command = command->name;
   CLI::App app;
   app.set_help_flag();
   app.allow_extras();
   add_options(app, o);
-  std::vector<std::string> all = with_environment(args);
+  std::vector<std::string> all = all_arguments(args);
   std::vector<std::string> reversed(all.rbegin(), all.rend());
   try {
     app.parse(reversed);
   } catch (const CLI::ParseError& e) {
     return usage_error(e.what());
   }
-  std::vector<std::string> rest = app.remaining();
-  std::vector<std::string> plain;
-  for (const std::string& r : rest) {
-    if (r.size() > 1 && r[0] == '-' && r != "--") return usage_error(unknown_option(app, r));
-    if (r != "--") plain.push_back(r);
+  std::vector<std::string> words;
+  bool options_end = false;
+  for (const std::string& r : app.remaining()) {
+    if (r == "--")
+      options_end = true;
+    else if (!options_end && r.size() > 1 && r[0] == '-')
+      return usage_error(unknown_option(app, r));
+    else
+      words.push_back(r);
   }
-  if (app.count("--print-ir-change") && o.print_change.empty()) o.print_change = "full";
+  std::string problem;
+  const Command* command = take_command(words, problem);
+  if (!command) return usage_error(problem);
+  o.command = command->name;
   std::size_t allowed = command->takes == Command::Takes::nothing ? 0 : 1;
-  if (plain.size() > allowed) return usage_error(unknown_option(app, plain[allowed]));
+  if (words.size() > allowed) return usage_error(unknown_option(app, words[allowed]));
   bool listing = o.list_passes || o.list_stages;
-  if (command->takes == Command::Takes::model && plain.empty() && !listing) return usage_error("`" + o.command + "` needs a model");
-  if (!plain.empty()) (command->takes == Command::Takes::topic ? o.topic : o.model) = plain[0];
+  if (command->takes == Command::Takes::model && words.empty() && !listing)
+    return usage_error("`" + o.command + "` needs a model");
+  if (!words.empty()) (command->takes == Command::Takes::topic ? o.topic : o.model) = words[0];
   if (auto s = codegen::set_llvm_options(o.mllvm); !s) return session.failed(s.error());
   return command->handler(session);
 }
@@ -235,7 +253,10 @@ int main(int argc, char** argv) {
     if (std::fflush(stdout) != 0) return ag::tools::exit_error;
     return code;
   } catch (const ag::InternalError& e) {
-    fmt::print(stderr, "error[AG9001]: internal error: {} ({}:{})\nThis is a bug of ag. Please report it with the command line and the model.\n", e.message, e.file, e.line);
+    fmt::print(stderr,
+               "error[AG9001]: internal error: {} ({}:{})\nThis is a bug of ag. Please report it with the command line "
+               "and the model.\n",
+               e.message, e.file, e.line);
   } catch (const std::bad_alloc&) {
     fmt::print(stderr, "error[AG5010]: out of memory\n");
     return ag::tools::exit_error;

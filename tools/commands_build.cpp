@@ -43,7 +43,9 @@ Result<std::string> graph_text(const Options& o, const Graph& g) {
   return print(g, options);
 }
 
-Status write(const Session& s, const Result<std::string>& text) { return text ? write_output(s, *text) : fail(text.error()); }
+Status write(const Session& s, const Result<std::string>& text) {
+  return text ? write_output(s, *text) : fail(text.error());
+}
 
 /// Runs the pipeline up to a stage; `keep` receives warnings.
 Result<passes::PipelineResult> staged(Session& s, Graph g, const std::string& stop_after) {
@@ -55,8 +57,7 @@ Result<passes::PipelineResult> staged(Session& s, Graph g, const std::string& st
   options.pipeline.stop_after = stop_after;
   auto result = passes::run_pipeline(std::move(g), options.pipeline, context);
   s.report(context.diagnostics);
-  if (s.options.print_fusion)
-    for (const std::string& n : context.fusion_notes) fmt::print("{}\n", n);
+  if (result) say_passes(s, result->times, context.fusion_notes);
   return result;
 }
 
@@ -65,7 +66,8 @@ Result<std::string> emit_kernels(Session& s, const loop::Program& program, codeg
   std::string out;
   for (std::size_t i = 0; i < program.kernels.size(); ++i) {
     codegen::EmitOptions options{.opt_level = s.options.opt_level, .symbol = "k" + std::to_string(i)};
-    AG_TRY(std::string text, codegen::backend_of(target).emit(program.kernels[loop::KernelId(i)], target, kind, options));
+    AG_TRY(std::string text,
+           codegen::backend_of(target).emit(program.kernels[loop::KernelId(i)], target, kind, options));
     out += text;
   }
   return out;
@@ -76,23 +78,33 @@ Status emit_one(Session& s, const Graph& g, const Kind& kind, bool several) {
   if (kind.level == Kind::Level::graph) {
     AG_TRY(passes::PipelineResult r, staged(s, g, s.options.stage.empty() ? "autodiff" : s.options.stage));
     const Graph* graph = std::get_if<Graph>(&r.stage);
-    if (!graph) text = loop::print(std::get<loop::Program>(r.stage));
-    else if (kind.name == std::string("dot")) text = dot(*graph);
+    if (!graph)
+      text = loop::print(std::get<loop::Program>(r.stage));
+    else if (kind.name == std::string("dot"))
+      text = dot(*graph);
     else {
       AG_TRY(text, kind.name == std::string("ir") ? graph_text(s.options, *graph) : json::export_graph(*graph));
     }
   } else {
     AG_TRY(passes::PipelineResult r, staged(s, g, s.options.stage));
     const loop::Program* program = std::get_if<loop::Program>(&r.stage);
-    if (!program) return fail(Code::AG0403, {}, fmt::format("`--emit {}` needs the loop level, but the pipeline stopped at `{}`", kind.name, std::get<Graph>(r.stage).stage));
-    if (kind.level == Kind::Level::program) text = loop::print(*program);
+    if (!program)
+      return fail(Code::AG0403, {},
+                  fmt::format("`--emit {}` needs the loop level, but the pipeline stopped at `{}`", kind.name,
+                              std::get<Graph>(r.stage).stage));
+    if (kind.level == Kind::Level::program)
+      text = loop::print(*program);
     else {
       using codegen::EmitKind;
-      EmitKind what = kind.name == std::string("llvm") ? EmitKind::llvm : kind.name == std::string("asm") ? EmitKind::assembly : kind.name == std::string("ptx") ? EmitKind::ptx : EmitKind::object;
+      EmitKind what = kind.name == std::string("llvm")  ? EmitKind::llvm
+                      : kind.name == std::string("asm") ? EmitKind::assembly
+                      : kind.name == std::string("ptx") ? EmitKind::ptx
+                                                        : EmitKind::object;
       AG_TRY(text, emit_kernels(s, *program, what));
     }
   }
-  if (!kind.text && s.options.output.empty()) return fail(Code::AG0403, {}, std::string("`--emit ") + kind.name + "` is binary: give -o FILE");
+  if (!kind.text && s.options.output.empty())
+    return fail(Code::AG0403, {}, std::string("`--emit ") + kind.name + "` is binary: give -o FILE");
   return write_output(s, text, several ? std::string(".") + kind.name : "");
 }
 
@@ -101,14 +113,13 @@ int report_compile(Session& s, Graph g) {
   if (!compiled) return s.failed(compiled.error());
   const runtime::CompileReport& r = compiled->report;
   s.report(r.warnings);
-  if (s.options.print_fusion)
-    for (const std::string& n : r.fusion) fmt::print("{}\n", n);
-  if (s.options.time_passes)
-    for (const passes::PassTime& t : r.passes) fmt::print("{:<14} {:8.3f} ms   {} -> {}{}\n", t.name, t.ms, t.before, t.after, t.changed ? "" : "");
+  say_passes(s, r.passes, r.fusion);
   for (const runtime::KernelReport& k : r.kernels)
-    fmt::print("{:<6} {:>4} call{}  {:>7} bytes  {:7.2f} ms{}  {}\n", k.name, k.calls, k.calls == 1 ? " " : "s", k.object_bytes, k.codegen_ms, k.cached ? " (cached)" : "", k.label);
+    fmt::print("{:<6} {:>4} call{}  {:>7} bytes  {:7.2f} ms{}  {}\n", k.name, k.calls, k.calls == 1 ? " " : "s",
+               k.object_bytes, k.codegen_ms, k.cached ? " (cached)" : "", k.label);
   std::string arena = compiled->executable->program().arena_bytes.str();
-  fmt::print("{} kernels   passes {:.1f} ms   code {:.1f} ms   link {:.1f} ms   total {:.1f} ms   arena {} bytes\n", r.kernels.size(), r.passes_ms, r.codegen_ms, r.link_ms, r.total_ms, arena);
+  fmt::print("{} kernels   passes {:.1f} ms   code {:.1f} ms   link {:.1f} ms   total {:.1f} ms   arena {} bytes\n",
+             r.kernels.size(), r.passes_ms, r.codegen_ms, r.link_ms, r.total_ms, arena);
   return exit_ok;
 }
 
@@ -177,8 +188,6 @@ int opt_command(Session& s) {
   bool printing = !s.options.print_change.empty() || !s.options.print_after.empty() || !s.options.print_before.empty();
   auto r = staged(s, std::move(*g), s.options.stage.empty() && s.options.passes.empty() ? "dce.2" : s.options.stage);
   if (!r) return s.failed(r.error());
-  if (s.options.time_passes)
-    for (const passes::PassTime& t : r->times) fmt::print("{:<14} {:8.3f} ms   {} -> {}\n", t.name, t.ms, t.before, t.after);
   if (printing) return exit_ok;
   const Graph* graph = std::get_if<Graph>(&r->stage);
   auto ok = write(s, graph ? graph_text(s.options, *graph) : loop::print(std::get<loop::Program>(r->stage)));
@@ -206,11 +215,13 @@ int inspect_command(Session& s) {
   }
   std::string ops;
   for (const auto& [name, count] : histogram) ops += fmt::format("{}{} {}", ops.empty() ? "" : ", ", name, count);
-  fmt::print("{}  opset {}   {} nodes ({})   {} parameters ({} bytes)\n", g.name.empty() ? s.options.model : g.name, g.opset, nodes, ops, parameters, bytes);
+  fmt::print("{}  opset {}   {} nodes ({})   {} parameters ({} bytes)\n", g.name.empty() ? s.options.model : g.name,
+             g.opset, nodes, ops, parameters, bytes);
   for (ValueId v : g.inputs) fmt::print("input    {:<20} {}\n", g.value(v).name, g.type(v).str());
   for (const Output& o : g.outputs) fmt::print("output   {:<20} {}\n", o.name, g.type(o.value).str());
   for (const GradRequest& r : g.grads)
-    fmt::print("gradient of {} with respect to {}\n", r.of, r.trainable ? "trainable" : fmt::format("{}", fmt::join(r.wrt, ", ")));
+    fmt::print("gradient of {} with respect to {}\n", r.of,
+               r.trainable ? "trainable" : fmt::format("{}", fmt::join(r.wrt, ", ")));
   return exit_ok;
 }
 

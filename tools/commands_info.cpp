@@ -12,7 +12,8 @@ namespace {
 std::string dtypes_text(DTypeSet set) {
   std::string out;
   for (int t = 0; t < dtype_count; ++t)
-    if (set.has(static_cast<DType>(t))) out += (out.empty() ? "" : " ") + std::string(dtype_name(static_cast<DType>(t)));
+    if (set.has(static_cast<DType>(t)))
+      out += (out.empty() ? "" : " ") + std::string(dtype_name(static_cast<DType>(t)));
   return out;
 }
 
@@ -40,11 +41,19 @@ const char* lowering_of(const OpInfo& op) {
 }
 
 void print_op(const OpInfo& op) {
-  fmt::print("{}{}\n  {}\n", op.name, op.onnx.empty() ? "" : fmt::format("  (graph format: {}{})", op.onnx, op.domain.empty() ? "" : " of domain " + std::string(op.domain)), op.summary);
+  fmt::print("{}{}\n  {}\n", op.name,
+             op.onnx.empty() ? ""
+                             : fmt::format("  (graph format: {}{})", op.onnx,
+                                           op.domain.empty() ? "" : " of domain " + std::string(op.domain)),
+             op.summary);
   for (const OperandSpec& s : op.operands)
-    fmt::print("  operand {:<14} {}: {}{}{}\n", s.name, s.type_var, dtypes_text(s.dtypes), s.optional ? ", optional" : "", s.variadic ? ", one or more" : "");
-  for (const AttrSpec& a : op.attrs) fmt::print("  attribute {:<12} {}{}\n", a.name, a.required ? "required" : "optional", a.doc.empty() ? "" : ": " + std::string(a.doc));
-  fmt::print("  derivative: {}{}   lowering: {}\n", derivative_of(op), op.no_gradient.empty() ? "" : " (" + std::string(op.no_gradient) + ")", lowering_of(op));
+    fmt::print("  operand {:<14} {}: {}{}{}\n", s.name, s.type_var, dtypes_text(s.dtypes),
+               s.optional ? ", optional" : "", s.variadic ? ", one or more" : "");
+  for (const AttrSpec& a : op.attrs)
+    fmt::print("  attribute {:<12} {}{}\n", a.name, a.required ? "required" : "optional",
+               a.doc.empty() ? "" : ": " + std::string(a.doc));
+  fmt::print("  derivative: {}{}   lowering: {}\n", derivative_of(op),
+             op.no_gradient.empty() ? "" : " (" + std::string(op.no_gradient) + ")", lowering_of(op));
 }
 
 }  // namespace
@@ -53,7 +62,8 @@ int ops_command(Session& s) {
   if (s.options.topic.empty()) {
     fmt::print("{:<32} {:<10} {:<10} {:<12} {}\n", "op", "tier", "gradient", "compiled", "summary");
     for (const OpInfo& op : op_table().all())
-      fmt::print("{:<32} {:<10} {:<10} {:<12} {}\n", op.name, op.tier == Tier::primitive ? "primitive" : "composite", derivative_of(op), lowering_of(op), op.summary);
+      fmt::print("{:<32} {:<10} {:<10} {:<12} {}\n", op.name, op.tier == Tier::primitive ? "primitive" : "composite",
+                 derivative_of(op), lowering_of(op), op.summary);
     fmt::print("{} ops\n", op_table().all().size());
     return exit_ok;
   }
@@ -77,8 +87,9 @@ int targets_command(Session&) {
   }
   auto native = codegen::describe_target("cpu:native");
   if (native)
-    fmt::print("this machine: {} ({} bit vectors, {} registers, L1 {} KiB, L2 {} KiB, L3 {} MiB)\n", native->cpu, native->vector_bits, native->vector_registers,
-               native->l1_bytes >> 10, native->l2_bytes >> 10, native->l3_bytes >> 20);
+    fmt::print("this machine: {} ({} bit vectors, {} registers, L1 {} KiB, L2 {} KiB, L3 {} MiB)\n", native->cpu,
+               native->vector_bits, native->vector_registers, native->l1_bytes >> 10, native->l2_bytes >> 10,
+               native->l3_bytes >> 20);
   return exit_ok;
 }
 
@@ -94,6 +105,10 @@ int explain_command(Session& s) {
   }
   fmt::print("{}: {}\n\n{}\n", code_name(info->code), info->title, info->explanation);
   return exit_ok;
+}
+
+int conform_command(Session& s) {
+  return s.failed({error(Code::AG0407, {}, "`conform` is not there yet: it runs ONNX models, which are not read yet")});
 }
 
 }  // namespace ag::tools

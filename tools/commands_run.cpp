@@ -13,7 +13,9 @@ namespace ag::tools {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-double ms_since(Clock::time_point start) { return std::chrono::duration<double, std::milli>(Clock::now() - start).count(); }
+double ms_since(Clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+}
 
 /// The graph after autodiff, for the interpreter; ports of the whole.
 struct Reference {
@@ -40,7 +42,8 @@ Result<runtime::ExecOptions> exec_options(const Session& s) {
 }
 
 /// Compares all outputs with the interpreter's; the number of outputs that differ.
-Result<int> verify_outputs(Session& s, const Graph& g, const std::vector<Array>& inputs, const std::vector<runtime::Port>& ports, const std::vector<Array>& got) {
+Result<int> verify_outputs(Session& s, const Graph& g, const std::vector<Array>& inputs,
+                           const std::vector<runtime::Port>& ports, const std::vector<Array>& got) {
   AG_TRY(Reference ref, reference(s, g));
   auto start = Clock::now();
   AG_TRY(std::vector<Array> want, interpret(ref.graph, inputs));
@@ -51,38 +54,54 @@ Result<int> verify_outputs(Session& s, const Graph& g, const std::vector<Array>&
     ++bad;
     fmt::print(stderr, "error[AG5301]: `{}` differs from the interpreter: {}\n", ports[i].name, text);
   }
-  if (!bad && !s.options.quiet) fmt::print("verified: {} output{} agree with the interpreter ({:.0f} ms)\n", ports.size(), ports.size() == 1 ? "" : "s", ms_since(start));
+  if (!bad && !s.options.quiet)
+    fmt::print("verified: {} output{} with the interpreter ({:.0f} ms)\n", ports.size(),
+               ports.size() == 1 ? " agrees" : "s agree", ms_since(start));
   return bad;
 }
 
-Result<int> check_expected(Session& s, const std::vector<runtime::Port>& ports, const std::vector<Array>& got) {
-  int bad = 0;
+/// What --expect asks for, read before anything is printed or written.
+struct Expected {
+  std::size_t output;
+  Array value;
+};
+Result<std::vector<Expected>> read_expected(Session& s, const std::vector<runtime::Port>& ports,
+                                            const std::vector<Array>& got) {
+  std::vector<Expected> out;
   for (const std::string& text : s.options.expect) {
     std::size_t eq = std::min(text.find('='), text.size());
     std::string name = text.substr(0, eq);
+    if (eq == text.size())
+      return fail(Code::AG0402, option_loc(s, "--expect", text, 0, eq), "`--expect` takes NAME=VALUE", "no `=` here");
     auto port = std::find_if(ports.begin(), ports.end(), [&](auto& p) { return p.name == name; });
-    if (eq == text.size() || port == ports.end()) return fail(Code::AG0404, {}, "`--expect " + text + "`: NAME=VALUE of an output is wanted");
-    const Array& g = got[static_cast<std::size_t>(port - ports.begin())];
-    AG_TRY(Array want, data::parse_value(text.substr(eq + 1), {g.dtype(), Dims(g.shape().begin(), g.shape().end())}, name));
-    std::string report = compare_arrays(g, want, tolerance_for(s.options, g.dtype()));
-    if (report.empty()) continue;
-    ++bad;
-    fmt::print(stderr, "error[AG5302]: `{}` is not what was expected: {}\n", name, report);
+    if (port == ports.end()) return fail(unknown_port("output", name, ports, option_loc(s, "--expect", text, 0, eq)));
+    auto i = static_cast<std::size_t>(port - ports.begin());
+    Type type{got[i].dtype(), Dims(got[i].shape().begin(), got[i].shape().end())};
+    auto value = data::parse_value(text.substr(eq + 1), type, name);
+    if (!value) return fail(located(std::move(value).error(), option_loc(s, "--expect", text, eq + 1, text.size())));
+    out.push_back({i, std::move(*value)});
   }
-  return bad;
+  return out;
 }
 
-int finish(Session& s, const Graph& g, const std::vector<Array>& inputs, const std::vector<runtime::Port>& ports, const std::vector<Array>& got) {
-  print_outputs(s, ports, got);
+int finish(Session& s, const Graph& g, const std::vector<Array>& inputs, const std::vector<runtime::Port>& ports,
+           const std::vector<Array>& got) {
+  auto expected = read_expected(s, ports, got);
+  if (!expected) return s.failed(expected.error());
   if (auto ok = write_outputs(s, ports, got); !ok) return s.failed(ok.error());
+  print_outputs(s, ports, got);
   int bad = 0;
-  auto count = [&](Result<int> r) {
-    if (r) bad += *r;
-    return r.has_value() ? exit_ok : s.failed(r.error());
-  };
-  if (int code = count(check_expected(s, ports, got))) return code;
-  if (s.options.verify)
-    if (int code = count(verify_outputs(s, g, inputs, ports, got))) return code;
+  for (const Expected& e : *expected) {
+    std::string report = compare_arrays(got[e.output], e.value, tolerance_for(s.options, e.value.dtype()));
+    if (report.empty()) continue;
+    ++bad;
+    fmt::print(stderr, "error[AG5302]: `{}` is not what was expected: {}\n", ports[e.output].name, report);
+  }
+  if (s.options.verify) {
+    auto wrong = verify_outputs(s, g, inputs, ports, got);
+    if (!wrong) return s.failed(wrong.error());
+    bad += *wrong;
+  }
   return bad ? exit_mismatch : exit_ok;
 }
 
@@ -106,6 +125,7 @@ int run_command(Session& s) {
   auto compiled = compile(s, *g, compile_options(s));
   if (!compiled) return s.failed(compiled.error());
   s.report(compiled->report.warnings);
+  say_passes(s, compiled->report.passes, compiled->report.fusion);
   auto inputs = read_inputs(s, compiled->inputs);
   if (!inputs) return s.failed(inputs.error());
   auto options = exec_options(s);
@@ -120,13 +140,17 @@ int run_command(Session& s) {
 
 int bench_command(Session& s) {
   if (!s.options.train.empty())
-    return s.failed({error(Code::AG5303, {}, "`bench --train` is not there yet: whole training steps come with the optimisers").help("time value and gradients: --grad loss:trainable")});
+    return s.failed(
+        {error(Code::AG5303, {}, "`bench --train` is not there yet: whole training steps come with the optimisers")
+             .help("time value and gradients: --grad loss:trainable")});
   auto g = load_model(s);
   if (!g) return s.failed(g.error());
   auto start = Clock::now();
   auto compiled = compile(s, std::move(*g), compile_options(s));
   double compile_ms = ms_since(start);
   if (!compiled) return s.failed(compiled.error());
+  s.report(compiled->report.warnings);
+  say_passes(s, compiled->report.passes, compiled->report.fusion);
   start = Clock::now();
   auto inputs = read_inputs(s, compiled->inputs);
   if (!inputs) return s.failed(inputs.error());
@@ -150,14 +174,23 @@ int bench_command(Session& s) {
     times.push_back(ms_since(t));
   }
   std::sort(times.begin(), times.end());
-  nlohmann::ordered_json j{{"compile_ms", compile_ms}, {"load_ms", load_ms}, {"min_ms", times.front()}, {"median_ms", times[times.size() / 2]},
-                           {"peak_arena_bytes", context.arena_bytes()}, {"kernels", compiled->report.kernels.size()}, {"threads", options->threads}};
-  if (s.options.json == "-") fmt::print("{}\n", j.dump());
+  nlohmann::ordered_json j{{"compile_ms", compile_ms},
+                           {"load_ms", load_ms},
+                           {"min_ms", times.front()},
+                           {"median_ms", times[times.size() / 2]},
+                           {"peak_arena_bytes", context.arena_bytes()},
+                           {"kernels", compiled->report.kernels.size()},
+                           {"threads", options->threads}};
+  if (s.options.json == "-")
+    fmt::print("{}\n", j.dump());
   else if (!s.options.json.empty()) {
     if (auto ok = data::write_file(s.options.json, j.dump() + "\n"); !ok) return s.failed(ok.error());
   } else {
-    fmt::print("compile {:.1f} ms   load {:.1f} ms   min {:.4f} ms   median {:.4f} ms   arena {} bytes   {} kernels   {} threads\n", compile_ms, load_ms, times.front(),
-               times[times.size() / 2], context.arena_bytes(), compiled->report.kernels.size(), options->threads);
+    fmt::print(
+        "compile {:.1f} ms   load {:.1f} ms   min {:.4f} ms   median {:.4f} ms   arena {} bytes   {} kernels   {} "
+        "threads\n",
+        compile_ms, load_ms, times.front(), times[times.size() / 2], context.arena_bytes(),
+        compiled->report.kernels.size(), options->threads);
   }
   return exit_ok;
 }

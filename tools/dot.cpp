@@ -24,12 +24,14 @@ std::string dot(const Graph& g) {
     const Node& n = g.node(id);
     std::string name = g.value(n.result()).name;
     const char* colour = n.grad_of ? "lightyellow" : n.operands.empty() ? "lightgrey" : "white";
-    out += fmt::format("  n{} [label=\"{}{}\\n{}\", fillcolor={}];\n", id.index, escape(n.op->name), name.empty() ? "" : " " + escape(name), escape(g.type(n.result()).str()), colour);
+    out += fmt::format("  n{} [label=\"{}{}\\n{}\", fillcolor={}];\n", id.index, escape(n.op->name),
+                       name.empty() ? "" : " " + escape(name), escape(g.type(n.result()).str()), colour);
     for (ValueId v : n.operands)
       if (v) out += fmt::format("  n{} -> n{};\n", g.value(v).node.index, id.index);
   }
   for (std::size_t i = 0; i < g.outputs.size(); ++i)
-    out += fmt::format("  o{} [label=\"{}\", shape=ellipse];\n  n{} -> o{};\n", i, escape(g.outputs[i].name), g.value(g.outputs[i].value).node.index, i);
+    out += fmt::format("  o{} [label=\"{}\", shape=ellipse];\n  n{} -> o{};\n", i, escape(g.outputs[i].name),
+                       g.value(g.outputs[i].value).node.index, i);
   return out + "}\n";
 }
 

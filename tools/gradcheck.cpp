@@ -1,51 +1,76 @@
 // gradcheck: every requested gradient against central differences, in f64, with the compiled programs.
 #include <algorithm>
 #include <cmath>
+#include <map>
 
 #include <fmt/format.h>
 
 #include "ir/builder.hpp"
+#include "ir/op.hpp"
 #include "tools/values.hpp"
 
 namespace ag::tools {
 namespace {
 
-struct Line {
-  std::string name, type;
-  std::int64_t checked = 0, elems = 0, worst_index = 0;
-  double worst = 0, analytic = 0, numeric = 0;
-};
-
 /// Elements that are differenced one by one; larger variables are sampled evenly.
 constexpr std::int64_t max_elements = 24;
 
-/// One gradient request, made explicit: a forward program with the variables as inputs, and one with gradients.
+ValueId lookup(const Graph& g, const std::string& name) {
+  for (const Output& o : g.outputs)
+    if (o.name == name) return o.value;
+  return g.find(name);
+}
+
+/// The graph in f64 whose first `count` gradient requests have become nodes and whose others are gone: what request
+/// number `count` may name.
+Result<Graph> differentiated(const Graph& wide, std::size_t count) {
+  Graph g = wide;
+  g.grads.resize(count);
+  passes::PassContext context;
+  AG_TRY(passes::PipelineResult r, passes::run_pipeline(std::move(g), {.passes = {"autodiff"}}, context));
+  Graph out = std::move(std::get<Graph>(r.stage));
+  out.stage = "import";  // one more request comes
+  return out;
+}
+
+/// Checks one request. Its variable and everything that no gradient passes (`stop`, stop_gradient) become inputs of
+/// the program that is differenced: the one moves, the others stay at their values.
 class Checker {
  public:
-  Checker(Session& s, Graph wide, GradRequest request) : s_(s), wide_(std::move(wide)), request_(std::move(request)) {}
+  Checker(Session& s, Graph base, GradRequest request) : s_(s), base_(std::move(base)), request_(std::move(request)) {}
 
-  Result<std::vector<Line>> run(const std::vector<Array>& inputs) {
+  Result<std::vector<GradientLine>> run(const std::vector<Array>& inputs) {
     inputs_ = inputs;
-    Graph with = wide_;
+    Graph with = base_;
     with.grads = {request_};
     with.outputs.clear();
+    // The outputs of earlier requests may lend their names to this one.
+    for (const Output& o : base_.outputs)
+      if (!base_.find(o.name)) with.outputs.push_back(o);
+    std::size_t first = with.outputs.size();
     AG_TRY(runtime::Compiled gradient, compile(s_, with, options()));
-    runtime::ExecContext gradient_context(gradient.executable);
-    AG_TRY(std::vector<Array> grads, runtime::run(gradient_context, inputs_));
-    AG_TRY(std::vector<std::string> names, variables());
-    std::vector<Line> lines;
+    s_.report(gradient.report.warnings);
+    runtime::ExecContext context(gradient.executable);
+    AG_TRY(std::vector<Array> grads, runtime::run(context, inputs_));
+    std::vector<std::string> names = variables();
+    find_frozen();
+    AG_TRY_(evaluate(names));
+    std::vector<GradientLine> lines;
     for (std::size_t i = 0; i < names.size(); ++i) {
-      AG_TRY(Line line, check(names[i], grads[i]));
-      lines.push_back(line);
+      AG_TRY(GradientLine line, check(names[i], grads[first + i]));
+      lines.push_back(std::move(line));
     }
     return lines;
   }
 
  private:
   Session& s_;
-  Graph wide_;
+  Graph base_;
   GradRequest request_;
   std::vector<Array> inputs_;
+  std::vector<ValueId> frozen_;
+  std::map<ValueId, Array> values_;  ///< at the point where the gradient is checked
+  Array seed_;
 
   runtime::EngineOptions options() const {
     runtime::EngineOptions o;
@@ -54,118 +79,147 @@ class Checker {
     return o;
   }
 
-  Result<std::vector<std::string>> variables() const {
-    std::vector<std::string> names = request_.wrt;
-    if (request_.trainable)
-      for (NodeId id : wide_.node_ids())
-        if (wide_.node(id).attrs.get_or<bool>("trainable", false)) names.push_back(wide_.value(wide_.node(id).result()).name);
+  std::vector<std::string> variables() const {
+    if (!request_.trainable) return request_.wrt;
+    std::vector<std::string> names;
+    for (NodeId id : base_.node_ids())
+      if (base_.node(id).attrs.get_or<bool>("trainable", false))
+        names.push_back(base_.value(base_.node(id).result()).name);
     return names;
   }
 
-  /// The forward program in which `name` is an input (appended last unless it is one already).
-  Result<Graph> forward(const std::string& name, bool& appended) const {
+  void find_frozen() {
+    for (const std::string& name : request_.stop) frozen_.push_back(lookup(base_, name));
+    for (NodeId id : base_.node_ids())
+      if (base_.node(id).op->name == "StopGradient") frozen_.push_back(base_.node(id).result());
+  }
+
+  /// Values that do not move, or from where one moves: by the interpreter, once.
+  Status evaluate(const std::vector<std::string>& names) {
+    std::vector<ValueId> wanted = frozen_;
+    for (const std::string& n : names) wanted.push_back(lookup(base_, n));
+    if (!request_.seed.empty()) wanted.push_back(lookup(base_, request_.seed));
+    Graph g = base_;
+    g.grads.clear();
+    g.outputs.clear();
+    for (std::size_t i = 0; i < wanted.size(); ++i) g.outputs.push_back({"v" + std::to_string(i), wanted[i], {}});
+    AG_TRY(std::vector<Array> values, interpret(g, inputs_));
+    for (std::size_t i = 0; i < wanted.size(); ++i) values_.insert_or_assign(wanted[i], values[i]);
+    if (!request_.seed.empty()) seed_ = values.back();
+    return {};
+  }
+
+  /// The program from the moving variable and the frozen values to `of`. Its inputs: the graph's, then those of
+  /// `extra`, then the variable, if they are not among them.
+  Graph forward(ValueId variable, std::vector<ValueId>& extra) const {
     Graph g;
-    g.name = wide_.name;
-    g.opset = wide_.opset;
-    g.symbols = wide_.symbols;
+    g.name = base_.name;
+    g.opset = base_.opset;
+    g.symbols = base_.symbols;
     GraphBuilder b(g);
-    std::vector<ValueId> map(wide_.value_count());
-    ValueId variable = wide_.find(name);
-    appended = std::find(wide_.inputs.begin(), wide_.inputs.end(), variable) == wide_.inputs.end();
-    for (ValueId v : wide_.inputs) map[v.index] = b.input(wide_.value(v).name, wide_.type(v));
-    if (appended) map[variable.index] = b.input("%variable", wide_.type(variable));
-    for (NodeId id : wide_.node_ids()) {
-      const Node& n = wide_.node(id);
-      if (map[n.result().index]) continue;
-      NodeId copy = b.copy(wide_, id, [&](ValueId v) { return map[v.index]; });
-      for (std::uint32_t r = 0; r < n.result_count; ++r) map[n.result(r).index] = g.node(copy).result(r);
+    std::vector<ValueId> map(base_.value_count());
+    for (ValueId v : base_.inputs) map[v.index] = b.input(base_.value(v).name, base_.type(v));
+    auto add = [&](ValueId v) {
+      if (map[v.index]) return;
+      map[v.index] = b.input("%" + std::to_string(v.index), base_.type(v));
+      extra.push_back(v);
+    };
+    add(variable);
+    std::for_each(frozen_.begin(), frozen_.end(), add);
+    for (NodeId id : base_.node_ids()) {
+      const Node& n = base_.node(id);
+      if (map[n.result().index] && n.result_count == 1) continue;
+      NodeId copy = b.copy(base_, id, [&](ValueId v) { return map[v.index]; });
+      for (std::uint32_t r = 0; r < n.result_count; ++r)
+        if (!map[n.result(r).index]) map[n.result(r).index] = g.node(copy).result(r);
     }
-    ValueId of = wide_.find(request_.of);
-    for (const Output& o : wide_.outputs)
-      if (o.name == request_.of) of = o.value;
-    g.outputs.push_back({"of", map[of.index], {}});
-    if (!request_.seed.empty())
-      if (ValueId seed = wide_.find(request_.seed)) g.outputs.push_back({"seed", map[seed.index], {}});
+    g.outputs.push_back({"of", map[lookup(base_, request_.of).index], {}});
     return g;
   }
 
-  Result<Array> value_of(const std::string& name) const {
-    for (std::size_t i = 0; i < wide_.inputs.size(); ++i)
-      if (wide_.value(wide_.inputs[i]).name == name) return inputs_[i];
-    Graph g = wide_;
-    g.grads.clear();
-    g.outputs = {{name, wide_.find(name), {}}};
-    AG_TRY(std::vector<Array> values, interpret(g, inputs_));
-    return values[0];
-  }
-
   /// <of, seed>; the seed is one where none is given.
-  static double weighted(const std::vector<Array>& out, double seed) {
+  double weighted(const Array& of) const {
     double sum = 0;
-    for (std::int64_t i = 0; i < out[0].elems(); ++i) sum += out[0].get_double(i) * (out.size() > 1 ? out[1].get_double(i) : seed);
+    for (std::int64_t i = 0; i < of.elems(); ++i)
+      sum += of.get_double(i) * (request_.seed.empty() ? request_.seed_value.value_or(1) : seed_.get_double(i));
     return sum;
   }
 
-  Result<Line> check(const std::string& name, const Array& grad) {
-    bool appended = false;
-    AG_TRY(Graph g, forward(name, appended));
-    AG_TRY(Array at, value_of(name));
+  Result<GradientLine> check(const std::string& name, const Array& grad) {
+    ValueId variable = lookup(base_, name);
+    std::vector<ValueId> extra;
+    Graph g = forward(variable, extra);
+    const Array at = values_.at(variable);
     std::vector<Array> args = inputs_;
-    std::size_t slot = args.size();
-    if (appended) args.push_back(at);
-    else
-      for (std::size_t i = 0; i < wide_.inputs.size(); ++i)
-        if (wide_.value(wide_.inputs[i]).name == name) slot = i;
-    AG_TRY(runtime::Compiled f, compile(s_, g, options()));
+    for (ValueId v : extra) args.push_back(values_.at(v));
+    auto input = std::find(base_.inputs.begin(), base_.inputs.end(), variable);
+    // Extra inputs come in order; the variable is the first of them.
+    std::size_t slot = static_cast<std::size_t>(input - base_.inputs.begin());
+    AG_TRY(runtime::Compiled f, compile(s_, std::move(g), options()));
     runtime::ExecContext context(f.executable);
-    Line line{.name = name, .type = Type{at.dtype(), Dims(at.shape().begin(), at.shape().end())}.str(), .elems = at.elems()};
-    std::int64_t step = std::max<std::int64_t>(1, at.elems() / max_elements);
+    auto moved = [&](std::int64_t i, double x) -> Result<double> {
+      args[slot] = at;
+      args[slot].set_double(i, x);
+      AG_TRY(std::vector<Array> out, runtime::run(context, args));
+      return weighted(out[0]);
+    };
+    GradientLine line{
+        .name = name, .type = Type{at.dtype(), Dims(at.shape().begin(), at.shape().end())}.str(), .elems = at.elems()};
     double scale = 1e-3;
-    for (std::int64_t i = 0; i < grad.elems(); ++i) scale = std::max(scale, std::abs(grad.get_double(i)));
+    for (std::int64_t i = 0; i < grad.elems(); ++i)
+      if (double d = std::abs(grad.get_double(i)); std::isfinite(d)) scale = std::max(scale, d);
+    std::int64_t step = std::max<std::int64_t>(1, at.elems() / max_elements);
     for (std::int64_t i = 0; i < at.elems(); i += step) {
       double x = at.get_double(i), h = std::ldexp(std::max(1.0, std::abs(x)), -17);
-      auto shifted = [&](double dx) -> Result<double> {
-        Array moved = at;
-        moved.set_double(i, x + dx);
-        args[slot] = moved;
-        AG_TRY(std::vector<Array> out, runtime::run(context, args));
-        return weighted(out, request_.seed_value.value_or(1));
-      };
-      AG_TRY(double up, shifted(h));
-      AG_TRY(double down, shifted(-h));
-      double numeric = (up - down) / (2 * h), analytic = grad.get_double(i);
-      double error = std::abs(numeric - analytic) / scale;
-      ++line.checked;
-      if (error >= line.worst || line.checked == 1) line.worst = error, line.worst_index = i, line.analytic = analytic, line.numeric = numeric;
+      AG_TRY(double up, moved(i, x + h));
+      AG_TRY(double down, moved(i, x - h));
+      line.add(i, grad.get_double(i), (up - down) / ((x + h) - (x - h)), scale);
     }
     return line;
   }
 };
+
+/// Inputs are read in the types that the model states, then widened.
+Result<std::vector<Array>> wide_inputs(Session& s, const Graph& g) {
+  std::vector<runtime::Port> ports;
+  for (ValueId v : g.inputs) ports.push_back({g.value(v).name, g.type(v)});
+  AG_TRY(std::vector<Array> inputs, read_inputs(s, ports));
+  for (Array& a : inputs) {
+    if (!is_float(a.dtype()) || a.dtype() == DType::f64) continue;
+    Array wide(DType::f64, a.shape());
+    for (std::int64_t i = 0; i < a.elems(); ++i) wide.set_double(i, a.get_double(i));
+    a = std::move(wide);
+  }
+  return inputs;
+}
 
 }  // namespace
 
 int gradcheck_command(Session& s) {
   auto loaded = load_model(s);
   if (!loaded) return s.failed(loaded.error());
-  if (loaded->grads.empty()) return s.failed({error(Code::AG3009, {}, "the model asks for no gradient").help("give --grad Y:X, or a `grad` member in the file")});
+  if (loaded->grads.empty())
+    return s.failed({error(Code::AG3009, {}, "the model asks for no gradient")
+                         .help("give --grad Y:X, or a `grad` member in the file")});
+  auto inputs = wide_inputs(s, *loaded);
+  if (!inputs) return s.failed(inputs.error());
   auto wide = runtime::widen_to_f64(*loaded);
   if (!wide) return s.failed(wide.error());
-  std::vector<runtime::Port> ports;
-  for (ValueId v : wide->inputs) ports.push_back({wide->value(v).name, wide->type(v)});
-  auto inputs = read_inputs(s, ports);
-  if (!inputs) return s.failed(inputs.error());
   double tolerance = s.options.rtol >= 0 ? s.options.rtol : 1e-6;
   bool ok = true;
-  for (const GradRequest& r : wide->grads) {
-    fmt::print("gradient of {}  (central differences in f64, h = 2^-17 * max(1, |x|))\n", r.of);
-    auto lines = Checker(s, *wide, r).run(*inputs);
+  if (!s.options.quiet)
+    fmt::print("central differences in f64, h = 2^-17 max(1, |x|), tolerance {:g} of the largest element\n", tolerance);
+  for (std::size_t i = 0; i < wide->grads.size(); ++i) {
+    auto base = differentiated(*wide, i);
+    if (!base) return s.failed(base.error());
+    const GradRequest& request = wide->grads[i];
+    auto lines = Checker(s, std::move(*base), request).run(*inputs);
     if (!lines) return s.failed(lines.error());
-    for (const Line& l : *lines) {
-      bool good = l.worst <= tolerance;
-      ok = ok && good;
-      fmt::print("  {:<20} {:<14} checked {:>3}/{:<8} worst error {:.1e} at [{}]: analytic {:.9g} numeric {:.9g}  {}\n", l.name, l.type, l.checked, l.elems, l.worst, l.worst_index, l.analytic,
-                 l.numeric, good ? "ok" : "WRONG");
-    }
+    std::string seed = request.seed_value     ? fmt::format(" seeded with {}", *request.seed_value)
+                       : request.seed.empty() ? ""
+                                              : fmt::format(" seeded with {}", request.seed);
+    fmt::print("gradient of {}{}\n{}", request.of, seed, gradient_table(*lines, tolerance));
+    ok = std::all_of(lines->begin(), lines->end(), [&](const GradientLine& l) { return l.good(tolerance); }) && ok;
   }
   return ok ? exit_ok : exit_mismatch;
 }

@@ -48,12 +48,21 @@ struct Session {
   std::shared_ptr<runtime::Engine> engine;   ///< made when first needed
   void report(const Diags& diags) const;   ///< to standard error, in the chosen format
   int failed(const Diags& diags) const;    ///< report, then the exit code
+  /// What is told beside the result: to standard error where standard output is the result (--emit, --json -).
+  void say(std::string_view text) const;
 };
+
+/// An option's text becomes a source of its own, so that errors point into it: bytes [from, to) of `value`.
+Loc option_loc(Session& s, const std::string& option, const std::string& value, std::size_t from, std::size_t to);
+/// Errors without a place get this one.
+Diags located(Diags diags, const Loc& loc);
 
 /// Loads the model and adds what --grad, --grad-seed, --trainable and --dim ask for.
 Result<Graph> load_model(Session& s);
 runtime::EngineOptions compile_options(const Session& s);
 Result<std::int64_t> parse_bytes(const std::string& text);   ///< "64M", "1GiB", "1000"
+/// --time-passes and --print-fusion.
+void say_passes(const Session& s, const std::vector<passes::PassTime>& times, const std::vector<std::string>& fusion);
 Result<runtime::Compiled> compile(Session& s, Graph g, const runtime::EngineOptions& options);
 int thread_count(const Options& o);
 /// Text to -o (atomically) or to standard output.
@@ -70,5 +79,6 @@ int gradcheck_command(Session& s);
 int ops_command(Session& s);
 int targets_command(Session& s);
 int explain_command(Session& s);
+int conform_command(Session& s);
 
 }  // namespace ag::tools

@@ -8,6 +8,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <utility>
 
 #include <fmt/format.h>
@@ -165,28 +166,45 @@ Result<Bytes> read_beneath(const std::vector<std::string>& folders, std::string_
   return fail(Code::AG0001, loc, fmt::format("cannot read `{}`: {}", path, reason(why)));
 }
 
+namespace {
+
+/// The code of the error, 0 for none.
+int write_all(int fd, std::string_view bytes) {
+  for (std::size_t done = 0; done < bytes.size();) {
+    ssize_t n = ::write(fd, bytes.data() + done, bytes.size() - done);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return errno;
+    done += static_cast<std::size_t>(n);
+  }
+  return 0;
+}
+
+}  // namespace
+
 Status write_file(const std::string& path, std::string_view bytes) {
   auto give_up = [&](int code) {
     return fail(Code::AG0020, {}, fmt::format("cannot write `{}`: {}", path, reason(code)));
   };
   struct stat st{};
-  if (::stat(path.c_str(), &st) == 0 && S_ISDIR(st.st_mode)) return give_up(EISDIR);
-  std::string temp = path + ".XXXXXX";
+  bool exists = ::stat(path.c_str(), &st) == 0;
+  if (exists && S_ISDIR(st.st_mode)) return give_up(EISDIR);
+  if (exists && !S_ISREG(st.st_mode)) {  // a device or a pipe is written to, never replaced by a file
+    Fd device(::open(path.c_str(), O_WRONLY | O_CLOEXEC | O_NOCTTY));
+    int code = device.ok() ? write_all(device.get(), bytes) : errno;
+    return code == 0 ? Status{} : give_up(code);
+  }
+  // Behind a symbolic link the real file is replaced, not the link.
+  std::error_code ec;
+  std::string real = exists ? std::filesystem::canonical(path, ec).string() : path;
+  if (ec) return give_up(ec.value());
+  std::string temp = real + ".XXXXXX";
   Fd fd(::mkostemp(temp.data(), O_CLOEXEC));
   if (!fd.ok()) return give_up(errno);
-  int code = 0;
-  for (std::size_t done = 0; done < bytes.size() && code == 0;) {
-    ssize_t n = ::write(fd.get(), bytes.data() + done, bytes.size() - done);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0)
-      code = errno;
-    else
-      done += static_cast<std::size_t>(n);
-  }
+  int code = write_all(fd.get(), bytes);
   mode_t mask = ::umask(0);
   ::umask(mask);
   if (code == 0 && (::fchmod(fd.get(), 0666 & ~mask) != 0 || ::fsync(fd.get()) != 0)) code = errno;
-  if (code == 0 && ::rename(temp.c_str(), path.c_str()) != 0) code = errno;
+  if (code == 0 && ::rename(temp.c_str(), real.c_str()) != 0) code = errno;
   if (code == 0) return {};
   ::unlink(temp.c_str());
   return give_up(code);
