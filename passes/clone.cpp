@@ -33,6 +33,8 @@ void KernelCloner::clone_buffers() {
   b_.kernel().origins = from_.origins;
 }
 
+void KernelCloner::set_origin(const Stmt& s) { b_.set_origin(s.origin ? from_.origins[s.origin - 1] : 0); }
+
 LV KernelCloner::get(LV v) {
   if (!v) return v;
   if (auto it = values_.find(v); it != values_.end()) return it->second;
@@ -61,7 +63,7 @@ void KernelCloner::clone(StmtId id) {
   OpClass cls = describe(s.op).cls;
   if (is_pure(s) && values_.contains(s.results[0])) return;
   if (cls == OpClass::control) return clone_control(s);
-  b_.set_origin(s.origin);
+  set_origin(s);
   if (cls == OpClass::memory) return clone_memory(s);
   if (s.op == Op::barrier) return b_.barrier();
   if (s.op == Op::poll) return b_.poll();
@@ -95,7 +97,7 @@ void KernelCloner::clone_memory(const Stmt& s) {
       return;
     }
   loop::BufferId buffer = buffers_.at(s.attr.buffer);
-  b_.set_origin(s.origin);
+  set_origin(s);
   switch (s.op) {
     case Op::load: values_[s.results[0]] = b_.load(buffer, at(0), at(1)); break;
     case Op::store: b_.store(buffer, at(0), at(1), at(2)); break;

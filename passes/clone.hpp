@@ -34,6 +34,7 @@ class KernelCloner {
   loop::Builder& b_;
   std::unordered_map<loop::ValueId, loop::ValueId> values_;
   std::unordered_map<loop::BufferId, loop::BufferId> buffers_;
+  void set_origin(const loop::Stmt& s);
   void clone_control(const loop::Stmt& s);
   void clone_memory(const loop::Stmt& s);
 };

@@ -155,7 +155,7 @@ class Lowering {
     for (const std::string& s : lowered.kernel.dims) call.dims.push_back(Dim::symbol(s));
     lowered.kernel.origins.clear();
     for (std::size_t i = 0; i < lowered.origins.size(); ++i) {
-      lowered.kernel.origins.push_back(static_cast<std::uint32_t>(i));
+      lowered.kernel.origins.push_back(static_cast<std::uint32_t>(i) + 1);
       call.origins.push_back(source(lowered.origins[i]));
     }
     call.label = lowered.label;

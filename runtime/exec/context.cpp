@@ -229,7 +229,7 @@ Status ExecContext::stopped(const Executable::Entry& entry) {
     const std::size_t local = std::size_t{flags_.trap_origin} - 1;  // 0 means none
     if (flags_.trap_origin != 0 && local < call.origins.size() && call.origins[local] < sources.size())
       place = sources[call.origins[local]];
-    if (!call.label.empty()) where = fmt::format(" in `{}`", call.label);
+    if (!call.label.empty() && (call.label.size() <= 40 || !place.known())) where = fmt::format(" in `{}`", call.label);
   }
   switch (kind) {
     case loop::Trap::index_out_of_range:
