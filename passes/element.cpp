@@ -59,9 +59,11 @@ loop::ValueId ElementSource::compute(NodeId id, std::span<const loop::ValueId> i
     const Dims& shape = g.type(n.result()).shape;
     for (ValueId v : n.operands)
       operands.push_back(v ? element(v, broadcast_index(builder(), g.type(v).shape, shape, index)) : loop::ValueId{});
+    origin(id);
     return n.op->scalar(builder(), NodeView{g, id}, operands);
   }
   AG_CHECK(n.op->element != nullptr);
+  origin(id);
   Ctx ctx(*this, id);
   return n.op->element(ctx, index);
 }

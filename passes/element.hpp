@@ -12,6 +12,8 @@ class ElementSource {
   virtual const Graph& graph() const = 0;
   /// An element of a value that is neither virtual nor a splat.
   virtual loop::ValueId leaf(ValueId v, std::span<const loop::ValueId> index) = 0;
+  /// The statements that follow stand for this node.
+  virtual void origin(NodeId) {}
   virtual void trap(NodeId node, loop::ValueId cond, std::uint32_t kind, loop::ValueId detail) = 0;
 
   /// Element `index` of `v`.

@@ -54,6 +54,8 @@ class KernelLowering : public ElementSource {
     return b_.load(it->second, linear_index(b_, g_.type(v).shape, index));
   }
 
+  void origin(NodeId id) override { set_origin(id); }
+
   void trap(NodeId node, LV cond, std::uint32_t kind, LV detail) override {
     set_origin(node);
     b_.trap(cond, kind, detail);

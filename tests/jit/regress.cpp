@@ -59,3 +59,18 @@ TEST_CASE("a trap names the node that set it, not its neighbour in the kernel") 
   CHECK(out.error()[0].code == Code::AG5012);
   CHECK(out.error()[0].spans.at(0).loc.pointer == "/nodes/0");
 }
+
+TEST_CASE("a division by zero names the division, not the remainder before it") {
+  Graph g = load(R"({ "ag": 1, "inputs": [ { "name": "k", "type": "i64[N]" } ],
+    "nodes": [
+      { "op": "Mod", "in": ["k", 3], "out": "m" },
+      { "op": "Div", "in": ["k", "m"], "out": "d" } ],
+    "outputs": ["d"] })");
+  runtime::Compiled c = compile(g);
+  runtime::ExecContext context(c.executable);
+  std::int64_t values[] = {1, 3};
+  auto out = runtime::run(context, std::vector{Array::of<std::int64_t>(DType::i64, {2}, values)});
+  REQUIRE(!out);
+  CHECK(out.error()[0].code == Code::AG5013);
+  CHECK(out.error()[0].spans.at(0).loc.pointer == "/nodes/1");
+}
