@@ -15,7 +15,7 @@ constexpr std::size_t huge_page = std::size_t{2} << 20;
 
 /// nullptr if there is no memory. Freed by std::free.
 void* allocate_aligned(std::size_t bytes) {
-  if (bytes > std::size_t{1} << 62) return nullptr;
+  if (bytes >= std::size_t{1} << 47) return nullptr;  // no process has as many addresses
   const bool large = bytes >= 2 * huge_page;
   const std::size_t align = large ? huge_page : 64;
   void* p = nullptr;
