@@ -7,7 +7,8 @@ const std::vector<const Pass*>& all_passes() {
   static const std::vector<const Pass*> passes{
       &autodiff, &cse, &algebra, &fold, &dce, &decompose,  // Graph -> Graph
       &lower,                                              // Graph -> Program
-      &schedule, &vectorise, &expand_math, &plan_memory,   // Program -> Program
+      &schedule, &vectorise, &gpu_map,                     // Program -> Program
+      &expand_math, &plan_memory,
   };
   return passes;
 }

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "passes/clone.hpp"
+#include "passes/loop_nest.hpp"
 #include "passes/pass.hpp"
 
 namespace ag::passes {
@@ -30,29 +31,21 @@ constexpr std::int64_t rows_per_panel = 96;
 /// The same when the panel is a packed copy, which costs about as much as a few rows of products.
 constexpr std::int64_t rows_per_packed_panel = 384, min_packed_rows = 4;
 
-struct NestLoop {
-  StmtId stmt;
-  AxisRole role;
-  LV iv, extent;            // of the old kernel
-  std::optional<Dim> size;  // extent over the kernel's dims
-};
-
 class CpuScheduler {
  public:
-  CpuScheduler(const loop::Kernel& k, const TargetSpec& target) : k_(k), target_(target), b_(k.name), clone_(k, b_) {}
+  CpuScheduler(const loop::Kernel& k, const TargetSpec& target) : k_(k), target_(target), b_(k.name), clone_(k, b_), nest_(find_nest(k)) {}
 
   loop::Kernel run() {
-    find_nest();
     clone_.clone_buffers();
-    if (!nest_.empty())
+    if (!nest_.loops.empty())
       for (StmtId id : k_.blocks[k_.top()].stmts)  // sizes, strides
         if (is_pure(k_.stmts[id])) clone_.clone(id);
-    for (const NestLoop& l : nest_)
+    for (const NestLoop& l : nest_.loops)
       if (l.role == AxisRole::col) col_ = &l;
       else if (l.role == AxisRole::row) row_ = &l;
       else outer_.push_back(&l);
     clone_.on_for = [this](const Stmt& s, ForOptions& o, LV& step) { inner_loop(s, o, step); };
-    if (nest_.empty()) {
+    if (nest_.loops.empty()) {
       body();
     } else if (!all_sized()) {
       serial_nest(0);
@@ -69,45 +62,26 @@ class CpuScheduler {
   const TargetSpec& target_;
   Builder b_;
   KernelCloner clone_;
-  std::vector<NestLoop> nest_;
-  BlockId innermost_;
+  LoopNest nest_;
   const NestLoop *col_ = nullptr, *row_ = nullptr;
   std::vector<const NestLoop*> outer_;
 
   // -- the nest -----------------------------------------------------------------------------------------------
-  void find_nest() {
-    innermost_ = k_.top();
-    for (;;) {
-      StmtId only;
-      for (StmtId id : k_.blocks[innermost_].stmts) {
-        const Stmt& s = k_.stmts[id];
-        if (is_pure(s) || s.op == Op::yield) continue;
-        if (only.valid()) return;  // several effects: the body
-        only = id;
-      }
-      if (!only.valid()) return;
-      const Stmt& s = k_.stmts[only];
-      if (s.op != Op::for_ || s.attr.mapping != Mapping::parallel || s.attr.role == AxisRole::reduce) return;
-      nest_.push_back({only, s.attr.role, k_.blocks[s.blocks[0]].args[0], s.operands[1], as_dim(k_, s.operands[1])});
-      innermost_ = s.blocks[0];
-    }
-  }
-
   bool all_sized() const {
-    return std::all_of(nest_.begin(), nest_.end(), [](const NestLoop& l) { return l.size.has_value(); });
+    return std::all_of(nest_.loops.begin(), nest_.loops.end(), [](const NestLoop& l) { return l.size.has_value(); });
   }
 
   /// Index arithmetic between the loops, then the innermost block.
   void body() {
-    auto in_nest = [&](StmtId id) { return std::any_of(nest_.begin(), nest_.end(), [&](const NestLoop& l) { return l.stmt == id; }); };
-    for (const NestLoop& l : nest_) clone_.clone_block(k_.stmts[l.stmt].blocks[0], in_nest);
-    if (nest_.empty()) clone_.clone_block(k_.top());
+    for (const NestLoop& l : nest_.loops)
+      clone_.clone_block(k_.stmts[l.stmt].blocks[0], [this](StmtId id) { return nest_.contains(id); });
+    if (nest_.loops.empty()) clone_.clone_block(k_.top());
   }
 
   void serial_nest(std::size_t i) {
-    if (i == nest_.size()) return body();
-    b_.for_each(clone_.get(nest_[i].extent), {.mapping = Mapping::serial, .role = nest_[i].role}, [&](LV iv) {
-      clone_.set(nest_[i].iv, iv);
+    if (i == nest_.loops.size()) return body();
+    b_.for_each(clone_.get(nest_.loops[i].extent), {.mapping = Mapping::serial, .role = nest_.loops[i].role}, [&](LV iv) {
+      clone_.set(nest_.loops[i].iv, iv);
       serial_nest(i + 1);
     });
   }
@@ -184,12 +158,12 @@ class CpuScheduler {
   /// Work of one iteration of all nest loops together, if the estimate is a plain number.
   Dim work_per_point() const {
     Dim points = 1;
-    for (const NestLoop& l : nest_) points = points * *l.size;
+    for (const NestLoop& l : nest_.loops) points = points * *l.size;
     return max(floordiv(k_.flops, max(points, Dim(1))), Dim(1));
   }
 
   void elementwise() {
-    int width = col_ ? width_for(col_->size, has_inner_loop(innermost_) ? 1 : 2) : 1;
+    int width = col_ ? width_for(col_->size, has_inner_loop(nest_.body) ? 1 : 2) : 1;
     Dim work = work_per_point();
     if (outer_.empty()) {  // one long axis
       Dim chunk = work.is_const() ? Dim(std::max<std::int64_t>(tile_work / work.value() / width, 1) * width) : Dim(width);
@@ -260,7 +234,7 @@ class CpuScheduler {
   void find_panels() {
     if (row_->size->is_const() && row_->size->value() < min_packed_rows) return;
     std::vector<StmtId> loops;
-    find_panels_in(innermost_, loops);
+    find_panels_in(nest_.body, loops);
   }
 
   void find_panels_in(BlockId block, std::vector<StmtId>& loops) {
@@ -286,7 +260,7 @@ class CpuScheduler {
   bool strided(const Stmt& load, const std::vector<StmtId>& loops) const {
     auto symbol = [](LV v) { return "%" + std::to_string(v.index); };
     auto leaf = [&](LV v) -> std::optional<Dim> {
-      for (const NestLoop& l : nest_)
+      for (const NestLoop& l : nest_.loops)
         if (l.iv == v) return Dim::symbol(symbol(v));
       for (StmtId l : loops)
         if (k_.blocks[k_.stmts[l].blocks[0]].args[0] == v) return Dim::symbol(symbol(v));
