@@ -21,6 +21,7 @@
 
 #include "passes/clone.hpp"
 #include "passes/loop_nest.hpp"
+#include "passes/lower_kernel.hpp"
 #include "passes/pass.hpp"
 
 namespace ag::passes {
@@ -46,7 +47,6 @@ constexpr std::int64_t block_threads = 256;
 constexpr std::int64_t warps_per_block = block_threads / warp;
 constexpr std::int64_t max_grid = std::numeric_limits<std::int32_t>::max();  // blocks along x
 constexpr std::int64_t unsized_grid = 1024;           // blocks where the size is no expression over the dims
-constexpr std::int64_t max_scratch = 32 << 10;        // bytes of row buffers; 16 KiB are left for partial results
 
 bool is_store(const Stmt& s) { return s.op == Op::store || s.op == Op::store_tile; }
 bool is_load(const Stmt& s) { return s.op == Op::load || s.op == Op::load_tile; }
@@ -121,8 +121,8 @@ class GpuMapper {
         return refuse("it keeps a row of " + buffer.elems.str() + " elements, but shared memory must have a constant size");
       auto size = checked_mul(buffer.elems.value(), static_cast<std::int64_t>(dtype_bytes(buffer.dtype)));
       auto sum = size ? checked_add(bytes, *size) : std::nullopt;
-      if (!sum || *sum > max_scratch)
-        return refuse(fmt::format("it keeps rows of more than {} bytes, which is what it may have of shared memory", max_scratch));
+      if (!sum || *sum > gpu_row_bytes)
+        return refuse(fmt::format("it keeps rows of more than {} bytes, which is what it may have of shared memory", gpu_row_bytes));
       bytes = *sum;
     }
     return {};

@@ -176,7 +176,8 @@ class Lowering {
       for (LoweredKernel& k : kernels) emit(std::move(k));
       return {};
     }
-    emit(lower_group(g_, plan_, gid));
+    const bool gpu = context_.target.kind == TargetSpec::Kind::cuda;
+    emit(lower_group(g_, plan_, gid, gpu ? std::optional(gpu_row_bytes) : std::nullopt));
     return {};
   }
 

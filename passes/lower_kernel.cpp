@@ -19,7 +19,8 @@ constexpr int keep_cost = 4;
 
 class KernelLowering : public ElementSource {
  public:
-  KernelLowering(const Graph& g, const Plan& plan, GroupId gid) : g_(g), plan_(plan), group_(plan.groups[gid]), gid_(gid), b_("k") {}
+  KernelLowering(const Graph& g, const Plan& plan, GroupId gid, std::optional<std::int64_t> row_bytes = {})
+      : g_(g), plan_(plan), group_(plan.groups[gid]), gid_(gid), row_bytes_(row_bytes), b_("k") {}
 
   LoweredKernel run() {
     prepare();
@@ -66,6 +67,7 @@ class KernelLowering : public ElementSource {
   const Plan& plan_;
   Group group_;
   GroupId gid_;
+  std::optional<std::int64_t> row_bytes_;                     // left for rows kept in scratch memory
   loop::Builder b_;
   LoweredKernel out_;
   std::unordered_map<ValueId, BufferId> reads_, writes_;
@@ -297,6 +299,13 @@ class KernelLowering : public ElementSource {
     return linear_index(b_, inner, index);
   }
 
+  bool may_keep(const Dim& bytes) {
+    if (!row_bytes_) return true;
+    if (!bytes.is_const() || bytes.value() > *row_bytes_) return false;
+    *row_bytes_ -= bytes.value();
+    return true;
+  }
+
   void row_kernel() {
     std::vector<int> outer;
     for (int d : all_dims())
@@ -311,7 +320,8 @@ class KernelLowering : public ElementSource {
       else if (lanes_inner) {
         Dim inner = 1;
         for (int d : group_.axes) inner = inner * group_.full[d];
-        kept_.emplace(id, b_.alloc(g_.type(v).dtype, inner, loop::Scope::scratch));
+        if (may_keep(inner * Dim(static_cast<std::int64_t>(dtype_bytes(g_.type(v).dtype)))))
+          kept_.emplace(id, b_.alloc(g_.type(v).dtype, inner, loop::Scope::scratch));
       }
     }
     at_.assign(group_.full.size(), LV{});
@@ -469,7 +479,9 @@ class KernelLowering : public ElementSource {
 
 }  // namespace
 
-LoweredKernel lower_group(const Graph& g, const Plan& plan, GroupId gid) { return KernelLowering(g, plan, gid).run(); }
+LoweredKernel lower_group(const Graph& g, const Plan& plan, GroupId gid, std::optional<std::int64_t> row_bytes) {
+  return KernelLowering(g, plan, gid, row_bytes).run();
+}
 
 LoweredKernel lower_copy(const Graph& g, ValueId from) {
   Plan plan;

@@ -61,6 +61,13 @@ Result<passes::PipelineResult> staged(Session& s, Graph g, const std::string& st
   return result;
 }
 
+/// A PTX text without the lines that a file has once: version, target, address size.
+std::string_view without_header(std::string_view ptx) {
+  constexpr std::string_view last = ".address_size 64\n";
+  std::size_t at = ptx.find(last);
+  return at == ptx.npos ? ptx : ptx.substr(at + last.size());
+}
+
 Result<std::string> emit_kernels(Session& s, const loop::Program& program, codegen::EmitKind kind) {
   AG_TRY(TargetSpec target, codegen::describe_target(s.options.target));
   std::string out;
@@ -68,7 +75,7 @@ Result<std::string> emit_kernels(Session& s, const loop::Program& program, codeg
     codegen::EmitOptions options{.opt_level = s.options.opt_level, .symbol = "k" + std::to_string(i)};
     AG_TRY(std::string text,
            codegen::backend_of(target).emit(program.kernels[loop::KernelId(i)], target, kind, options));
-    out += text;
+    out += kind == codegen::EmitKind::ptx && i > 0 ? without_header(text) : std::string_view(text);
   }
   return out;
 }

@@ -12,7 +12,7 @@
 #include "ir/builder.hpp"
 #include "ir/op.hpp"
 
-namespace ag::test {
+namespace ag::test::graphs {
 
 struct Case {
   const char* name;
@@ -131,4 +131,4 @@ inline std::vector<Array> random_inputs(const Graph& g, const Case& c) {
   return inputs;
 }
 
-}  // namespace ag::test
+}  // namespace ag::test::graphs

@@ -8,6 +8,7 @@
 
 using namespace ag;
 using namespace ag::test;
+using namespace ag::test::graphs;
 
 TEST_CASE("lowered programs agree with the graph interpreter") {
   for (const Case& c : cases()) {

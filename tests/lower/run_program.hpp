@@ -1,5 +1,6 @@
 // Runs a Program with the loop interpreter: no LLVM, any stage of lowering.
 #pragma once
+#include <cstring>
 #include <map>
 
 #include "ir/array.hpp"
