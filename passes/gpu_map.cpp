@@ -5,13 +5,14 @@
 // Columns (reductions along other axes than the last), contractions and scatters are of this form too.
 //
 // Rows: a body with such loops (row reductions and the passes over the row between them) gets a block of T threads for
-// each point of the nest, or eight points of a warp each. Element e of the flattened row belongs to thread e mod T. Partial
-// results of a thread are combined by a butterfly in each warp (16, 8, 4, 2, 1 lanes apart), then by one over the warps
-// through shared memory, so that every thread has the result. T is 256, less only for rows of fewer elements; then each
-// thread has at most one and the others hold identities, so that the bits do not depend on whether sizes are known.
+// each point of the nest, or eight points of a warp each. Element e of the flattened row belongs to thread e mod T.
+// Partial results of a thread are combined by a butterfly in each warp (16, 8, 4, 2, 1 lanes apart), then by one over
+// the warps through shared memory, so that every thread has the result. T is 256, less only for rows of fewer elements;
+// then each thread has at most one and the others hold identities, so that the bits do not depend on whether sizes are
+// known.
 //
-// Loops over grid and block stride: every launch of at least one block computes everything. A grid of 0 blocks (an empty
-// array) is not launched at all.
+// Loops over grid and block stride: every launch of at least one block computes everything. A grid of 0 blocks (an
+// empty array) is not launched at all.
 #include <algorithm>
 #include <bit>
 #include <limits>
@@ -97,11 +98,11 @@ class GpuMapper {
   Builder b_;
   KernelCloner clone_;
   LoopNest nest_;
-  IdMap<LV, char> uniform_;         // follows from constants and dims alone: can be computed before all loops
+  IdMap<LV, char> uniform_;  // follows from constants and dims alone: can be computed before all loops
   IdMap<LV, std::uint32_t> uses_;
-  std::int64_t threads_ = 1;        // of a row
-  LV thread_;                       // in its row
-  Buffers read_, written_;          // by any thread of the block since the last barrier
+  std::int64_t threads_ = 1;  // of a row
+  LV thread_;  // in its row
+  Buffers read_, written_;  // by any thread of the block since the last barrier
   bool needs_barrier_ = false, uses_shared_ = false;
 
   static std::unexpected<Diags> refuse(const std::string& why) { return fail(Code::AG4021, {}, why); }
@@ -109,20 +110,24 @@ class GpuMapper {
   // -- what cannot be mapped -------------------------------------------------------------------------------------
   Status check() const {
     for (const Stmt& s : k_.stmts)
-      if (s.op == Op::for_ && s.attr.mapping != Mapping::serial && s.attr.mapping != Mapping::parallel && s.attr.mapping != Mapping::unrolled)
+      if (s.op == Op::for_ && s.attr.mapping != Mapping::serial && s.attr.mapping != Mapping::parallel &&
+          s.attr.mapping != Mapping::unrolled)
         return refuse(fmt::format("it has a loop mapped to `{}` already", mapping_name(s.attr.mapping)));
     for (const NestLoop& l : nest_.loops)
       if (!uniform_[l.extent]) return refuse("the size of a parallel loop depends on the loops around it");
-    if (has_scratch() && !has_row_loops(nest_.body)) return refuse("it keeps values between loops that threads do not share");
+    if (has_scratch() && !has_row_loops(nest_.body))
+      return refuse("it keeps values between loops that threads do not share");
     std::int64_t bytes = 0;
     for (const loop::Buffer& buffer : k_.buffers) {
       if (buffer.scope != Scope::scratch) continue;
       if (!buffer.elems.is_const())
-        return refuse("it keeps a row of " + buffer.elems.str() + " elements, but shared memory must have a constant size");
+        return refuse("it keeps a row of " + buffer.elems.str() +
+                      " elements, but shared memory must have a constant size");
       auto size = checked_mul(buffer.elems.value(), static_cast<std::int64_t>(dtype_bytes(buffer.dtype)));
       auto sum = size ? checked_add(bytes, *size) : std::nullopt;
       if (!sum || *sum > gpu_row_bytes)
-        return refuse(fmt::format("it keeps rows of more than {} bytes, which is what it may have of shared memory", gpu_row_bytes));
+        return refuse(fmt::format("it keeps rows of more than {} bytes, which is what it may have of shared memory",
+                                  gpu_row_bytes));
       bytes = *sum;
     }
     return {};
@@ -135,13 +140,15 @@ class GpuMapper {
       if (describe(s.op).cls != OpClass::control || s.op == Op::yield || row_loop(id)) continue;
       Buffers read, written;
       accesses(id, read, written);
-      if (!written.empty()) return refuse("between reductions of a row it writes in an order that threads cannot share");
+      if (!written.empty())
+        return refuse("between reductions of a row it writes in an order that threads cannot share");
     }
     return {};
   }
 
   bool has_scratch() const {
-    return std::any_of(k_.buffers.begin(), k_.buffers.end(), [](const loop::Buffer& b) { return b.scope == Scope::scratch; });
+    return std::any_of(k_.buffers.begin(), k_.buffers.end(),
+                       [](const loop::Buffer& b) { return b.scope == Scope::scratch; });
   }
 
   void accesses(StmtId id, Buffers& read, Buffers& written) const {
@@ -176,7 +183,8 @@ class GpuMapper {
     }
     Dim blocks = ceildiv(size, Dim(per_block));
     if (!sized || !blocks.valid()) blocks = Dim(unsized_grid);
-    if (!nest_.loops.empty()) b_.kernel().grid[0] = blocks.is_const() ? Dim(std::min(blocks.value(), max_grid)) : min(blocks, Dim(max_grid));
+    if (!nest_.loops.empty())
+      b_.kernel().grid[0] = blocks.is_const() ? Dim(std::min(blocks.value(), max_grid)) : min(blocks, Dim(max_grid));
     return n;
   }
 
@@ -244,7 +252,8 @@ class GpuMapper {
     });
   }
 
-  // -- a block or a warp a row -----------------------------------------------------------------------------------------
+  // -- a block or a warp a row
+  // -----------------------------------------------------------------------------------------
   bool has_row_loops(BlockId block) const {
     const auto& stmts = k_.blocks[block].stmts;
     return std::any_of(stmts.begin(), stmts.end(), [&](StmtId id) { return row_loop(id).has_value(); });
@@ -266,12 +275,14 @@ class GpuMapper {
   }
 
   bool free_order(const Stmt& s) const {
-    return s.op == Op::for_ && s.attr.reassociate && uniform_[s.operands[1]] && is_const(s.operands[0], 0) && is_const(s.operands[2], 1);
+    return s.op == Op::for_ && s.attr.reassociate && uniform_[s.operands[1]] && is_const(s.operands[0], 0) &&
+           is_const(s.operands[2], 1);
   }
 
   bool is_const(LV v, std::int64_t want) const {
     StmtId def = k_.values[v].def;
-    return def.valid() && k_.stmts[def].op == Op::constant && loop::bits_to_int(k_.type(v).elem, k_.stmts[def].attr.imm) == want;
+    return def.valid() && k_.stmts[def].op == Op::constant &&
+           loop::bits_to_int(k_.type(v).elem, k_.stmts[def].attr.imm) == want;
   }
 
   /// The loop that is all that another one does, its carried values passed straight through.
@@ -286,7 +297,8 @@ class GpuMapper {
     }
     if (!inner) return std::nullopt;
     const Stmt& s = k_.stmts[*inner];
-    if (!std::equal(s.operands.begin() + 3, s.operands.end(), body.args.begin() + 1, body.args.end())) return std::nullopt;
+    if (!std::equal(s.operands.begin() + 3, s.operands.end(), body.args.begin() + 1, body.args.end()))
+      return std::nullopt;
     const auto& out = yields(outer.blocks[0]);
     if (!std::equal(out.begin(), out.end(), s.results.begin(), s.results.end())) return std::nullopt;
     return inner;
@@ -300,7 +312,8 @@ class GpuMapper {
     auto at = [&](std::size_t i) { return i < s.operands.size() && s.operands[i] == carried; };
     if (s.op == Op::fma && at(2)) return ReduceKind::sum;
     if (!at(0) && !at(1)) return std::nullopt;
-    for (ReduceKind kind : {ReduceKind::sum, ReduceKind::prod, ReduceKind::min, ReduceKind::max, ReduceKind::and_, ReduceKind::or_})
+    for (ReduceKind kind :
+         {ReduceKind::sum, ReduceKind::prod, ReduceKind::min, ReduceKind::max, ReduceKind::and_, ReduceKind::or_})
       if (s.op == reduce_op(kind)) return kind;
     return std::nullopt;
   }
@@ -314,7 +327,8 @@ class GpuMapper {
       Dim size = 1;
       for (StmtId l : row->loops) size = size * as_dim(k_, k_.stmts[l].operands[1]).value_or(Dim::invalid());
       if (!size.is_const() || !size.valid() || size.value() >= block_threads) return block_threads;
-      most = std::max(most, static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(std::max<std::int64_t>(size.value(), 1)))));
+      most = std::max(most, static_cast<std::int64_t>(
+                                std::bit_ceil(static_cast<std::uint64_t>(std::max<std::int64_t>(size.value(), 1)))));
     }
     return most;
   }
@@ -337,7 +351,8 @@ class GpuMapper {
     };
     if (nest_.loops.empty()) return body(LV{});
     if (rows_per_block == 1) return mapped(Mapping::grid_x, b_.index(0), n, 1, body);
-    mapped(Mapping::grid_x, b_.index(0), n, rows_per_block, [&](LV first) { mapped_chunk(Mapping::block_y, first, rows_per_block, n, body); });
+    mapped(Mapping::grid_x, b_.index(0), n, rows_per_block,
+           [&](LV first) { mapped_chunk(Mapping::block_y, first, rows_per_block, n, body); });
   }
 
   void barrier() {
@@ -350,7 +365,9 @@ class GpuMapper {
   void order(StmtId id) {
     Buffers read, written;
     accesses(id, read, written);
-    auto meet = [](const Buffers& a, const Buffers& b) { return std::any_of(a.begin(), a.end(), [&](BufferId x) { return b.contains(x); }); };
+    auto meet = [](const Buffers& a, const Buffers& b) {
+      return std::any_of(a.begin(), a.end(), [&](BufferId x) { return b.contains(x); });
+    };
     if (meet(read, written_) || meet(written, written_) || meet(written, read_)) barrier();
     read_.insert(read.begin(), read.end());
     written_.insert(written.begin(), written.end());
@@ -380,14 +397,17 @@ class GpuMapper {
       const loop::VType& t = k_.type(outer.results[i]);
       init.push_back(b_.constant_bits(t, reduce_identity(row.kinds[i], t.elem)));
     }
-    LVs partial = b_.for_(thread_, n, b_.index(threads_), {.role = outer.attr.role}, init, [&](LV flat, const LVs& carried) {
-      decode(loops, flat);
-      for (StmtId id : row.loops)
-        if (id != row.loops.back()) clone_.clone_block(k_.stmts[id].blocks[0], [&](StmtId s) { return !is_pure(k_.stmts[s]); });
-      for (std::size_t i = 0; i < carried.size(); ++i) clone_.set(k_.blocks[inner.blocks[0]].args[i + 1], carried[i]);
-      clone_.clone_block(inner.blocks[0]);
-      return clone_.yielded(inner.blocks[0]);
-    });
+    LVs partial =
+        b_.for_(thread_, n, b_.index(threads_), {.role = outer.attr.role}, init, [&](LV flat, const LVs& carried) {
+          decode(loops, flat);
+          for (StmtId id : row.loops)
+            if (id != row.loops.back())
+              clone_.clone_block(k_.stmts[id].blocks[0], [&](StmtId s) { return !is_pure(k_.stmts[s]); });
+          for (std::size_t i = 0; i < carried.size(); ++i)
+            clone_.set(k_.blocks[inner.blocks[0]].args[i + 1], carried[i]);
+          clone_.clone_block(inner.blocks[0]);
+          return clone_.yielded(inner.blocks[0]);
+        });
     b_.set_origin(outer.origin);
     combine(row, partial);
     for (std::size_t i = 0; i < partial.size(); ++i) {
@@ -397,7 +417,8 @@ class GpuMapper {
   }
 
   LV butterfly(ReduceKind kind, LV v, std::int64_t lanes) {
-    for (std::int64_t mask = lanes / 2; mask; mask /= 2) v = b_.op(reduce_op(kind), {v, b_.shuffle_xor(v, static_cast<int>(mask))});
+    for (std::int64_t mask = lanes / 2; mask; mask /= 2)
+      v = b_.op(reduce_op(kind), {v, b_.shuffle_xor(v, static_cast<int>(mask))});
     return v;
   }
 
@@ -418,7 +439,8 @@ class GpuMapper {
     barrier();
     uses_shared_ = true;
     LV from = b_.op(Op::rem, {thread_, b_.index(warps)});
-    for (std::size_t i = 0; i < values.size(); ++i) values[i] = butterfly(row.kinds[i], b_.load(shared[i], from), warps);
+    for (std::size_t i = 0; i < values.size(); ++i)
+      values[i] = butterfly(row.kinds[i], b_.load(shared[i], from), warps);
   }
 };
 
@@ -431,7 +453,8 @@ std::pair<Loc, std::string> first_call(const loop::Program& p, const loop::Seq& 
       return {placed ? p.sources[call->origins[0]] : Loc{}, call->label};
     }
     std::vector<const loop::Seq*> nested;
-    if (const auto* branch = std::get_if<loop::IfStep>(&step.value)) nested = {branch->then.get(), branch->otherwise.get()};
+    if (const auto* branch = std::get_if<loop::IfStep>(&step.value))
+      nested = {branch->then.get(), branch->otherwise.get()};
     if (const auto* loop = std::get_if<loop::WhileStep>(&step.value)) nested = {loop->cond.get(), loop->body.get()};
     for (const loop::Seq* s : nested)
       if (auto found = s ? first_call(p, *s, id) : std::pair<Loc, std::string>{}; !found.second.empty()) return found;
@@ -454,7 +477,9 @@ Result<loop::Program> run(loop::Program program, PassContext& context) {
     }
     auto [loc, label] = first_call(program, program.body, id);
     const std::string& target = context.target.name;
-    refused.push_back(error(mapped.error()[0].code, loc, fmt::format("`{}` cannot be mapped to {}", label, target.empty() ? "a GPU" : target), mapped.error()[0].message));
+    refused.push_back(error(mapped.error()[0].code, loc,
+                            fmt::format("`{}` cannot be mapped to {}", label, target.empty() ? "a GPU" : target),
+                            mapped.error()[0].message));
   }
   if (!refused.empty()) return fail(std::move(refused));
   return program;

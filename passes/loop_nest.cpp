@@ -27,7 +27,8 @@ LoopNest find_nest(const loop::Kernel& k) {
     }
     if (!only.valid()) return nest;
     const Stmt& s = k.stmts[only];
-    if (s.op != Op::for_ || s.attr.mapping != loop::Mapping::parallel || s.attr.role == loop::AxisRole::reduce) return nest;
+    if (s.op != Op::for_ || s.attr.mapping != loop::Mapping::parallel || s.attr.role == loop::AxisRole::reduce)
+      return nest;
     nest.loops.push_back({only, s.attr.role, k.blocks[s.blocks[0]].args[0], s.operands[1], as_dim(k, s.operands[1])});
     nest.body = s.blocks[0];
   }

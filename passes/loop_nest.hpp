@@ -15,7 +15,8 @@ struct NestLoop {
 };
 
 /// Parallel loops, outermost first, each the only statement with an effect in the block around it, from the top block
-/// inwards; `body` is the innermost one's block (the top block without any). Loops over reduced axes belong to the body.
+/// inwards; `body` is the innermost one's block (the top block without any). Loops over reduced axes belong to the
+/// body.
 struct LoopNest {
   std::vector<NestLoop> loops;
   loop::BlockId body;

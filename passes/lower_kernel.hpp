@@ -18,8 +18,8 @@ struct LoweredKernel {
 /// partial results.
 inline constexpr std::int64_t gpu_row_bytes = 32 << 10;
 
-/// `row_bytes`: what is expensive and needed by several passes over a row is kept in scratch memory if those rows have a
-/// constant size and all together at most so many bytes, else computed again; without a limit it is always kept.
+/// `row_bytes`: what is expensive and needed by several passes over a row is kept in scratch memory if those rows have
+/// a constant size and all together at most so many bytes, else computed again; without a limit it is always kept.
 LoweredKernel lower_group(const Graph& g, const Plan& plan, GroupId gid, std::optional<std::int64_t> row_bytes = {});
 /// A kernel that copies an element-for-element value into a buffer of its own (outputs that are inputs).
 LoweredKernel lower_copy(const Graph& g, ValueId from);

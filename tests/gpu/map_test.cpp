@@ -1,5 +1,5 @@
-// Kernels mapped to a GPU, run by the loop interpreter with its checks of races, bounds and divergence, compute what the
-// graph interpreter says; and the mapping is the one that passes/gpu_map.cpp documents.
+// Kernels mapped to a GPU, run by the loop interpreter with its checks of races, bounds and divergence, compute what
+// the graph interpreter says; and the mapping is the one that passes/gpu_map.cpp documents.
 #include <algorithm>
 
 #include <catch2/catch.hpp>
@@ -19,23 +19,28 @@ std::vector<Case> gpu_cases() {
   std::vector<Case> list = cases();
   for (int n : {1, 10, 33, 100, 255, 256, 1000})
     list.push_back({"rows", [n](GraphBuilder& b) {
-      ValueId x = b.input("x", f32({21, n}));
-      output(b, "s", b.reduce("reduce_sum", b.mul(x, x), {1}));
-      output(b, "y", softmax(b, x, 1));
-    }});
-  list.push_back({"row_too_long_to_keep", [](GraphBuilder& b) { output(b, "y", softmax(b, b.input("x", f32({2, 9000})), 1)); }});
+                      ValueId x = b.input("x", f32({21, n}));
+                      output(b, "s", b.reduce("reduce_sum", b.mul(x, x), {1}));
+                      output(b, "y", softmax(b, x, 1));
+                    }});
+  list.push_back(
+      {"row_too_long_to_keep", [](GraphBuilder& b) { output(b, "y", softmax(b, b.input("x", f32({2, 9000})), 1)); }});
   list.push_back({"rows_of_two_axes", [](GraphBuilder& b) {
-    ValueId x = b.input("x", f32({5, 7, 90}));
-    ValueId s = b.reduce("reduce_sum", x, {1, 2}, true);
-    output(b, "y", b.sub(x, s));
-    output(b, "z", b.reduce("reduce_max", b.mul(x, s), {1, 2}));
-  }});
-  list.push_back({"long_row", [](GraphBuilder& b) { output(b, "y", b.reduce("reduce_sum", b.input("x", f32({10000})), {0})); }});
-  list.push_back({"three_axes", [](GraphBuilder& b) { output(b, "y", b.unary("neg", b.transpose(b.input("x", f32({11, 13, 17})), {2, 0, 1}))); }});
+                    ValueId x = b.input("x", f32({5, 7, 90}));
+                    ValueId s = b.reduce("reduce_sum", x, {1, 2}, true);
+                    output(b, "y", b.sub(x, s));
+                    output(b, "z", b.reduce("reduce_max", b.mul(x, s), {1, 2}));
+                  }});
+  list.push_back(
+      {"long_row", [](GraphBuilder& b) { output(b, "y", b.reduce("reduce_sum", b.input("x", f32({10000})), {0})); }});
+  list.push_back({"three_axes", [](GraphBuilder& b) {
+                    output(b, "y", b.unary("neg", b.transpose(b.input("x", f32({11, 13, 17})), {2, 0, 1})));
+                  }});
   return list;
 }
 
-Result<loop::Program> mapped(const Graph& g, bool fuse, std::vector<std::string> stages = {"lower", "gpu_map", "expand_math"}) {
+Result<loop::Program> mapped(const Graph& g, bool fuse,
+                             std::vector<std::string> stages = {"lower", "gpu_map", "expand_math"}) {
   passes::PassContext context;
   context.target = codegen::describe_target("cuda:sm_80").value();
   context.fuse = fuse;
@@ -108,16 +113,56 @@ TEST_CASE("the launch shape follows the kernel's form") {
   };
   const Dim n = Dim::symbol("N");
   const std::vector<Row> rows{
-      {"map", [](GraphBuilder& b) { output(b, "y", b.unary("neg", b.input("x", f32({1000})))); }, 4, {256, 1, 1}, false, false},
-      {"symbolic map", [&](GraphBuilder& b) { output(b, "y", b.unary("neg", b.input("x", f32({n, 8})))); },
-       min(ceildiv(n * 8, 256), Dim(INT32_MAX)), {256, 1, 1}, false, false},
-      {"columns", [](GraphBuilder& b) { output(b, "y", b.reduce("reduce_sum", b.input("x", f32({50, 300})), {0})); }, 2, {256, 1, 1}, false, false},
-      {"short rows", [](GraphBuilder& b) { output(b, "y", b.reduce("reduce_sum", b.input("x", f32({20, 30})), {1})); }, 3, {32, 8, 1}, true, false},
-      {"rows", [](GraphBuilder& b) { output(b, "y", b.reduce("reduce_sum", b.input("x", f32({20, 100})), {1})); }, 20, {128, 1, 1}, true, true},
-      {"long rows", [](GraphBuilder& b) { output(b, "y", b.reduce("reduce_sum", b.input("x", f32({20, 999})), {1})); }, 20, {256, 1, 1}, true, true},
-      {"product", [](GraphBuilder& b) { output(b, "y", b.dot_general(b.input("x", f32({30, 8})), b.input("w", f32({8, 40})), {1}, {0})); },
-       5, {256, 1, 1}, false, false},
-      {"nothing", [](GraphBuilder& b) { output(b, "y", b.unary("neg", b.input("x", f32({0, 3})))); }, 0, {256, 1, 1}, false, false},
+      {"map",
+       [](GraphBuilder& b) { output(b, "y", b.unary("neg", b.input("x", f32({1000})))); },
+       4,
+       {256, 1, 1},
+       false,
+       false},
+      {"symbolic map",
+       [&](GraphBuilder& b) { output(b, "y", b.unary("neg", b.input("x", f32({n, 8})))); },
+       min(ceildiv(n * 8, 256), Dim(INT32_MAX)),
+       {256, 1, 1},
+       false,
+       false},
+      {"columns",
+       [](GraphBuilder& b) { output(b, "y", b.reduce("reduce_sum", b.input("x", f32({50, 300})), {0})); },
+       2,
+       {256, 1, 1},
+       false,
+       false},
+      {"short rows",
+       [](GraphBuilder& b) { output(b, "y", b.reduce("reduce_sum", b.input("x", f32({20, 30})), {1})); },
+       3,
+       {32, 8, 1},
+       true,
+       false},
+      {"rows",
+       [](GraphBuilder& b) { output(b, "y", b.reduce("reduce_sum", b.input("x", f32({20, 100})), {1})); },
+       20,
+       {128, 1, 1},
+       true,
+       true},
+      {"long rows",
+       [](GraphBuilder& b) { output(b, "y", b.reduce("reduce_sum", b.input("x", f32({20, 999})), {1})); },
+       20,
+       {256, 1, 1},
+       true,
+       true},
+      {"product",
+       [](GraphBuilder& b) {
+         output(b, "y", b.dot_general(b.input("x", f32({30, 8})), b.input("w", f32({8, 40})), {1}, {0}));
+       },
+       5,
+       {256, 1, 1},
+       false,
+       false},
+      {"nothing",
+       [](GraphBuilder& b) { output(b, "y", b.unary("neg", b.input("x", f32({0, 3})))); },
+       0,
+       {256, 1, 1},
+       false,
+       false},
   };
   for (const Row& row : rows) {
     INFO(row.name);

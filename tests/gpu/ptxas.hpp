@@ -29,7 +29,8 @@ inline std::string assemble(const std::string& ptx, const std::string& arch) {
   }
   std::string stem = std::string(AG_BINARY_DIR) + "/gpu_test." + std::to_string(std::rand());
   std::ofstream(stem + ".ptx") << ptx;
-  std::string command = ptxas_path() + " -v -arch=" + arch + " " + stem + ".ptx -o " + stem + ".cubin > " + stem + ".log 2>&1";
+  std::string command =
+      ptxas_path() + " -v -arch=" + arch + " " + stem + ".ptx -o " + stem + ".cubin > " + stem + ".log 2>&1";
   int status = std::system(command.c_str());
   std::ifstream in(stem + ".log");
   std::string log(std::istreambuf_iterator<char>(in), {});

@@ -23,7 +23,8 @@ std::string program(const std::string& body) {
   dim N = input 0 axis 0
   source "model.json" 4 5 4 9 "/nodes/0"
   kernel @k0(b0: f32[N] read, b1: f32[N] write) dims(N) flops(N) bytes(8*N) origins(0) {
-)" + body + R"(  }
+)" + body +
+         R"(  }
   body {
     call 0(p0, p1) dims(N) origins(0) "exp+add"
   }
@@ -48,7 +49,8 @@ std::vector<Refused> refused() {
   return {
       {"symbolic row", program("    alloc b2: f32[N] scratch\n" + sizes + row_loops)},
       {"long row", program("    alloc b2: f32[8193] scratch\n" + sizes + row_loops)},
-      {"scratch of one thread", program("    alloc b2: f32[8] scratch\n" + sizes + "    %3: f32 = load b0[%0]\n    store b2[%0], %3\n    store b1[%0], %3\n")},
+      {"scratch of one thread", program("    alloc b2: f32[8] scratch\n" + sizes +
+                                        "    %3: f32 = load b0[%0]\n    store b2[%0], %3\n    store b1[%0], %3\n")},
       {"triangle", program(sizes + R"(    for.parallel(batch) %3 = %0 to %2 step %1 {
       for.parallel(col) %4 = %0 to %3 step %1 {
         %5: f32 = load b0[%4]

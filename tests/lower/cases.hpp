@@ -21,7 +21,9 @@ struct Case {
 };
 
 inline Type f32(Dims shape) { return {DType::f32, std::move(shape)}; }
-inline void output(GraphBuilder& b, std::string name, ValueId v) { b.graph().outputs.push_back({std::move(name), v, {}}); }
+inline void output(GraphBuilder& b, std::string name, ValueId v) {
+  b.graph().outputs.push_back({std::move(name), v, {}});
+}
 inline const Dim N = Dim::symbol("N"), M = Dim::symbol("M");
 
 inline ValueId softmax(GraphBuilder& b, ValueId x, std::int64_t axis) {
@@ -33,74 +35,86 @@ inline std::vector<Case> cases() {
   std::vector<Case> list;
   list.push_back({"scalar", [](GraphBuilder& b) { output(b, "y", b.mul(b.input("x", f32({})), 2.0)); }});
   list.push_back({"map", [](GraphBuilder& b) {
-    ValueId x = b.input("x", f32({7, 37})), y = b.input("y", f32({37}));
-    output(b, "z", b.unary("tanh", b.add(b.mul(x, y), 1.5)));
-  }});
-  list.push_back({"map_symbolic", [](GraphBuilder& b) {
-    ValueId x = b.input("x", f32({N, M})), y = b.input("y", f32({N, 1}));
-    output(b, "z", b.mul(x, b.unary("exp", y)));
-  }, {{"N", 5}, {"M", 41}}});
-  list.push_back({"dot", [](GraphBuilder& b) {
-    ValueId x = b.input("x", f32({N}));
-    output(b, "y", b.dot_general(x, x, {0}, {0}));
-  }, {{"N", 133}}});
-  for (auto [m, k, n] : {std::array<int, 3>{17, 9, 70}, {6, 5, 64}, {1, 7, 33}, {13, 300, 10}, {100, 8, 1}, {20, 4, 48}})
+                    ValueId x = b.input("x", f32({7, 37})), y = b.input("y", f32({37}));
+                    output(b, "z", b.unary("tanh", b.add(b.mul(x, y), 1.5)));
+                  }});
+  list.push_back({"map_symbolic",
+                  [](GraphBuilder& b) {
+                    ValueId x = b.input("x", f32({N, M})), y = b.input("y", f32({N, 1}));
+                    output(b, "z", b.mul(x, b.unary("exp", y)));
+                  },
+                  {{"N", 5}, {"M", 41}}});
+  list.push_back({"dot",
+                  [](GraphBuilder& b) {
+                    ValueId x = b.input("x", f32({N}));
+                    output(b, "y", b.dot_general(x, x, {0}, {0}));
+                  },
+                  {{"N", 133}}});
+  for (auto [m, k, n] :
+       {std::array<int, 3>{17, 9, 70}, {6, 5, 64}, {1, 7, 33}, {13, 300, 10}, {100, 8, 1}, {20, 4, 48}})
     list.push_back({"matmul", [m = m, k = k, n = n](GraphBuilder& b) {
-      ValueId x = b.input("x", f32({m, k})), w = b.input("w", f32({k, n})), c = b.input("c", f32({n}));
-      output(b, "y", b.unary("tanh", b.add(b.dot_general(x, w, {1}, {0}), c)));
-    }});
+                      ValueId x = b.input("x", f32({m, k})), w = b.input("w", f32({k, n})), c = b.input("c", f32({n}));
+                      output(b, "y", b.unary("tanh", b.add(b.dot_general(x, w, {1}, {0}), c)));
+                    }});
   list.push_back({"matmul_transposed", [](GraphBuilder& b) {
-    ValueId x = b.input("x", f32({9, 20})), w = b.input("w", f32({70, 20}));
-    output(b, "y", b.dot_general(x, b.transpose(w, {1, 0}), {1}, {0}));
-    output(b, "z", b.dot_general(x, b.input("v", f32({9, 30})), {0}, {0}));
-  }});
-  list.push_back({"matmul_symbolic", [](GraphBuilder& b) {
-    ValueId x = b.input("x", f32({N, 20})), w = b.input("w", f32({20, M}));
-    output(b, "y", b.mul(b.dot_general(x, w, {1}, {0}), 0.5));
-  }, {{"N", 14}, {"M", 65}}});
+                    ValueId x = b.input("x", f32({9, 20})), w = b.input("w", f32({70, 20}));
+                    output(b, "y", b.dot_general(x, b.transpose(w, {1, 0}), {1}, {0}));
+                    output(b, "z", b.dot_general(x, b.input("v", f32({9, 30})), {0}, {0}));
+                  }});
+  list.push_back({"matmul_symbolic",
+                  [](GraphBuilder& b) {
+                    ValueId x = b.input("x", f32({N, 20})), w = b.input("w", f32({20, M}));
+                    output(b, "y", b.mul(b.dot_general(x, w, {1}, {0}), 0.5));
+                  },
+                  {{"N", 14}, {"M", 65}}});
   list.push_back({"batched", [](GraphBuilder& b) {
-    ValueId q = b.input("q", f32({2, 3, 10, 8})), k = b.input("k", f32({2, 3, 12, 8}));
-    ValueId s = softmax(b, b.dot_general(q, k, {3}, {3}, {0, 1}, {0, 1}), 3);
-    output(b, "y", b.dot_general(s, b.input("v", f32({2, 3, 12, 8})), {3}, {2}, {0, 1}, {0, 1}));
-  }});
+                    ValueId q = b.input("q", f32({2, 3, 10, 8})), k = b.input("k", f32({2, 3, 12, 8}));
+                    ValueId s = softmax(b, b.dot_general(q, k, {3}, {3}, {0, 1}, {0, 1}), 3);
+                    output(b, "y", b.dot_general(s, b.input("v", f32({2, 3, 12, 8})), {3}, {2}, {0, 1}, {0, 1}));
+                  }});
   list.push_back({"softmax", [](GraphBuilder& b) { output(b, "y", softmax(b, b.input("x", f32({11, 300})), 1)); }});
   list.push_back({"softmax_rows", [](GraphBuilder& b) { output(b, "y", softmax(b, b.input("x", f32({40, 33})), 0)); }});
-  list.push_back({"softmax_symbolic", [](GraphBuilder& b) { output(b, "y", softmax(b, b.input("x", f32({N, M})), 1)); }, {{"N", 3}, {"M", 77}}});
+  list.push_back({"softmax_symbolic",
+                  [](GraphBuilder& b) { output(b, "y", softmax(b, b.input("x", f32({N, M})), 1)); },
+                  {{"N", 3}, {"M", 77}}});
   list.push_back({"layer_norm", [](GraphBuilder& b) {
-    ValueId x = b.input("x", f32({6, 50})), g = b.input("g", f32({50}));
-    ValueId mean = b.mul(b.reduce("reduce_sum", x, {1}, true), 1 / 50.0), d = b.sub(x, mean);
-    ValueId var = b.mul(b.reduce("reduce_sum", b.mul(d, d), {1}, true), 1 / 50.0);
-    output(b, "y", b.mul(b.mul(d, b.unary("rsqrt", b.add(var, 1e-5))), g));
-    output(b, "mean", mean);
-  }});
+                    ValueId x = b.input("x", f32({6, 50})), g = b.input("g", f32({50}));
+                    ValueId mean = b.mul(b.reduce("reduce_sum", x, {1}, true), 1 / 50.0), d = b.sub(x, mean);
+                    ValueId var = b.mul(b.reduce("reduce_sum", b.mul(d, d), {1}, true), 1 / 50.0);
+                    output(b, "y", b.mul(b.mul(d, b.unary("rsqrt", b.add(var, 1e-5))), g));
+                    output(b, "mean", mean);
+                  }});
   list.push_back({"column_sum", [](GraphBuilder& b) {
-    ValueId x = b.input("x", f32({70, 19}));
-    output(b, "y", b.reduce("reduce_sum", x, {0}));
-    output(b, "z", b.reduce("reduce_max", x, {0, 1}));
-  }});
-  list.push_back({"middle_axis", [](GraphBuilder& b) { output(b, "y", b.reduce("reduce_sum", b.input("x", f32({4, 30, 5})), {1})); }});
+                    ValueId x = b.input("x", f32({70, 19}));
+                    output(b, "y", b.reduce("reduce_sum", x, {0}));
+                    output(b, "z", b.reduce("reduce_max", x, {0, 1}));
+                  }});
+  list.push_back({"middle_axis",
+                  [](GraphBuilder& b) { output(b, "y", b.reduce("reduce_sum", b.input("x", f32({4, 30, 5})), {1})); }});
   list.push_back({"views", [](GraphBuilder& b) {
-    ValueId x = b.input("x", f32({4, 6, 10}));
-    ValueId y = b.reshape(b.transpose(x, {1, 0, 2}), {6, 40});
-    output(b, "a", b.slice(y, {1, 3}, {5, 33}, {2, 3}));
-    output(b, "b", b.mul(b.reshape(x, {24, 10}), b.reshape(x, {24, 10})));
-    output(b, "c", x);
-    output(b, "d", b.concat({b.reshape(x, {24, 10}), b.reshape(x, {24, 10})}, 0));
-  }});
+                    ValueId x = b.input("x", f32({4, 6, 10}));
+                    ValueId y = b.reshape(b.transpose(x, {1, 0, 2}), {6, 40});
+                    output(b, "a", b.slice(y, {1, 3}, {5, 33}, {2, 3}));
+                    output(b, "b", b.mul(b.reshape(x, {24, 10}), b.reshape(x, {24, 10})));
+                    output(b, "c", x);
+                    output(b, "d", b.concat({b.reshape(x, {24, 10}), b.reshape(x, {24, 10})}, 0));
+                  }});
   list.push_back({"two_users", [](GraphBuilder& b) {
-    ValueId x = b.input("x", f32({8, 100}));
-    ValueId t = b.unary("tanh", x), s = b.reduce("reduce_sum", t, {1});
-    output(b, "t", t);
-    output(b, "s", s);
-    output(b, "y", b.dot_general(t, b.input("w", f32({100, 5})), {1}, {0}));
-    output(b, "u", b.reduce("reduce_sum", b.mul(s, s), {0}));
-  }});
-  list.push_back({"empty", [](GraphBuilder& b) {
-    ValueId x = b.input("x", f32({N, 4}));
-    output(b, "y", b.unary("exp", x));
-    output(b, "s", b.reduce("reduce_sum", x, {0}));
-    output(b, "t", b.reduce("reduce_sum", x, {0, 1}));
-  }, {{"N", 0}}});
+                    ValueId x = b.input("x", f32({8, 100}));
+                    ValueId t = b.unary("tanh", x), s = b.reduce("reduce_sum", t, {1});
+                    output(b, "t", t);
+                    output(b, "s", s);
+                    output(b, "y", b.dot_general(t, b.input("w", f32({100, 5})), {1}, {0}));
+                    output(b, "u", b.reduce("reduce_sum", b.mul(s, s), {0}));
+                  }});
+  list.push_back({"empty",
+                  [](GraphBuilder& b) {
+                    ValueId x = b.input("x", f32({N, 4}));
+                    output(b, "y", b.unary("exp", x));
+                    output(b, "s", b.reduce("reduce_sum", x, {0}));
+                    output(b, "t", b.reduce("reduce_sum", x, {0, 1}));
+                  },
+                  {{"N", 0}}});
   return list;
 }
 
@@ -120,7 +134,8 @@ inline void compare(const Array& got, const Array& want) {
   double scale = 1e-30;
   for (std::int64_t i = 0; i < want.elems(); ++i) scale = std::max(scale, std::abs(want.get_double(i)));
   for (std::int64_t i = 0; i < want.elems(); ++i)
-    if (std::abs(got.get_double(i) - want.get_double(i)) > 3e-6 * scale) FAIL("element " << i << ": " << got.get_double(i) << " instead of " << want.get_double(i));
+    if (std::abs(got.get_double(i) - want.get_double(i)) > 3e-6 * scale)
+      FAIL("element " << i << ": " << got.get_double(i) << " instead of " << want.get_double(i));
 }
 
 inline std::vector<Array> random_inputs(const Graph& g, const Case& c) {

@@ -9,7 +9,8 @@
 
 namespace ag::test {
 
-inline Result<std::vector<Array>> run_program(const loop::Program& p, const std::vector<Array>& inputs, bool races = true) {
+inline Result<std::vector<Array>> run_program(const loop::Program& p, const std::vector<Array>& inputs,
+                                              bool races = true) {
   DimEnv env;
   for (const loop::DimSource& s : p.dim_sources) env[s.symbol] = inputs[s.input].shape()[s.axis];
   std::vector<Array> buffers;
