@@ -200,7 +200,8 @@ TEST_CASE("safetensors") {
   body[0] = 1;
   auto good = parse_safetensors(
       safetensors(
-          R"({"__metadata__":{"x":"y"},"a":{"dtype":"I32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"BF16","shape":[2,2],"data_offsets":[8,16]}})",
+          R"({"__metadata__":{"x":"y"},"a":{"dtype":"I32","shape":[2],"data_offsets":[0,8]},
+              "b":{"dtype":"BF16","shape":[2,2],"data_offsets":[8,16]}})",
           body),
       "s", nullptr, {});
   REQUIRE(good);
@@ -215,10 +216,12 @@ TEST_CASE("safetensors") {
        R"({"a":{"dtype":"I32","shape":[-2],"data_offsets":[0,16]}})",
        R"({"a":{"dtype":"I32","shape":[4611686018427387904,4],"data_offsets":[0,16]}})",
        R"({"a":{"dtype":"I32","shape":[2],"data_offsets":[0,8]}})",
-       R"({"a":{"dtype":"I32","shape":[3],"data_offsets":[0,12]},"b":{"dtype":"I32","shape":[2],"data_offsets":[8,16]}})",
+       R"({"a":{"dtype":"I32","shape":[3],"data_offsets":[0,12]},
+           "b":{"dtype":"I32","shape":[2],"data_offsets":[8,16]}})",
        R"({"a":{"dtype":"F4","shape":[4],"data_offsets":[0,16]}})", R"({"a":{"dtype":"I32","shape":[4]}})", R"([1])",
        R"({"a":1})",
-       R"({"a":{"dtype":"I32","shape":[4],"data_offsets":[0,16]},"a":{"dtype":"I32","shape":[4],"data_offsets":[0,16]}})"}) {
+       R"({"a":{"dtype":"I32","shape":[4],"data_offsets":[0,16]},
+           "a":{"dtype":"I32","shape":[4],"data_offsets":[0,16]}})"}) {
     CAPTURE(header);
     CHECK(code_of(parse_safetensors(safetensors(header, body), "s", nullptr, {})) == "AG0016");
   }

@@ -30,7 +30,8 @@ Graph must(std::string text) {
 
 /// A graph of x: f32[3], k: i64[3], b: bool[3] with these nodes.
 std::string with_nodes(const std::string& nodes, const std::string& outputs = "\"y\"") {
-  return R"({"ag":1,"inputs":[{"name":"x","type":"f32[3]"},{"name":"k","type":"i64[3]"},{"name":"b","type":"bool[3]"},{"name":"h","type":"f64[3]"}],"nodes":[)" +
+  return R"({"ag":1,"inputs":[{"name":"x","type":"f32[3]"},{"name":"k","type":"i64[3]"},
+    {"name":"b","type":"bool[3]"},{"name":"h","type":"f64[3]"}],"nodes":[)" +
          nodes + "],\"outputs\":[" + outputs + "]}";
 }
 
@@ -119,7 +120,7 @@ TEST_CASE("canonical text imports and exports to the same bytes") {
   ],
   "nodes": [
     { "op": "Mul", "name": "m", "in": [2.0, "x"], "out": "y" },
-    { "op": "ReduceSum", "in": ["y", [0]], "out": "s", "attrs": { "keepdims": 0 }, "loc": "model.py:8:3", "x-note": null },
+    { "op": "ReduceSum", "in": ["y", [0]], "out": "s", "loc": "m.py:8:3", "x-note": null },
     { "op": "StopGradient", "domain": "ag", "in": ["s"], "out": "t" },
     { "op": "Cast", "in": ["t"], "out": "c", "attrs": { "to": "f64" } }
   ],
