@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "ir/base/suggest.hpp"
 #include "ir/op.hpp"
 #include "passes/rebuild.hpp"
 
@@ -318,9 +319,21 @@ class Requests {
     return g_.find(name);
   }
 
+  /// AG3002 with the nearest name that there is.
+  Diag unknown(const std::string& name, const Loc& loc, const std::string& what, std::string label) const {
+    Diag d = error(Code::AG3002, loc, "there is no value `" + name + "`, named " + what, std::move(label));
+    std::vector<std::string> candidates;
+    for (const Output& o : g_.outputs) candidates.push_back(o.name);
+    for (NodeId id : g_.node_ids())
+      for (std::uint32_t r = 0; r < g_.node(id).result_count; ++r)
+        if (const std::string& n = g_.value(g_.node(id).result(r)).name; !n.empty()) candidates.push_back(n);
+    if (auto near = suggest(name, candidates)) d.help("a value with a similar name exists: `" + *near + "`", loc, "\"" + *near + "\"");
+    return d;
+  }
+
   Result<ValueId> named(const std::string& name, const Loc& loc, const char* what) const {
     ValueId v = lookup(name);
-    if (!v) return fail(Code::AG3002, loc, "there is no value `" + name + "`, named as " + what, "not defined in this graph");
+    if (!v) return fail(unknown(name, loc, std::string("as ") + what, "not defined in this graph"));
     if (!is_float(g_.type(v).dtype))
       return fail(error(Code::AG3003, loc, "`" + name + "` is " + g_.type(v).str() + ": only real values have derivatives", "not a float")
                       .at(g_.loc(v), "defined here"));
@@ -349,7 +362,7 @@ class Requests {
     }
     for (std::size_t i = 0; i < r.stop.size(); ++i) {
       ValueId v = lookup(r.stop[i]);
-      if (!v) diags.push_back(error(Code::AG3002, loc_at(r.stop_locs, i, r.loc), "there is no value `" + r.stop[i] + "`, named in `stop`"));
+      if (!v) diags.push_back(unknown(r.stop[i], loc_at(r.stop_locs, i, r.loc), "in `stop`", "not defined in this graph"));
       else spec.stop.push_back(v);
     }
     if (spec.of) keep(seed_of(r, spec.of), spec.seed);
@@ -369,7 +382,7 @@ class Requests {
     if (!r.seed.empty()) {
       Loc loc = r.seed_loc.known() ? r.seed_loc : r.loc;
       ValueId seed = lookup(r.seed);
-      if (!seed) return fail(Code::AG3002, loc, "there is no value `" + r.seed + "`, named as the seed", "a seed names an existing value");
+      if (!seed) return fail(unknown(r.seed, loc, "as the seed", "a seed names an existing value"));
       if (g_.type(seed) != t)
         return fail(error(Code::AG3005, loc, "the seed `" + r.seed + "` is " + g_.type(seed).str() + ", but `" + r.of + "` is " + t.str())
                         .at(g_.loc(of), "`" + r.of + "` is defined here"));

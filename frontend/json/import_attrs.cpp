@@ -47,7 +47,6 @@ std::optional<Attrs> Importer::attributes(View v, const OpInfo& op) {
   std::vector<std::string_view> known;
   for (const AttrSpec& s : op.attrs) known.push_back(s.name);
   for (View a : v) {
-    if (is_extra_key(a.key())) continue;
     auto spec = std::ranges::find(op.attrs, a.key(), &AttrSpec::name);
     if (spec != op.attrs.end()) {
       auto value = attribute(a, *spec, op);

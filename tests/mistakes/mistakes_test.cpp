@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "frontend/json/import.hpp"
+#include "passes/pass.hpp"
 
 using namespace ag;
 namespace fs = std::filesystem;
@@ -27,7 +28,10 @@ Diags errors_of(const fs::path& p) {
   json::ImportOptions options;
   options.folders = {p.parent_path().string()};
   auto graph = json::import_graph(**doc, options);
-  return graph ? Diags{} : std::move(graph).error();
+  if (!graph) return std::move(graph).error();
+  passes::PassContext context;
+  auto gradients = passes::autodiff.on_graph(*graph, context);
+  return gradients ? Diags{} : std::move(gradients).error();
 }
 
 std::string line_of(const Diag& d) {
