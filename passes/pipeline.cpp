@@ -61,6 +61,7 @@ class Runner {
   PassContext& context_;
   std::optional<std::regex> filter_;
   int number_ = 0;
+  bool dump_failed_ = false;
 
   static Diag unknown_pass(const std::string& name) {
     std::vector<std::string> names;
@@ -163,7 +164,11 @@ class Runner {
       std::filesystem::create_directories(options_.dump_dir, ec);
       std::ofstream out(std::filesystem::path(options_.dump_dir) / fmt::format("{:02}-{}.{}", ++number_, label, std::holds_alternative<Graph>(stage) ? "ag" : "loops"));
       out << after;
-      if (!out) context_.diagnostics.push_back(warning(Code::AG0103, {}, "cannot write into the dump folder `" + options_.dump_dir + "`"));
+      if (!out && !dump_failed_) {
+        dump_failed_ = true;  // once says it
+        std::string text = "cannot write into the dump folder `" + options_.dump_dir + "`";
+        context_.diagnostics.push_back(warning(Code::AG0103, {}, text));
+      }
     }
   }
 

@@ -23,7 +23,9 @@ HostFn host_function(GraphPtr graph) {
     AG_TRY(std::vector<Array> values, interpret(*graph, inputs));
     for (std::size_t i = 0; i < values.size(); ++i) {
       const HostArray& out = args.outputs[i];
-      if (values[i].shape() != out.shape) return fail(Code::AG5304, graph->loc(graph->outputs[i].value), "a region gave a result of another shape than its type says");
+      if (values[i].shape() != out.shape)
+        return fail(Code::AG5014, graph->loc(graph->outputs[i].value),
+                    "a region gave a result of another shape than its type says");
       std::memcpy(out.data, values[i].bytes().data(), values[i].bytes_size());
     }
     return {};
