@@ -160,16 +160,24 @@ class Runner {
       else print("// ----- " + label + "\n" + after);
     }
     if (dump) {
-      std::error_code ec;
-      std::filesystem::create_directories(options_.dump_dir, ec);
-      std::ofstream out(std::filesystem::path(options_.dump_dir) / fmt::format("{:02}-{}.{}", ++number_, label, std::holds_alternative<Graph>(stage) ? "ag" : "loops"));
-      out << after;
-      if (!out && !dump_failed_) {
+      if (!write_dump(label, stage, after) && !dump_failed_) {
         dump_failed_ = true;  // once says it
         std::string text = "cannot write into the dump folder `" + options_.dump_dir + "`";
         context_.diagnostics.push_back(warning(Code::AG0103, {}, text));
       }
     }
+  }
+
+  /// Dumps are inputs: long constants lie beside them as files, named by their content. `text` is that of a program.
+  bool write_dump(const std::string& label, const Stage& stage, const std::string& text) {
+    std::error_code ec;
+    std::filesystem::create_directories(options_.dump_dir, ec);
+    const Graph* g = std::get_if<Graph>(&stage);
+    auto whole = g ? print_with_resources(*g, options_.dump_dir) : Result<std::string>(text);
+    std::string name = fmt::format("{:02}-{}.{}", ++number_, label, g ? "ag" : "loops");
+    std::ofstream out(std::filesystem::path(options_.dump_dir) / name);
+    if (whole) out << *whole;
+    return whole && out.flush();
   }
 
  public:

@@ -165,10 +165,12 @@ Status add_grads(Session& s, Graph& g) {
     for (GradRequest& r : g.grads) {
       if (r.of != of) continue;
       found = true;
-      if (number)
+      if (number) {
         r.seed_value = value;
-      else
+      } else {
         r.seed = text.substr(std::min(i + 1, text.size()));
+        r.seed_loc = option_loc(s, "--grad-seed", text, i + 1, text.size());
+      }
     }
     if (!found)
       return fail(Code::AG0402, option_loc(s, "--grad-seed", text, 0, text.size()),
