@@ -1,4 +1,5 @@
-// Square f32 products of ag beside OpenBLAS, in one process, taking turns; minima of many runs. Both run on two threads.
+// Square f32 products of ag beside OpenBLAS, in one process, taking turns; minima of many runs. Both run on two
+// threads.
 #include <cblas.h>
 
 #include <algorithm>
@@ -42,14 +43,26 @@ bool measure(runtime::Engine& engine, std::int64_t n, int rounds) {
   int size = static_cast<int>(n);
   double ag_ms = 1e9, blas_ms = 1e9;
   for (int i = 0; i < rounds; ++i) {
-    ag_ms = best_ms([&] { if (!context.run(in, out)) std::abort(); }, ag_ms);
-    blas_ms = best_ms([&] { cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, size, size, size, 1, pa, size, pc, size, 0, theirs.data(), size); }, blas_ms);
+    ag_ms = best_ms(
+        [&] {
+          if (!context.run(in, out)) std::abort();
+        },
+        ag_ms);
+    blas_ms = best_ms(
+        [&] {
+          cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, size, size, size, 1, pa, size, pc, size, 0,
+                      theirs.data(), size);
+        },
+        blas_ms);
   }
   double worst = 0;
-  for (std::size_t i = 0; i < theirs.size(); ++i) worst = std::max(worst, static_cast<double>(std::abs(theirs[i] - ours.as<float>()[i])));
+  for (std::size_t i = 0; i < theirs.size(); ++i)
+    worst = std::max(worst, static_cast<double>(std::abs(theirs[i] - ours.as<float>()[i])));
   double flops = 2.0 * std::pow(static_cast<double>(n), 3) / 1e6;
-  fmt::print("gemm {:>5}   ag {:8.3f} ms {:6.1f} GFLOP/s   OpenBLAS {:8.3f} ms {:6.1f} GFLOP/s   ag is {:.2f} times as fast   (largest difference {:.1e})\n", n, ag_ms, flops / ag_ms, blas_ms,
-             flops / blas_ms, blas_ms / ag_ms, worst);
+  fmt::print(
+      "gemm {:>5}   ag {:8.3f} ms {:6.1f} GFLOP/s   OpenBLAS {:8.3f} ms {:6.1f} GFLOP/s   ag is {:.2f} times as fast   "
+      "(largest difference {:.1e})\n",
+      n, ag_ms, flops / ag_ms, blas_ms, flops / blas_ms, blas_ms / ag_ms, worst);
   return true;
 }
 

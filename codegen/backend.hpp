@@ -23,7 +23,8 @@ struct Backend {
   /// Facts about a target string such as "native", "x86-64-v3", "sm_80".
   Result<TargetSpec> (*describe)(std::string_view target);
   /// Emits one fully scheduled kernel (math expanded). The same input gives the same bytes.
-  Result<std::string> (*emit)(const loop::Kernel& kernel, const TargetSpec& target, EmitKind kind, const EmitOptions& options);
+  Result<std::string> (*emit)(const loop::Kernel& kernel, const TargetSpec& target, EmitKind kind,
+                              const EmitOptions& options);
   std::vector<std::string> (*known_targets)();
 };
 const std::vector<const Backend*>& backends();

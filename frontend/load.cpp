@@ -45,7 +45,9 @@ Result<Graph> load_from(std::string text, const std::string& name, std::vector<s
   auto file = sources.add(name, text);
   if (format == Format::text) {
     // Long constants lie in the folder that the caller names, else beside the text.
-    auto resources = !options.external_dirs.empty() ? options.external_dirs.front() : folders.empty() ? std::string() : folders.front();
+    auto resources = !options.external_dirs.empty() ? options.external_dirs.front()
+                     : folders.empty()              ? std::string()
+                                                    : folders.front();
     return parse_graph(text, name, resources);
   }
   auto doc = json::Document::parse(std::move(text), file, options.json);

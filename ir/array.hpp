@@ -33,9 +33,13 @@ class Array {
   std::span<const std::byte> bytes() const { return {data_.get(), bytes_size()}; }
   std::span<std::byte> mutable_bytes();
   template <class T>
-  std::span<const T> as() const { return {reinterpret_cast<const T*>(data_.get()), static_cast<std::size_t>(elems_)}; }
+  std::span<const T> as() const {
+    return {reinterpret_cast<const T*>(data_.get()), static_cast<std::size_t>(elems_)};
+  }
   template <class T>
-  std::span<T> as_mutable() { return {reinterpret_cast<T*>(mutable_bytes().data()), static_cast<std::size_t>(elems_)}; }
+  std::span<T> as_mutable() {
+    return {reinterpret_cast<T*>(mutable_bytes().data()), static_cast<std::size_t>(elems_)};
+  }
   std::shared_ptr<const std::byte[]> shared_bytes() const { return data_; }
 
   double get_double(std::int64_t i) const;        ///< element i (flat) as f64
@@ -86,8 +90,10 @@ template <class T>
 Array Array::of(DType dtype, std::vector<std::int64_t> shape, std::span<const T> values) {
   Array a(dtype, std::move(shape));
   for (std::int64_t i = 0; i < a.elems() && i < static_cast<std::int64_t>(values.size()); ++i) {
-    if constexpr (std::is_floating_point_v<T>) a.set_double(i, static_cast<double>(values[i]));
-    else a.set_int(i, static_cast<std::int64_t>(values[i]));
+    if constexpr (std::is_floating_point_v<T>)
+      a.set_double(i, static_cast<double>(values[i]));
+    else
+      a.set_int(i, static_cast<std::int64_t>(values[i]));
   }
   return a;
 }

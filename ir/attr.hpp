@@ -35,22 +35,36 @@ struct Literal {
   bool operator==(const Literal&) const;  ///< same values given in the same way
 };
 using LiteralPtr = std::shared_ptr<const Literal>;
-LiteralPtr make_literal(Array array);          ///< splat if all bits agree and there are at least 2 elements, else dense
+LiteralPtr make_literal(Array array);  ///< splat if all bits agree and there are at least 2 elements, else dense
 LiteralPtr make_splat(DType t, std::vector<std::int64_t> shape, double value);
 
-enum class AttrKind : std::uint8_t { integer, number, boolean, string, ints, numbers, strings, dtype, dims, literal, type };
+enum class AttrKind : std::uint8_t {
+  integer,
+  number,
+  boolean,
+  string,
+  ints,
+  numbers,
+  strings,
+  dtype,
+  dims,
+  literal,
+  type
+};
 /// In the order of AttrKind.
 using AttrValue = std::variant<std::int64_t, double, bool, std::string, std::vector<std::int64_t>, std::vector<double>,
                                std::vector<std::string>, DType, Dims, LiteralPtr, Type>;
 inline AttrKind kind_of(const AttrValue& v) { return static_cast<AttrKind>(v.index()); }
-bool equal(const AttrValue& a, const AttrValue& b);   ///< literals by content, floats by bits
+bool equal(const AttrValue& a, const AttrValue& b);  ///< literals by content, floats by bits
 std::size_t hash(const AttrValue& v);
 
 /// A small map, sorted by name.
 class Attrs {
  public:
   Attrs() = default;
-  Attrs(std::initializer_list<std::pair<std::string, AttrValue>> list) { for (auto& [k, v] : list) set(k, v); }
+  Attrs(std::initializer_list<std::pair<std::string, AttrValue>> list) {
+    for (auto& [k, v] : list) set(k, v);
+  }
   void set(std::string_view name, AttrValue value);
   void erase(std::string_view name);
   const AttrValue* find(std::string_view name) const;

@@ -40,7 +40,10 @@ class GraphBuilder {
   ValueId add_op(std::string_view op, std::vector<ValueId> operands, Attrs attrs = {});
   std::vector<ValueId> add_multi(std::string_view op, std::vector<ValueId> operands, Attrs attrs = {});
   /// Location and grad_of given to every node that follows.
-  void set_origin(std::vector<Loc> locs, ValueId grad_of = {}) { locs_ = std::move(locs); grad_of_ = grad_of; }
+  void set_origin(std::vector<Loc> locs, ValueId grad_of = {}) {
+    locs_ = std::move(locs);
+    grad_of_ = grad_of;
+  }
 
   ValueId scalar(DType t, double v);                    ///< constant of shape []
   ValueId scalar_int(DType t, std::int64_t v);
@@ -72,8 +75,9 @@ class GraphBuilder {
   ValueId iota(const Type& type, std::int64_t axis);
   ValueId slice(ValueId a, Dims start, Dims limit, std::vector<std::int64_t> stride = {});
   ValueId concat(std::vector<ValueId> parts, std::int64_t axis);
-  ValueId dot_general(ValueId a, ValueId b, std::vector<std::int64_t> lhs_contract, std::vector<std::int64_t> rhs_contract,
-                      std::vector<std::int64_t> lhs_batch = {}, std::vector<std::int64_t> rhs_batch = {});
+  ValueId dot_general(ValueId a, ValueId b, std::vector<std::int64_t> lhs_contract,
+                      std::vector<std::int64_t> rhs_contract, std::vector<std::int64_t> lhs_batch = {},
+                      std::vector<std::int64_t> rhs_batch = {});
 
   /// The scalar value if `v` is a constant whose elements are all equal (through broadcasts).
   std::optional<double> splat_value(ValueId v) const;
@@ -88,9 +92,11 @@ class GraphBuilder {
  private:
   using SymbolMap = std::map<std::string, Dim, std::less<>>;
   NodeId must_add(const OpInfo& op, NodeArgs args);
-  NodeId copy_node(const Graph& from, NodeId id, const std::function<ValueId(ValueId)>& map, SymbolMap& symbols, bool names);
+  NodeId copy_node(const Graph& from, NodeId id, const std::function<ValueId(ValueId)>& map, SymbolMap& symbols,
+                   bool names);
   NodeId find_interned(const OpInfo& op, const NodeArgs& args, std::size_t hash) const;
-  Status take_stated(const OpInfo& op, std::vector<Type>& types, std::vector<Type> stated, std::span<const Loc> locs) const;
+  Status take_stated(const OpInfo& op, std::vector<Type>& types, std::vector<Type> stated,
+                     std::span<const Loc> locs) const;
   void merge_locs(Node& node, const std::vector<Loc>& locs);
   Graph& graph_;
   bool intern_;

@@ -114,7 +114,15 @@ class Graph {
   auto node_ids() const {
     struct Range {
       std::uint32_t n;
-      struct It { std::uint32_t i; NodeId operator*() const { return NodeId(i); } It& operator++() { ++i; return *this; } bool operator!=(const It& o) const { return i != o.i; } };
+      struct It {
+        std::uint32_t i;
+        NodeId operator*() const { return NodeId(i); }
+        It& operator++() {
+          ++i;
+          return *this;
+        }
+        bool operator!=(const It& o) const { return i != o.i; }
+      };
       It begin() const { return {0}; }
       It end() const { return {n}; }
     };
@@ -168,14 +176,17 @@ struct InterpretOptions {
 };
 /// The reference interpreter: evaluates in each op's dtype, one node at a time. Inputs in graph order. The outputs
 /// in graph order. Errors: AG5xxx with the node's place.
-Result<std::vector<Array>> interpret(const Graph& graph, std::span<const Array> inputs, const InterpretOptions& options = {});
+Result<std::vector<Array>> interpret(const Graph& graph, std::span<const Array> inputs,
+                                     const InterpretOptions& options = {});
 
 /// One node alone, as the interpreter runs it: one array per operand (an empty Array for an omitted one). Constant
 /// folding uses it. Nodes of any tier; an input is an error.
-Result<std::vector<Array>> evaluate(const NodeView& node, std::span<const Array> operands, const InterpretOptions& options = {});
+Result<std::vector<Array>> evaluate(const NodeView& node, std::span<const Array> operands,
+                                    const InterpretOptions& options = {});
 
 /// Symbols of the input types solved from concrete shapes (`N` from 2*N + 1 = 7 too); AG52xx where they contradict or
 /// break declared bounds. `given` helps where the inputs do not determine a symbol; it never overrides them.
-Result<DimEnv> bind_dims(const Graph& graph, std::span<const std::vector<std::int64_t>> input_shapes, const DimEnv& given = {});
+Result<DimEnv> bind_dims(const Graph& graph, std::span<const std::vector<std::int64_t>> input_shapes,
+                         const DimEnv& given = {});
 
 }  // namespace ag

@@ -27,7 +27,9 @@ enum class LowerClass : std::uint8_t {
   reduce,       ///< `reduce`
   contraction,  ///< `contraction`
   scatter,      ///< `scatter` dimension numbers
-  cumulative, window, sort,  ///< not yet
+  cumulative,
+  window,
+  sort,  ///< not yet
   control,      ///< regions
 };
 
@@ -45,7 +47,8 @@ inline constexpr DTypeSet floats{0b0000000001111}, ints{0b0111111110000}, signed
 
 struct OperandSpec {
   std::string_view name;
-  std::string_view type_var = "T";   ///< operands with the same variable have the same dtype; literals take it; empty: any dtype each
+  std::string_view type_var =
+      "T";   ///< operands with the same variable have the same dtype; literals take it; empty: any dtype each
   DTypeSet dtypes = any_dtype;
   bool optional = false;
   bool variadic = false;             ///< the last one; one or more
@@ -92,7 +95,8 @@ class InferCtx {
   const Literal* literal(std::size_t i) const;
   /// A symbol for a size that only the data knows; the same index gives the same name again, another node another.
   Dim unbacked(std::size_t index) const;
-  std::unexpected<Diags> error(Code code, std::string message, std::string label = {}, std::initializer_list<std::size_t> operands = {}) const;
+  std::unexpected<Diags> error(Code code, std::string message, std::string label = {},
+                               std::initializer_list<std::size_t> operands = {}) const;
 
  private:
   const Graph& graph_;
@@ -199,26 +203,28 @@ struct OpInfo {
   // Lowering, by lower_class.
   loop::ValueId (*scalar)(loop::Builder&, const NodeView&, std::span<const loop::ValueId> operands) = nullptr;
   loop::ValueId (*element)(ElementCtx&, std::span<const loop::ValueId> index) = nullptr;
-  bool inlined = false;            ///< index class: a mere index map (transpose, slice, iota), recomputed where it is used
+  bool inlined = false;  ///< index class: a mere index map (transpose, slice, iota), recomputed where it is used
   ReduceDesc (*reduce)(const NodeView&) = nullptr;
   ContractionDesc (*contraction)(const NodeView&) = nullptr;
-  int cost = 1;                    ///< of a map, in units of an addition: decides recompute or store
+  int cost = 1;  ///< of a map, in units of an addition: decides recompute or store
 
   std::vector<OpSample> (*samples)() = nullptr;  ///< for tests; elementwise ops get theirs from low/high below
-  double low = -2, high = 2;       ///< elementwise: safe inputs
+  double low = -2, high = 2;  ///< elementwise: safe inputs
 
-  bool differentiable() const { return partials || transpose || vjp || zero_gradient || (no_gradient.empty() && tier == Tier::composite); }
+  bool differentiable() const {
+    return partials || transpose || vjp || zero_gradient || (no_gradient.empty() && tier == Tier::composite);
+  }
 };
 
 class OpTable {
  public:
   explicit OpTable(std::vector<OpInfo> ops);
   const std::vector<OpInfo>& all() const { return ops_; }
-  const OpInfo* find(std::string_view name) const;   ///< by text name
+  const OpInfo* find(std::string_view name) const;  ///< by text name
   /// The op that an ONNX (or `ag` domain) node of this type and opset imports as.
   const OpInfo* find_onnx(std::string_view domain, std::string_view type, int opset) const;
   std::vector<std::string> onnx_names(std::string_view domain) const;  ///< for suggestions
-  std::vector<std::string> names() const;                              ///< of the text form, for suggestions
+  std::vector<std::string> names() const;  ///< of the text form, for suggestions
 
  private:
   std::vector<OpInfo> ops_;

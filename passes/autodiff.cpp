@@ -13,7 +13,9 @@ bool has_reverse_rule(const OpInfo& op) { return op.partials || op.transpose || 
 bool has_forward_rule(const OpInfo& op) {
   return op.partials || op.linearity != Linearity::none || op.jvp || op.zero_gradient;
 }
-bool has_rule(const OpInfo& op, bool forward_mode) { return forward_mode ? has_forward_rule(op) : has_reverse_rule(op); }
+bool has_rule(const OpInfo& op, bool forward_mode) {
+  return forward_mode ? has_forward_rule(op) : has_reverse_rule(op);
+}
 
 bool linear_operand(const OpInfo& op, std::size_t i) {
   if (i < 31 && (op.linear_in >> i & 1u)) return true;
@@ -29,7 +31,8 @@ std::vector<bool> active_values(const Graph& g, const std::vector<ValueId>& from
   for (NodeId id : g.node_ids()) {
     const Node& n = g.node(id);
     if (n.op->zero_gradient) continue;
-    bool any = std::any_of(n.operands.begin(), n.operands.end(), [&](ValueId v) { return v && reached[v.index] && !stopped[v.index]; });
+    bool any = std::any_of(n.operands.begin(), n.operands.end(),
+                           [&](ValueId v) { return v && reached[v.index] && !stopped[v.index]; });
     if (!any) continue;
     for (std::uint32_t r = 0; r < n.result_count; ++r)
       if (is_float(g.type(n.result(r)).dtype)) reached[n.result(r).index] = true;
@@ -69,13 +72,19 @@ std::string path_through(const Graph& g, NodeId id, const std::vector<bool>& act
   std::vector<std::string> names;
   ValueId v;
   for (ValueId o : g.node(id).operands)
-    if (o && active[o.index]) { v = o; break; }
+    if (o && active[o.index]) {
+      v = o;
+      break;
+    }
   for (int depth = 0; v && depth < 12; ++depth) {
     names.push_back(place(g, v));
     if (std::find(from.begin(), from.end(), v) != from.end()) break;
     ValueId next;
     for (ValueId o : g.def(v).operands)
-      if (o && active[o.index]) { next = o; break; }
+      if (o && active[o.index]) {
+        next = o;
+        break;
+      }
     v = next;
   }
   std::reverse(names.begin(), names.end());
@@ -94,11 +103,15 @@ Status check_paths(const Graph& g, const std::vector<ValueId>& from, const std::
     if (has_rule(op, forward_mode) || (op.decompose && op.no_gradient.empty())) continue;
     Loc node_loc = g.loc(g.node(id).result());
     Diag d = error(Code::AG3004, at.known() ? at : node_loc,
-                   "no gradient for `" + std::string(op.onnx.empty() ? op.name : op.onnx) + "`, which is on the differentiated path",
+                   "no gradient for `" + std::string(op.onnx.empty() ? op.name : op.onnx) +
+                       "`, which is on the differentiated path",
                    "this derivative was asked for");
-    if (at.known() && node_loc.known()) d.at(node_loc, op.no_gradient.empty() ? "this op has no derivative rule" : std::string(op.no_gradient));
+    if (at.known() && node_loc.known())
+      d.at(node_loc, op.no_gradient.empty() ? "this op has no derivative rule" : std::string(op.no_gradient));
     d.note("path: " + path_through(g, id, active, from));
-    d.help("if its result is meant to be constant, insert {\"op\": \"StopGradient\", \"domain\": \"ag\"} or name the value in \"stop\"");
+    d.help(
+        "if its result is meant to be constant, insert {\"op\": \"StopGradient\", \"domain\": \"ag\"} or name the "
+        "value in \"stop\"");
     diags.push_back(std::move(d));
   }
   if (!diags.empty()) return fail(std::move(diags));
@@ -137,7 +150,8 @@ std::vector<ValueId> identity_map(const Graph& g) {
 /// The reverse loop over one graph whose active composites all have rules.
 class Reverse {
  public:
-  Reverse(Graph& g, std::vector<bool> active) : g_(g), b_(g), active_(std::move(active)), adjoint_(g.value_count()), guarded_(g.value_count()) {}
+  Reverse(Graph& g, std::vector<bool> active)
+      : g_(g), b_(g), active_(std::move(active)), adjoint_(g.value_count()), guarded_(g.value_count()) {}
 
   void seed(ValueId v, ValueId ct) { adjoint_[v.index] = ct; }
   ValueId adjoint(ValueId v) const { return adjoint_[v.index]; }
@@ -258,8 +272,9 @@ Result<std::vector<ValueId>> reverse(Graph& g, const ReverseSpec& given, const L
   return grads;
 }
 
-Result<std::vector<ValueId>> forward(Graph& g, const std::vector<ValueId>& ins_given, const std::vector<ValueId>& tangents_given,
-                                     const std::vector<ValueId>& outs_given, const Loc& at, std::vector<ValueId>* map) {
+Result<std::vector<ValueId>> forward(Graph& g, const std::vector<ValueId>& ins_given,
+                                     const std::vector<ValueId>& tangents_given, const std::vector<ValueId>& outs_given,
+                                     const Loc& at, std::vector<ValueId>* map) {
   std::vector<ValueId> ins = ins_given, outs = outs_given, given = tangents_given, total = identity_map(g);
   AG_TRY_(check_paths(g, ins, outs, {}, at, true));
   auto active_now = [&] { return active_values(g, ins, outs, {}); };
@@ -327,7 +342,8 @@ class Requests {
     for (NodeId id : g_.node_ids())
       for (std::uint32_t r = 0; r < g_.node(id).result_count; ++r)
         if (const std::string& n = g_.value(g_.node(id).result(r)).name; !n.empty()) candidates.push_back(n);
-    if (auto near = suggest(name, candidates)) d.help("a value with a similar name exists: `" + *near + "`", loc, "\"" + *near + "\"");
+    if (auto near = suggest(name, candidates))
+      d.help("a value with a similar name exists: `" + *near + "`", loc, "\"" + *near + "\"");
     return d;
   }
 
@@ -335,19 +351,24 @@ class Requests {
     ValueId v = lookup(name);
     if (!v) return fail(unknown(name, loc, std::string("as ") + what, "not defined in this graph"));
     if (!is_float(g_.type(v).dtype))
-      return fail(error(Code::AG3003, loc, "`" + name + "` is " + g_.type(v).str() + ": only real values have derivatives", "not a float")
+      return fail(error(Code::AG3003, loc,
+                        "`" + name + "` is " + g_.type(v).str() + ": only real values have derivatives", "not a float")
                       .at(g_.loc(v), "defined here"));
     return v;
   }
 
-  static Loc loc_at(const std::vector<Loc>& locs, std::size_t i, const Loc& otherwise) { return i < locs.size() ? locs[i] : otherwise; }
+  static Loc loc_at(const std::vector<Loc>& locs, std::size_t i, const Loc& otherwise) {
+    return i < locs.size() ? locs[i] : otherwise;
+  }
 
   Status one(const GradRequest& r) {
     ReverseSpec spec;
     Diags diags;
     auto keep = [&](auto result, auto& into) {
-      if (result) into = *result;
-      else diags.insert(diags.end(), result.error().begin(), result.error().end());
+      if (result)
+        into = *result;
+      else
+        diags.insert(diags.end(), result.error().begin(), result.error().end());
     };
     keep(named(r.of, r.of_loc.known() ? r.of_loc : r.loc, "what is differentiated"), spec.of);
     std::vector<std::string> wrt = r.wrt;
@@ -362,8 +383,10 @@ class Requests {
     }
     for (std::size_t i = 0; i < r.stop.size(); ++i) {
       ValueId v = lookup(r.stop[i]);
-      if (!v) diags.push_back(unknown(r.stop[i], loc_at(r.stop_locs, i, r.loc), "in `stop`", "not defined in this graph"));
-      else spec.stop.push_back(v);
+      if (!v)
+        diags.push_back(unknown(r.stop[i], loc_at(r.stop_locs, i, r.loc), "in `stop`", "not defined in this graph"));
+      else
+        spec.stop.push_back(v);
     }
     if (spec.of) keep(seed_of(r, spec.of), spec.seed);
     if (!diags.empty()) return fail(std::move(diags));
@@ -384,7 +407,8 @@ class Requests {
       ValueId seed = lookup(r.seed);
       if (!seed) return fail(unknown(r.seed, loc, "as the seed", "a seed names an existing value"));
       if (g_.type(seed) != t)
-        return fail(error(Code::AG3005, loc, "the seed `" + r.seed + "` is " + g_.type(seed).str() + ", but `" + r.of + "` is " + t.str())
+        return fail(error(Code::AG3005, loc,
+                          "the seed `" + r.seed + "` is " + g_.type(seed).str() + ", but `" + r.of + "` is " + t.str())
                         .at(g_.loc(of), "`" + r.of + "` is defined here"));
       return seed;
     }
@@ -394,10 +418,13 @@ class Requests {
     }
     for (const Dim& d : t.shape)
       if (!d.is(1))
-        return fail(error(Code::AG3001, r.of_loc.known() ? r.of_loc : r.loc,
-                          "`" + r.of + "` is " + t.str() + ": a gradient can be created implicitly only for a value of one element", "needs a seed")
-                        .at(g_.loc(of), "defined here")
-                        .help("give \"seed\": the name of a value of type " + t.str() + ", or --grad-seed " + r.of + "=1"));
+        return fail(
+            error(Code::AG3001, r.of_loc.known() ? r.of_loc : r.loc,
+                  "`" + r.of + "` is " + t.str() +
+                      ": a gradient can be created implicitly only for a value of one element",
+                  "needs a seed")
+                .at(g_.loc(of), "defined here")
+                .help("give \"seed\": the name of a value of type " + t.str() + ", or --grad-seed " + r.of + "=1"));
     return ValueId{};
   }
 
@@ -409,7 +436,8 @@ class Requests {
     for (std::size_t i = 0; i < wrt.size(); ++i) {
       Loc loc = loc_at(r.wrt_locs, i, r.loc);
       if (!grads[i]) {
-        context_.diagnostics.push_back(warning(Code::AG3007, loc, "`" + wrt[i] + "` is not connected to `" + r.of + "`: its gradient is zero"));
+        context_.diagnostics.push_back(
+            warning(Code::AG3007, loc, "`" + wrt[i] + "` is not connected to `" + r.of + "`: its gradient is zero"));
         b.set_origin({loc});
         grads[i] = b.zeros(types[i]);
       }
@@ -417,7 +445,8 @@ class Requests {
       for (const auto& [from, to] : r.names)
         if (from == wrt[i]) name = to;
       if (lookup(name))
-        return fail(error(Code::AG3006, loc, "the gradient of `" + wrt[i] + "` would be named `" + name + "`, which exists already")
+        return fail(error(Code::AG3006, loc,
+                          "the gradient of `" + wrt[i] + "` would be named `" + name + "`, which exists already")
                         .at(g_.loc(lookup(name)), "`" + name + "` is defined here")
                         .help("choose a name: \"names\": { \"" + wrt[i] + "\": \"...\" }"));
       if (g_.value(grads[i]).name.empty()) g_.set_name(grads[i], name);

@@ -19,10 +19,12 @@ Status check_differentiable(const Graph& g, const ReverseSpec& spec, const Loc& 
 
 /// Appends the gradient nodes to `g`; returns one value per `wrt`, invalid where nothing connects it to `of`. Ids in
 /// `spec` are of `g` as given; decomposition may renumber, so `g` is replaced and `map` (if given) tells how.
-Result<std::vector<ValueId>> reverse(Graph& g, const ReverseSpec& spec, const Loc& at = {}, std::vector<ValueId>* map = nullptr);
+Result<std::vector<ValueId>> reverse(Graph& g, const ReverseSpec& spec, const Loc& at = {},
+                                     std::vector<ValueId>* map = nullptr);
 
 /// Appends the tangents of `outs`, given tangents of `ins` (same types); invalid where zero.
 Result<std::vector<ValueId>> forward(Graph& g, const std::vector<ValueId>& ins, const std::vector<ValueId>& tangents,
-                                     const std::vector<ValueId>& outs, const Loc& at = {}, std::vector<ValueId>* map = nullptr);
+                                     const std::vector<ValueId>& outs, const Loc& at = {},
+                                     std::vector<ValueId>* map = nullptr);
 
 }  // namespace ag::passes

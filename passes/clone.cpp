@@ -23,7 +23,8 @@ bool is_pure(const Stmt& s) {
 void KernelCloner::clone_buffers() {
   for (std::size_t i = 0; i < from_.buffers.size(); ++i) {
     const loop::Buffer& b = from_.buffers[i];
-    loop::BufferId id = b.scope == loop::Scope::param ? b_.param(b.dtype, b.elems, b.access) : b_.alloc(b.dtype, b.elems, b.scope);
+    loop::BufferId id =
+        b.scope == loop::Scope::param ? b_.param(b.dtype, b.elems, b.access) : b_.alloc(b.dtype, b.elems, b.scope);
     b_.kernel().buffers[id.index].noalias = b.noalias;
     buffers_[loop::BufferId(i)] = id;
   }
@@ -67,7 +68,8 @@ void KernelCloner::clone(StmtId id) {
   if (cls == OpClass::memory) return clone_memory(s);
   if (s.op == Op::barrier) return b_.barrier();
   if (s.op == Op::poll) return b_.poll();
-  if (s.op == Op::trap) return b_.trap(get(s.operands[0]), s.attr.index, s.operands.size() > 1 ? get(s.operands[1]) : LV{});
+  if (s.op == Op::trap)
+    return b_.trap(get(s.operands[0]), s.attr.index, s.operands.size() > 1 ? get(s.operands[1]) : LV{});
   const loop::VType& t = from_.type(s.results[0]);
   LV out;
   switch (s.op) {
@@ -101,7 +103,9 @@ void KernelCloner::clone_memory(const Stmt& s) {
   switch (s.op) {
     case Op::load: values_[s.results[0]] = b_.load(buffer, at(0), at(1)); break;
     case Op::store: b_.store(buffer, at(0), at(1), at(2)); break;
-    case Op::load_tile: values_[s.results[0]] = b_.load_tile(buffer, from_.type(s.results[0]), at(0), at(1), at(2), at(3)); break;
+    case Op::load_tile:
+      values_[s.results[0]] = b_.load_tile(buffer, from_.type(s.results[0]), at(0), at(1), at(2), at(3));
+      break;
     default: b_.store_tile(buffer, at(0), at(1), at(2), at(3), at(4)); break;
   }
 }
@@ -116,7 +120,8 @@ void KernelCloner::clone_control(const Stmt& s) {
   if (s.op == Op::for_) {
     Values init;
     for (std::size_t i = 3; i < s.operands.size(); ++i) init.push_back(get(s.operands[i]));
-    loop::ForOptions options{.mapping = s.attr.mapping, .role = s.attr.role, .width = s.attr.width, .reassociate = s.attr.reassociate};
+    loop::ForOptions options{
+        .mapping = s.attr.mapping, .role = s.attr.role, .width = s.attr.width, .reassociate = s.attr.reassociate};
     LV lo = get(s.operands[0]), hi = get(s.operands[1]), step = get(s.operands[2]);
     if (on_for) on_for(s, options, step);
     results = b_.for_(lo, hi, step, options, init, [&](LV iv, const Values& carried) {
@@ -126,12 +131,18 @@ void KernelCloner::clone_control(const Stmt& s) {
       return yielded(s.blocks[0]);
     });
   } else if (s.op == Op::if_) {
-    auto branch = [&](std::size_t i) { return [&, i] { clone_block(s.blocks[i]); return yielded(s.blocks[i]); }; };
+    auto branch = [&](std::size_t i) {
+      return [&, i] {
+        clone_block(s.blocks[i]);
+        return yielded(s.blocks[i]);
+      };
+    };
     results = b_.if_(get(s.operands[0]), branch(0), branch(1));
   } else if (s.op == Op::while_) {
     Values init;
     for (LV v : s.operands) init.push_back(get(v));
-    results = b_.while_(init,
+    results = b_.while_(
+        init,
         [&](const Values& args) {
           bind_args(s.blocks[0], args);
           clone_block(s.blocks[0]);

@@ -28,10 +28,13 @@ Result<Graph> run(const Graph& given, PassContext&) {
     auto [begin, end] = seen.equal_range(h);
     for (auto it = begin; it != end; ++it) {
       Node& first = g.node(it->second);
-      if (first.op != n.op || first.operands != n.operands || first.remat != n.remat || first.result_count != n.result_count || !equal(first.attrs, n.attrs)) continue;
+      if (first.op != n.op || first.operands != n.operands || first.remat != n.remat ||
+          first.result_count != n.result_count || !equal(first.attrs, n.attrs))
+        continue;
       drop[id.index] = true;
       for (const Loc& l : n.locs)
-        if (first.locs.size() < 8 && std::find(first.locs.begin(), first.locs.end(), l) == first.locs.end()) first.locs.push_back(l);
+        if (first.locs.size() < 8 && std::find(first.locs.begin(), first.locs.end(), l) == first.locs.end())
+          first.locs.push_back(l);
       for (std::uint32_t r = 0; r < n.result_count; ++r) leader[n.result(r).index] = first.result(r);
       break;
     }

@@ -34,7 +34,10 @@ std::vector<Edit> myers(const std::vector<std::string_view>& a, const std::vecto
       int y = x - k;
       while (x < n && y < m && a[x] == b[y]) ++x, ++y;
       v[max + k] = x;
-      if (x >= n && y >= m) { found = d; break; }
+      if (x >= n && y >= m) {
+        found = d;
+        break;
+      }
     }
   }
   std::vector<Edit> edits;
@@ -50,8 +53,10 @@ std::vector<Edit> myers(const std::vector<std::string_view>& a, const std::vecto
     int prev = k == -d || (k != d && w[max + k - 1] < w[max + k + 1]) ? k + 1 : k - 1;
     int px = w[max + prev], py = px - prev;
     while (x > px && y > py) edits.push_back({' ', a[--x]}), --y;
-    if (x == px) edits.push_back({'+', b[--y]});
-    else edits.push_back({'-', a[--x]});
+    if (x == px)
+      edits.push_back({'+', b[--y]});
+    else
+      edits.push_back({'-', a[--x]});
   }
   while (x > 0 && y > 0) edits.push_back({' ', a[--x]}), --y;
   std::reverse(edits.begin(), edits.end());
@@ -66,11 +71,15 @@ std::string line_diff(std::string_view before, std::string_view after, int conte
   std::vector<bool> shown(edits.size());
   for (int i = 0; i < static_cast<int>(edits.size()); ++i)
     if (edits[i].kind != ' ')
-      for (int j = std::max(0, i - context); j <= std::min<int>(i + context, static_cast<int>(edits.size()) - 1); ++j) shown[j] = true;
+      for (int j = std::max(0, i - context); j <= std::min<int>(i + context, static_cast<int>(edits.size()) - 1); ++j)
+        shown[j] = true;
   std::string out;
   bool gap = false;
   for (std::size_t i = 0; i < edits.size(); ++i) {
-    if (!shown[i]) { gap = true; continue; }
+    if (!shown[i]) {
+      gap = true;
+      continue;
+    }
     if (gap) out += "...\n";
     gap = false;
     out += edits[i].kind;

@@ -22,8 +22,10 @@ std::vector<loop::ValueId> broadcast_index(loop::Builder& b, const Dims& shape, 
   std::size_t lead = result_shape.size() - shape.size();
   for (std::size_t d = 0; d < shape.size(); ++d) {
     loop::ValueId i = index[lead + d];
-    if (shape[d].is(1)) out.push_back(b.index(0));
-    else if (shape[d] == result_shape[lead + d]) out.push_back(i);
+    if (shape[d].is(1))
+      out.push_back(b.index(0));
+    else if (shape[d] == result_shape[lead + d])
+      out.push_back(i);
     else {  // size known at run time only: 1 repeats, anything else must match
       loop::ValueId is_one = b.op(loop::Op::cmp_eq, {b.dim(shape[d]), b.index(1)});
       out.push_back(b.select(is_one, b.index(0), i));
@@ -42,7 +44,9 @@ class Ctx : public ElementCtx {
   loop::ValueId operand(std::size_t i, std::span<const loop::ValueId> index) override {
     return source_.element(source_.graph().node(id_).operands[i], index);
   }
-  void trap(loop::ValueId cond, std::uint32_t kind, loop::ValueId detail) override { source_.trap(id_, cond, kind, detail); }
+  void trap(loop::ValueId cond, std::uint32_t kind, loop::ValueId detail) override {
+    source_.trap(id_, cond, kind, detail);
+  }
 
  private:
   ElementSource& source_;

@@ -75,7 +75,8 @@ class Folder {
       if (!v || leaves.contains(v)) continue;
       if (!constant(b.graph(), map[v.index])) return false;
       leaves[v] = s.copy(b.graph(), b.graph().value(map[v.index]).node, [](ValueId x) { return x; }).valid()
-                      ? ValueId(sub.value_count() - 1) : ValueId{};
+                      ? ValueId(sub.value_count() - 1)
+                      : ValueId{};
     }
     NodeId copy = s.copy(g_, id, [&](ValueId v) { return leaves.contains(v) ? leaves[v] : ValueId{}; });
     for (std::uint32_t r = 0; r < n.result_count; ++r) sub.outputs.push_back({"", sub.node(copy).result(r), {}});

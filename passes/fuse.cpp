@@ -14,7 +14,9 @@ bool is_virtual(const Graph& g, NodeId id) {
 
 std::vector<loop::ValueId> index_in_space(const Group& group, const Dims& shape, Space space,
                                           const std::vector<loop::ValueId>& full, loop::ValueId zero) {
-  auto reduced = [&](std::size_t d) { return std::binary_search(group.axes.begin(), group.axes.end(), static_cast<int>(d)); };
+  auto reduced = [&](std::size_t d) {
+    return std::binary_search(group.axes.begin(), group.axes.end(), static_cast<int>(d));
+  };
   std::vector<loop::ValueId> index;
   if (space == Space::full) return shape == group.full ? full : index;
   Dims outer;
@@ -112,9 +114,14 @@ class Planner {
 
   bool try_join(NodeId id, GroupId gid, const std::vector<GroupId>& producers) {
     Group& group = plan_.groups[gid];
-    const std::string pair = std::string(g_.node(id).op->name) + " %" + std::to_string(g_.node(id).result().index) + " into group " + std::to_string(gid.index) + ": ";
-    auto no = [&](const char* why) { plan_.notes.push_back(pair + "no, " + why); return false; };
-    if (group.kind != GroupKind::map && group.kind != GroupKind::row && group.kind != GroupKind::contraction) return no("its group takes no members");
+    const std::string pair = std::string(g_.node(id).op->name) + " %" + std::to_string(g_.node(id).result().index) +
+                             " into group " + std::to_string(gid.index) + ": ";
+    auto no = [&](const char* why) {
+      plan_.notes.push_back(pair + "no, " + why);
+      return false;
+    };
+    if (group.kind != GroupKind::map && group.kind != GroupKind::row && group.kind != GroupKind::contraction)
+      return no("its group takes no members");
     if (group.members.size() >= max_members) return no("the group is full");
     for (GroupId p : producers)
       if (p != gid && before_[p.index][gid.index]) return no("another operand depends on the group");
@@ -125,15 +132,20 @@ class Planner {
       if (group.kind == GroupKind::contraction) return no("a contraction takes no reduction");
       if (domain(id) != group.full) return no("the reduction ranges over another shape");
       if (group.kind == GroupKind::row && axes != group.axes) return no("the reduction has other axes");
-      if (group.kind == GroupKind::map && !reduction_keeps_parallel(group, axes)) return no("too few independent rows remain");
+      if (group.kind == GroupKind::map && !reduction_keeps_parallel(group, axes))
+        return no("too few independent rows remain");
     } else {
       LeafProbe probe(g_);
       std::vector<loop::ValueId> full = probe.indices(group.full);
       const Dims& shape = g_.type(g_.node(id).result()).shape;
-      if (shape == group.full) space = Space::full;
-      else if (group.kind == GroupKind::row && (shape.empty() || !index_in_space(group, shape, Space::outer, full, probe.builder().index(0)).empty())
-               && fits_outer(group, shape)) space = Space::outer;
-      else return no("the shapes differ");
+      if (shape == group.full)
+        space = Space::full;
+      else if (group.kind == GroupKind::row &&
+               (shape.empty() || !index_in_space(group, shape, Space::outer, full, probe.builder().index(0)).empty()) &&
+               fits_outer(group, shape))
+        space = Space::outer;
+      else
+        return no("the shapes differ");
     }
     if (!aligned(id, gid, space)) return no("an operand in the group is used at another index");
     accept(id, gid, space, axes, producers);
@@ -154,27 +166,32 @@ class Planner {
     for (std::size_t d = 0; d < group.full.size(); ++d)
       if (!std::binary_search(axes.begin(), axes.end(), static_cast<int>(d))) outer = outer * group.full[d];
     bool along_last = last > 0 && std::binary_search(axes.begin(), axes.end(), static_cast<int>(last - 1));
-    return along_last ? !outer.is_const() || outer.value() >= 8 || group.full.empty() : outer.is_const() && outer.value() >= 256;
+    return along_last ? !outer.is_const() || outer.value() >= 8 || group.full.empty()
+                      : outer.is_const() && outer.value() >= 256;
   }
 
   bool aligned(NodeId id, GroupId gid, Space space) {
     Group group = plan_.groups[gid];
-    if (cls(id) == LowerClass::reduce && group.kind == GroupKind::map) group.axes = g_.node(id).op->reduce(NodeView{g_, id}).axes;
+    if (cls(id) == LowerClass::reduce && group.kind == GroupKind::map)
+      group.axes = g_.node(id).op->reduce(NodeView{g_, id}).axes;
     LeafProbe probe(g_);
     std::vector<loop::ValueId> full = probe.indices(group.full);
     loop::ValueId zero = probe.builder().index(0);
-    std::vector<loop::ValueId> at = cls(id) == LowerClass::reduce ? full
-        : index_in_space(group, g_.type(g_.node(id).result()).shape, space, full, zero);
+    std::vector<loop::ValueId> at = cls(id) == LowerClass::reduce
+                                        ? full
+                                        : index_in_space(group, g_.type(g_.node(id).result()).shape, space, full, zero);
     for (const auto& leaf : leaves(probe, id, at)) {
       NodeId p = g_.value(leaf.value).node;
       if (plan_.group_of[p.index] != gid) continue;
-      if (leaf.index != index_in_space(group, g_.type(leaf.value).shape, plan_.space[p.index], full, zero)) return false;
+      if (leaf.index != index_in_space(group, g_.type(leaf.value).shape, plan_.space[p.index], full, zero))
+        return false;
       if (plan_.space[p.index] == Space::full && space == Space::outer) return false;
     }
     return true;
   }
 
-  void accept(NodeId id, GroupId gid, Space space, const std::vector<int>& axes, const std::vector<GroupId>& producers) {
+  void accept(NodeId id, GroupId gid, Space space, const std::vector<int>& axes,
+              const std::vector<GroupId>& producers) {
     Group& group = plan_.groups[gid];
     if (cls(id) == LowerClass::reduce) {
       group.kind = GroupKind::row;
@@ -206,7 +223,8 @@ class Planner {
     group.members.push_back(id);
     LeafProbe probe(g_);
     bool simple = cls(id) == LowerClass::map || cls(id) == LowerClass::index || cls(id) == LowerClass::reduce;
-    std::vector<GroupId> producers = producer_groups(leaves(probe, id, simple ? probe.indices(domain(id)) : std::vector<loop::ValueId>{}));
+    std::vector<GroupId> producers =
+        producer_groups(leaves(probe, id, simple ? probe.indices(domain(id)) : std::vector<loop::ValueId>{}));
     GroupId gid = plan_.groups.push(std::move(group));
     plan_.group_of[id.index] = gid;
     before_.emplace_back(gid.index + 1);
@@ -282,10 +300,12 @@ class Planner {
           if (copied == v) add_producers(gid, {copy});
     }
     std::vector<std::size_t> depth(plan_.groups.size());
-    for (std::size_t a = 0; a < depth.size(); ++a) depth[a] = static_cast<std::size_t>(std::count(before_[a].begin(), before_[a].end(), true));
+    for (std::size_t a = 0; a < depth.size(); ++a)
+      depth[a] = static_cast<std::size_t>(std::count(before_[a].begin(), before_[a].end(), true));
     for (std::size_t a = 0; a < depth.size(); ++a) plan_.order.push_back(GroupId(a));
     // A group has strictly more predecessors than each of its predecessors.
-    std::stable_sort(plan_.order.begin(), plan_.order.end(), [&](GroupId a, GroupId b) { return depth[a.index] < depth[b.index]; });
+    std::stable_sort(plan_.order.begin(), plan_.order.end(),
+                     [&](GroupId a, GroupId b) { return depth[a.index] < depth[b.index]; });
   }
 
   std::vector<std::pair<ValueId, GroupId>> copies_;

@@ -47,15 +47,15 @@ constexpr std::int64_t warp = 32;
 constexpr std::int64_t block_threads = 256;
 constexpr std::int64_t warps_per_block = block_threads / warp;
 constexpr std::int64_t max_grid = std::numeric_limits<std::int32_t>::max();  // blocks along x
-constexpr std::int64_t unsized_grid = 1024;           // blocks where the size is no expression over the dims
+constexpr std::int64_t unsized_grid = 1024;  // blocks where the size is no expression over the dims
 
 bool is_store(const Stmt& s) { return s.op == Op::store || s.op == Op::store_tile; }
 bool is_load(const Stmt& s) { return s.op == Op::load || s.op == Op::load_tile; }
 
 /// Loops of a body of which thread t runs iterations t, t + T, ... of the flattened range.
 struct RowLoop {
-  std::vector<StmtId> loops;       // a perfect nest, outermost first
-  std::vector<ReduceKind> kinds;   // of the carried values
+  std::vector<StmtId> loops;  // a perfect nest, outermost first
+  std::vector<ReduceKind> kinds;  // of the carried values
 };
 
 class GpuMapper {

@@ -19,7 +19,8 @@ using loop::ProgramBufferId;
 
 class Lowering {
  public:
-  Lowering(const Graph& g, PassContext& context) : g_(g), context_(context), plan_(make_plan(g, context.fuse)), buffer_of_(g.value_count()) {}
+  Lowering(const Graph& g, PassContext& context)
+      : g_(g), context_(context), plan_(make_plan(g, context.fuse)), buffer_of_(g.value_count()) {}
 
   Result<loop::Program> run() {
     program_.name = g_.name;
@@ -49,16 +50,20 @@ class Lowering {
       const Node& n = g_.node(id);
       Loc loc = g_.loc(n.result());
       if (n.op->tier == Tier::composite) {
-        diags.push_back(error(Code::AG4010, loc, "`" + std::string(n.op->name) + "` cannot be compiled yet: it has no decomposition into primitives here"));
+        diags.push_back(error(
+            Code::AG4010, loc,
+            "`" + std::string(n.op->name) + "` cannot be compiled yet: it has no decomposition into primitives here"));
         continue;
       }
       for (std::uint32_t r = 0; r < n.result_count; ++r) {
         std::set<std::string> symbols;
         for (const Dim& d : g_.type(n.result(r)).shape) d.collect_symbols(symbols);
-        bool known = std::all_of(symbols.begin(), symbols.end(), [&](const std::string& s) { return bound_.contains(s); });
+        bool known =
+            std::all_of(symbols.begin(), symbols.end(), [&](const std::string& s) { return bound_.contains(s); });
         if (known) continue;
         diags.push_back(error(Code::AG4011, loc,
-                              "the size of `" + std::string(n.op->name) + "`'s result is known only from the data; such graphs are not compiled yet",
+                              "the size of `" + std::string(n.op->name) +
+                                  "`'s result is known only from the data; such graphs are not compiled yet",
                               "its type is " + g_.type(n.result(r)).str()));
         break;
       }
@@ -78,9 +83,12 @@ class Lowering {
     using Rel = loop::DimGuard::Rel;
     for (const SymbolInfo& s : g_.symbols) {
       Dim d = Dim::symbol(s.name);
-      if (s.min) program_.guards.push_back({Dim(*s.min), d, Rel::le, s.name + " is at least " + std::to_string(*s.min)});
+      if (s.min)
+        program_.guards.push_back({Dim(*s.min), d, Rel::le, s.name + " is at least " + std::to_string(*s.min)});
       if (s.max) program_.guards.push_back({d, Dim(*s.max), Rel::le, s.name + " is at most " + std::to_string(*s.max)});
-      if (s.multiple_of) program_.guards.push_back({Dim(*s.multiple_of), d, Rel::divides, s.name + " is a multiple of " + std::to_string(*s.multiple_of)});
+      if (s.multiple_of)
+        program_.guards.push_back(
+            {Dim(*s.multiple_of), d, Rel::divides, s.name + " is a multiple of " + std::to_string(*s.multiple_of)});
     }
     add_broadcast_guards();
   }
@@ -96,13 +104,15 @@ class Lowering {
               if (f.kind == Dim::Atom::bcast) {
                 Dim whole = Dim::bcast(f.args[0], f.args[1]);
                 if (done.insert(whole).second)
-                  program_.guards.push_back({whole, whole, loop::DimGuard::Rel::eq, "sizes " + f.args[0].str() + " and " + f.args[1].str() + " broadcast"});
+                  program_.guards.push_back({whole, whole, loop::DimGuard::Rel::eq,
+                                             "sizes " + f.args[0].str() + " and " + f.args[1].str() + " broadcast"});
               }
   }
 
   // -- buffers --------------------------------------------------------------------------------------------------
   ProgramBufferId input(ValueId v) {
-    ProgramBuffer b{.name = g_.value(v).name, .kind = BufferKind::input, .dtype = g_.type(v).dtype, .shape = g_.type(v).shape};
+    ProgramBuffer b{
+        .name = g_.value(v).name, .kind = BufferKind::input, .dtype = g_.type(v).dtype, .shape = g_.type(v).shape};
     b.index = static_cast<std::uint32_t>(program_.inputs.size());
     return buffer_of_[v.index] = program_.buffers.push(std::move(b));
   }

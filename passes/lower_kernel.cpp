@@ -112,7 +112,8 @@ class KernelLowering : public ElementSource {
     }
     for (NodeId id : group_.members) {
       LeafProbe probe(g_);
-      if (cls(id) == LowerClass::map || cls(id) == LowerClass::index) probe.compute(id, probe.indices(g_.type(node(id).result()).shape));
+      if (cls(id) == LowerClass::map || cls(id) == LowerClass::index)
+        probe.compute(id, probe.indices(g_.type(node(id).result()).shape));
       else
         for (ValueId v : node(id).operands)
           if (v) probe.element(v, probe.indices(g_.type(v).shape));
@@ -146,7 +147,8 @@ class KernelLowering : public ElementSource {
       k.flops = k.flops * Dim(2);
     }
     k.bytes = 0;
-    for (ValueId v : out_.buffers) k.bytes = k.bytes + g_.type(v).elems() * Dim(static_cast<std::int64_t>(dtype_bytes(g_.type(v).dtype)));
+    for (ValueId v : out_.buffers)
+      k.bytes = k.bytes + g_.type(v).elems() * Dim(static_cast<std::int64_t>(dtype_bytes(g_.type(v).dtype)));
     out_.kernel = std::move(b_).finish();
     return std::move(out_);
   }
@@ -178,7 +180,8 @@ class KernelLowering : public ElementSource {
 
   // -- loop nests -------------------------------------------------------------------------------------------
   /// Parallel loops over the given dims of the full space, outermost first; dims of size one need no loop.
-  void nest(const std::vector<int>& dims, const std::vector<AxisRole>& roles, const std::function<void()>& body, std::size_t i = 0) {
+  void nest(const std::vector<int>& dims, const std::vector<AxisRole>& roles, const std::function<void()>& body,
+            std::size_t i = 0) {
     if (i == dims.size()) return body();
     int d = dims[i];
     if (group_.full[d].is(1)) {
@@ -273,7 +276,8 @@ class KernelLowering : public ElementSource {
 
   int last_phase() const {
     int last = 0;
-    for (NodeId id : group_.members) last = std::max(last, cls(id) == LowerClass::reduce ? level_.at(id) - 1 : full_space(id) ? level_.at(id) : 0);
+    for (NodeId id : group_.members)
+      last = std::max(last, cls(id) == LowerClass::reduce ? level_.at(id) - 1 : full_space(id) ? level_.at(id) : 0);
     return last;
   }
 
@@ -289,7 +293,8 @@ class KernelLowering : public ElementSource {
 
   LV kept_index(NodeId id, BufferId buffer) {
     ValueId v = node(id).result();
-    if (auto it = writes_.find(v); it != writes_.end() && it->second == buffer) return linear_index(b_, g_.type(v).shape, at_);
+    if (auto it = writes_.find(v); it != writes_.end() && it->second == buffer)
+      return linear_index(b_, g_.type(v).shape, at_);
     Dims inner;
     LVs index;
     for (int d : group_.axes) {
@@ -316,7 +321,8 @@ class KernelLowering : public ElementSource {
     for (NodeId id : group_.members) {
       if (!read_back(id)) continue;
       ValueId v = node(id).result();
-      if (writes_.contains(v)) kept_.emplace(id, writes_.at(v));
+      if (writes_.contains(v))
+        kept_.emplace(id, writes_.at(v));
       else if (lanes_inner) {
         Dim inner = 1;
         for (int d : group_.axes) inner = inner * group_.full[d];
@@ -350,7 +356,8 @@ class KernelLowering : public ElementSource {
     bool stores = false;
     for (NodeId id : group_.members) {
       if (cls(id) == LowerClass::reduce && level_[id] == phase_ + 1) reductions.push_back(id);
-      stores = stores || (full_space(id) && level_[id] == phase_ && (writes_.contains(node(id).result()) || kept_.contains(id)));
+      stores = stores ||
+               (full_space(id) && level_[id] == phase_ && (writes_.contains(node(id).result()) || kept_.contains(id)));
     }
     if (reductions.empty() && !stores) return;
     LVs init;
@@ -358,7 +365,9 @@ class KernelLowering : public ElementSource {
       DType acc = accumulator_dtype(g_.type(node(id).operands[0]).dtype);
       init.push_back(b_.constant_bits({acc, 1, 1}, loop::reduce_identity(kind_of(id), acc)));
     }
-    ForOptions options{.mapping = reductions.empty() ? Mapping::parallel : Mapping::serial, .role = AxisRole::reduce, .reassociate = lanes_inner};
+    ForOptions options{.mapping = reductions.empty() ? Mapping::parallel : Mapping::serial,
+                       .role = AxisRole::reduce,
+                       .reassociate = lanes_inner};
     LVs final = inner_loops(0, init, options, [&](const LVs& carried) {
       memo_.emplace_back();
       for (NodeId id : group_.members)
@@ -390,7 +399,8 @@ class KernelLowering : public ElementSource {
 
   loop::ReduceKind kind_of(NodeId id) const { return node(id).op->reduce(NodeView{g_, id}).kind; }
 
-  LVs inner_loops(std::size_t i, const LVs& init, const ForOptions& options, const std::function<LVs(const LVs&)>& body) {
+  LVs inner_loops(std::size_t i, const LVs& init, const ForOptions& options,
+                  const std::function<LVs(const LVs&)>& body) {
     if (i == group_.axes.size()) return body(init);
     int d = group_.axes[i];
     if (group_.full[d].is(1)) {
@@ -404,12 +414,16 @@ class KernelLowering : public ElementSource {
   }
 
   // -- contractions -------------------------------------------------------------------------------------------
-  ContractionDesc contraction_desc() const { return node(group_.members[0]).op->contraction(NodeView{g_, group_.members[0]}); }
+  ContractionDesc contraction_desc() const {
+    return node(group_.members[0]).op->contraction(NodeView{g_, group_.members[0]});
+  }
 
   static std::vector<int> free_dims(int rank, const std::vector<int>& batch, const std::vector<int>& contract) {
     std::vector<int> out;
     for (int d = 0; d < rank; ++d)
-      if (std::find(batch.begin(), batch.end(), d) == batch.end() && std::find(contract.begin(), contract.end(), d) == contract.end()) out.push_back(d);
+      if (std::find(batch.begin(), batch.end(), d) == batch.end() &&
+          std::find(contract.begin(), contract.end(), d) == contract.end())
+        out.push_back(d);
     return out;
   }
 
@@ -471,7 +485,8 @@ class KernelLowering : public ElementSource {
       };
       if (extent.is(1)) return step(zero(), carry);
       ForOptions options{.mapping = Mapping::serial, .role = AxisRole::reduce, .reassociate = dot};
-      return b_.for_(zero(), b_.dim(extent), b_.index(1), options, {carry}, [&](LV iv, const LVs& c) { return LVs{step(iv, c[0])}; })[0];
+      return b_.for_(zero(), b_.dim(extent), b_.index(1), options, {carry},
+                     [&](LV iv, const LVs& c) { return LVs{step(iv, c[0])}; })[0];
     };
     return b_.cast(loops(0, init), g_.type(node(id).result()).dtype);
   }

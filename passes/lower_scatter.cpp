@@ -18,7 +18,8 @@ using Ints = std::vector<std::int64_t>;
 /// One kernel of the pair; leaves of the operands are its read parameters.
 class ScatterKernel : public ElementSource {
  public:
-  ScatterKernel(const Graph& g, NodeId id, std::initializer_list<std::size_t> operands, loop::Access out) : g_(g), id_(id), b_("k") {
+  ScatterKernel(const Graph& g, NodeId id, std::initializer_list<std::size_t> operands, loop::Access out)
+      : g_(g), id_(id), b_("k") {
     for (std::size_t i : operands) {
       LeafProbe probe(g);
       ValueId v = node().operands[i];
@@ -39,7 +40,9 @@ class ScatterKernel : public ElementSource {
 
   loop::Builder& builder() override { return b_; }
   const Graph& graph() const override { return g_; }
-  LV leaf(ValueId v, std::span<const LV> index) override { return b_.load(reads_.at(v), linear_index(b_, g_.type(v).shape, index)); }
+  LV leaf(ValueId v, std::span<const LV> index) override {
+    return b_.load(reads_.at(v), linear_index(b_, g_.type(v).shape, index));
+  }
   void trap(NodeId, LV cond, std::uint32_t kind, LV detail) override { b_.trap(cond, kind, detail); }
 
   LoweredKernel copy_operand() {
@@ -48,7 +51,8 @@ class ScatterKernel : public ElementSource {
     std::vector<std::pair<std::size_t, AxisRole>> loops;
     for (std::size_t d = 0; d < t.shape.size(); ++d) loops.emplace_back(d, AxisRole::batch);
     mark_last(loops, t.shape);
-    nest(loops, t.shape, at, Mapping::parallel, 0, [&] { b_.store(out_, linear_index(b_, t.shape, at), element(node().operands[0], at)); });
+    nest(loops, t.shape, at, Mapping::parallel, 0,
+         [&] { b_.store(out_, linear_index(b_, t.shape, at), element(node().operands[0], at)); });
     return finish("copy", t.elems());
   }
 
@@ -62,14 +66,16 @@ class ScatterKernel : public ElementSource {
     for (std::int64_t d : ints("scatter_indices_batching_dims"))
       parallel.emplace_back(batch[static_cast<std::size_t>(batch_of(d))], AxisRole::batch);
     for (std::int64_t d : batch)
-      if (std::none_of(parallel.begin(), parallel.end(), [&](auto& p) { return p.first == static_cast<std::size_t>(d); }))
+      if (std::none_of(parallel.begin(), parallel.end(),
+                       [&](auto& p) { return p.first == static_cast<std::size_t>(d); }))
         serial.emplace_back(d, AxisRole::none);
     std::vector<std::pair<std::size_t, AxisRole>> lanes;
     for (std::int64_t d : window) lanes.emplace_back(d, AxisRole::batch);
     mark_last(lanes, shape);
     parallel.insert(parallel.end(), lanes.begin(), lanes.end());
     LVs at(shape.size());
-    nest(parallel, shape, at, Mapping::parallel, 0, [&] { nest(serial, shape, at, Mapping::serial, 0, [&] { update(at, window, batch); }); });
+    nest(parallel, shape, at, Mapping::parallel, 0,
+         [&] { nest(serial, shape, at, Mapping::serial, 0, [&] { update(at, window, batch); }); });
     return finish("scatter", g_.type(node().operands[2]).elems());
   }
 
@@ -83,7 +89,9 @@ class ScatterKernel : public ElementSource {
 
   const Node& node() const { return g_.node(id_); }
   Ints ints(std::string_view name) const { return node().attrs.get_or<Ints>(name, {}); }
-  static bool has(const Ints& v, std::size_t d) { return std::find(v.begin(), v.end(), static_cast<std::int64_t>(d)) != v.end(); }
+  static bool has(const Ints& v, std::size_t d) {
+    return std::find(v.begin(), v.end(), static_cast<std::int64_t>(d)) != v.end();
+  }
   std::int64_t vector_dim() const { return node().attrs.get_or<std::int64_t>("index_vector_dim", 0); }
   std::int64_t batch_of(std::int64_t d) const { return d - (vector_dim() < d ? 1 : 0); }
 
@@ -95,8 +103,8 @@ class ScatterKernel : public ElementSource {
       }
   }
 
-  void nest(const std::vector<std::pair<std::size_t, AxisRole>>& loops, const Dims& shape, LVs& at, Mapping mapping, std::size_t i,
-            const std::function<void()>& body) {
+  void nest(const std::vector<std::pair<std::size_t, AxisRole>>& loops, const Dims& shape, LVs& at, Mapping mapping,
+            std::size_t i, const std::function<void()>& body) {
     if (i == loops.size()) return body();
     auto [d, role] = loops[i];
     if (shape[d].is(1)) {
@@ -112,7 +120,8 @@ class ScatterKernel : public ElementSource {
   void update(const LVs& at, const Ints& window, const Ints& batch) {
     const Dims& operand = g_.type(node().result()).shape;
     const Dims& updates = g_.type(node().operands[2]).shape;
-    Ints inserted = ints("inserted_window_dims"), batching = ints("input_batching_dims"), indices_batching = ints("scatter_indices_batching_dims");
+    Ints inserted = ints("inserted_window_dims"), batching = ints("input_batching_dims"),
+         indices_batching = ints("scatter_indices_batching_dims");
     LVs position(operand.size(), b_.index(0));
     Dims size(operand.size(), 1);
     std::size_t w = 0;

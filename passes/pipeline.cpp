@@ -15,7 +15,8 @@ namespace ag::passes {
 namespace {
 
 const std::vector<std::string> graph_o0{"autodiff", "decompose", "dce"};
-const std::vector<std::string> graph_o2{"autodiff", "cse", "algebra", "fold", "dce", "decompose", "cse", "algebra", "fold", "dce"};
+const std::vector<std::string> graph_o2{"autodiff",  "cse", "algebra", "fold", "dce",
+                                        "decompose", "cse", "algebra", "fold", "dce"};
 const std::vector<std::string> cpu_program{"lower", "schedule", "vectorise", "expand_math", "plan_memory"};
 const std::vector<std::string> cuda_program{"lower", "gpu_map", "expand_math", "plan_memory"};
 
@@ -32,7 +33,8 @@ std::size_t size_of(const Stage& s) {
 }
 
 bool listed(const std::vector<std::string>& names, const std::string& label, std::string_view pass) {
-  return std::any_of(names.begin(), names.end(), [&](const std::string& n) { return n == "all" || n == label || n == pass; });
+  return std::any_of(names.begin(), names.end(),
+                     [&](const std::string& n) { return n == "all" || n == label || n == pass; });
 }
 
 class Runner {
@@ -41,11 +43,14 @@ class Runner {
 
   Result<PipelineResult> run(Graph graph) {
     AG_TRY_(check_options());
-    std::vector<std::string> labels = options_.passes.empty() ? pipeline(options_.opt_level, context_.target) : stage_labels(options_.passes);
+    std::vector<std::string> labels =
+        options_.passes.empty() ? pipeline(options_.opt_level, context_.target) : stage_labels(options_.passes);
     std::size_t first = 0;
-    if (auto at = std::find(labels.begin(), labels.end(), graph.stage); at != labels.end()) first = static_cast<std::size_t>(at - labels.begin()) + 1;
+    if (auto at = std::find(labels.begin(), labels.end(), graph.stage); at != labels.end())
+      first = static_cast<std::size_t>(at - labels.begin()) + 1;
     PipelineResult result{std::move(graph), {}};
-    if (std::string stage = std::get<Graph>(result.stage).stage; !options_.stop_after.empty() && past(labels, stage)) return result;
+    if (std::string stage = std::get<Graph>(result.stage).stage; !options_.stop_after.empty() && past(labels, stage))
+      return result;
     for (std::size_t i = first; i < labels.size(); ++i) {
       std::string name = labels[i].substr(0, labels[i].find('.'));
       const Pass* pass = find_pass(name);
@@ -90,7 +95,8 @@ class Runner {
   /// True if the stage to stop at is the given one or lies before it.
   bool past(const std::vector<std::string>& labels, const std::string& stage) const {
     if (options_.stop_after == "import") return true;
-    auto want = std::find(labels.begin(), labels.end(), options_.stop_after), is = std::find(labels.begin(), labels.end(), stage);
+    auto want = std::find(labels.begin(), labels.end(), options_.stop_after),
+         is = std::find(labels.begin(), labels.end(), stage);
     return is != labels.end() && want <= is;
   }
 
@@ -118,8 +124,9 @@ class Runner {
   Status apply(const Pass& pass, const std::string& label, Stage& stage) {
     bool graph_now = std::holds_alternative<Graph>(stage);
     if (graph_now != (pass.on_program == nullptr))
-      return fail(Code::AG0102, {}, fmt::format("pass `{}` works on {}, but the program is at the {} level here", pass.name,
-                                               pass.on_program ? "loops" : "graphs", graph_now ? "graph" : "loop"));
+      return fail(Code::AG0102, {},
+                  fmt::format("pass `{}` works on {}, but the program is at the {} level here", pass.name,
+                              pass.on_program ? "loops" : "graphs", graph_now ? "graph" : "loop"));
     if (pass.on_graph) {
       AG_TRY(Graph g, pass.on_graph(std::get<Graph>(stage), context_));
       g.stage = label;
@@ -155,9 +162,12 @@ class Runner {
     time.changed = body(before) != body(after);
     if (after_wanted) print("// ----- after " + label + "\n" + after);
     if (change) {
-      if (!time.changed) print("// ----- " + label + ": omitted because no change\n");
-      else if (options_.print_change == PipelineOptions::Change::diff) print("// ----- " + label + "\n" + line_diff(before, after));
-      else print("// ----- " + label + "\n" + after);
+      if (!time.changed)
+        print("// ----- " + label + ": omitted because no change\n");
+      else if (options_.print_change == PipelineOptions::Change::diff)
+        print("// ----- " + label + "\n" + line_diff(before, after));
+      else
+        print("// ----- " + label + "\n" + after);
     }
     if (dump) {
       if (!write_dump(label, stage, after) && !dump_failed_) {

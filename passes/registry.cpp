@@ -5,9 +5,9 @@ namespace ag::passes {
 
 const std::vector<const Pass*>& all_passes() {
   static const std::vector<const Pass*> passes{
-      &autodiff, &cse, &algebra, &fold, &dce, &decompose,  // Graph -> Graph
+      &autodiff,    &cse,         &algebra, &fold, &dce, &decompose,  // Graph -> Graph
       &lower,                                              // Graph -> Program
-      &schedule, &vectorise, &gpu_map,                     // Program -> Program
+      &schedule,    &vectorise,   &gpu_map,                     // Program -> Program
       &expand_math, &plan_memory,
   };
   return passes;

@@ -33,7 +33,8 @@ constexpr std::int64_t rows_per_packed_panel = 384, min_packed_rows = 4;
 
 class CpuScheduler {
  public:
-  CpuScheduler(const loop::Kernel& k, const TargetSpec& target) : k_(k), target_(target), b_(k.name), clone_(k, b_), nest_(find_nest(k)) {}
+  CpuScheduler(const loop::Kernel& k, const TargetSpec& target)
+      : k_(k), target_(target), b_(k.name), clone_(k, b_), nest_(find_nest(k)) {}
 
   loop::Kernel run() {
     clone_.clone_buffers();
@@ -41,9 +42,12 @@ class CpuScheduler {
       for (StmtId id : k_.blocks[k_.top()].stmts)  // sizes, strides
         if (is_pure(k_.stmts[id])) clone_.clone(id);
     for (const NestLoop& l : nest_.loops)
-      if (l.role == AxisRole::col) col_ = &l;
-      else if (l.role == AxisRole::row) row_ = &l;
-      else outer_.push_back(&l);
+      if (l.role == AxisRole::col)
+        col_ = &l;
+      else if (l.role == AxisRole::row)
+        row_ = &l;
+      else
+        outer_.push_back(&l);
     clone_.on_for = [this](const Stmt& s, ForOptions& o, LV& step) { inner_loop(s, o, step); };
     if (nest_.loops.empty()) {
       body();
@@ -80,10 +84,11 @@ class CpuScheduler {
 
   void serial_nest(std::size_t i) {
     if (i == nest_.loops.size()) return body();
-    b_.for_each(clone_.get(nest_.loops[i].extent), {.mapping = Mapping::serial, .role = nest_.loops[i].role}, [&](LV iv) {
-      clone_.set(nest_.loops[i].iv, iv);
-      serial_nest(i + 1);
-    });
+    b_.for_each(clone_.get(nest_.loops[i].extent), {.mapping = Mapping::serial, .role = nest_.loops[i].role},
+                [&](LV iv) {
+                  clone_.set(nest_.loops[i].iv, iv);
+                  serial_nest(i + 1);
+                });
   }
 
   // -- lanes ------------------------------------------------------------------------------------------------------
@@ -126,7 +131,10 @@ class CpuScheduler {
 
   void vector_loop(LV lo, LV hi, int width, const std::function<void(LV)>& body) {
     ForOptions o{.mapping = Mapping::vector, .role = AxisRole::col, .width = static_cast<std::uint16_t>(width)};
-    b_.for_(lo, hi, b_.index(width), o, {}, [&](LV iv, const Builder::Values&) { body(iv); return Builder::Values{}; });
+    b_.for_(lo, hi, b_.index(width), o, {}, [&](LV iv, const Builder::Values&) {
+      body(iv);
+      return Builder::Values{};
+    });
   }
 
   // -- maps and reductions -----------------------------------------------------------------------------------------
@@ -138,8 +146,11 @@ class CpuScheduler {
 
   void tiles(const Dim& count, const std::function<void(LV)>& body) {
     b_.kernel().tiles = count;
-    b_.for_(b_.index(0), b_.dim(count), b_.index(1), {.mapping = Mapping::tile}, {},
-            [&](LV t, const Builder::Values&) { b_.poll(); body(t); return Builder::Values{}; });
+    b_.for_(b_.index(0), b_.dim(count), b_.index(1), {.mapping = Mapping::tile}, {}, [&](LV t, const Builder::Values&) {
+      b_.poll();
+      body(t);
+      return Builder::Values{};
+    });
   }
 
   /// Sets the outer loops' indices from a flat one, the last loop fastest.
@@ -166,11 +177,15 @@ class CpuScheduler {
     int width = col_ ? width_for(col_->size, has_inner_loop(nest_.body) ? 1 : 2) : 1;
     Dim work = work_per_point();
     if (outer_.empty()) {  // one long axis
-      Dim chunk = work.is_const() ? Dim(std::max<std::int64_t>(tile_work / work.value() / width, 1) * width) : Dim(width);
+      Dim chunk =
+          work.is_const() ? Dim(std::max<std::int64_t>(tile_work / work.value() / width, 1) * width) : Dim(width);
       tiles(ceildiv(*col_->size, chunk), [&](LV t) {
         LV lo = b_.mul(t, b_.dim(chunk));
         LV hi = b_.op(Op::min, {b_.add(lo, b_.dim(chunk)), b_.dim(*col_->size)});
-        vector_loop(lo, hi, width, [&](LV iv) { clone_.set(col_->iv, iv); body(); });
+        vector_loop(lo, hi, width, [&](LV iv) {
+          clone_.set(col_->iv, iv);
+          body();
+        });
       });
       return;
     }
@@ -179,12 +194,18 @@ class CpuScheduler {
     tiles(ceildiv(rows, chunk), [&](LV t) {
       LV lo = b_.mul(t, b_.dim(chunk));
       LV hi = b_.op(Op::min, {b_.add(lo, b_.dim(chunk)), b_.dim(rows)});
-      b_.for_(lo, hi, b_.index(1), {.mapping = Mapping::serial, .role = AxisRole::batch}, {}, [&](LV flat, const Builder::Values&) {
-        decode(flat);
-        if (col_) vector_loop(b_.index(0), b_.dim(*col_->size), width, [&](LV iv) { clone_.set(col_->iv, iv); body(); });
-        else body();
-        return Builder::Values{};
-      });
+      b_.for_(lo, hi, b_.index(1), {.mapping = Mapping::serial, .role = AxisRole::batch}, {},
+              [&](LV flat, const Builder::Values&) {
+                decode(flat);
+                if (col_)
+                  vector_loop(b_.index(0), b_.dim(*col_->size), width, [&](LV iv) {
+                    clone_.set(col_->iv, iv);
+                    body();
+                  });
+                else
+                  body();
+                return Builder::Values{};
+              });
     });
   }
 
@@ -225,7 +246,7 @@ class CpuScheduler {
   /// scratch, [depth x width], once for all rows of the tile.
   struct Panel {
     StmtId load;
-    std::vector<StmtId> loops;   // the contracted loops around it, outermost first
+    std::vector<StmtId> loops;  // the contracted loops around it, outermost first
     Dim depth;
     loop::BufferId scratch;
   };
@@ -290,7 +311,10 @@ class CpuScheduler {
       KernelCloner c = clone_;
       LV last = b_.sub(b_.dim(*col_->size), b_.index(1));
       c.set(col_->iv, b_.op(Op::min, {b_.add(n_lo, column), last}));  // columns beyond the last repeat it; nobody looks
-      pack_loops(p, 0, c, [&] { b_.store(p.scratch, panel_index(p, c, column, width), b_.load(c.get(load.attr.buffer), c.get(load.operands[0]))); });
+      pack_loops(p, 0, c, [&] {
+        b_.store(p.scratch, panel_index(p, c, column, width),
+                 b_.load(c.get(load.attr.buffer), c.get(load.operands[0])));
+      });
     });
   }
 
@@ -298,14 +322,20 @@ class CpuScheduler {
     if (i == p.loops.size()) return body();
     bool innermost = i + 1 == p.loops.size();
     LV extent = b_.dim(*as_dim(k_, k_.stmts[p.loops[i]].operands[1]));
-    auto step = [&](LV iv) { c.set(iv_of(p.loops[i]), iv); pack_loops(p, i + 1, c, body); };
-    if (innermost) vector_loop(b_.index(0), extent, lanes(), step);
-    else b_.for_each(extent, {.mapping = Mapping::serial}, step);
+    auto step = [&](LV iv) {
+      c.set(iv_of(p.loops[i]), iv);
+      pack_loops(p, i + 1, c, body);
+    };
+    if (innermost)
+      vector_loop(b_.index(0), extent, lanes(), step);
+    else
+      b_.for_each(extent, {.mapping = Mapping::serial}, step);
   }
 
   LV packed(const Stmt& load, LV n_lo, int width) {
     for (const Panel& p : panels_)
-      if (&k_.stmts[p.load] == &load) return b_.load(p.scratch, panel_index(p, clone_, b_.sub(clone_.get(col_->iv), n_lo), width));
+      if (&k_.stmts[p.load] == &load)
+        return b_.load(p.scratch, panel_index(p, clone_, b_.sub(clone_.get(col_->iv), n_lo), width));
     return {};
   }
 
@@ -314,8 +344,11 @@ class CpuScheduler {
     int width = tile.registers * lanes(), mr = std::max(tile.rows, 1);
     const Dim &m = *row_->size, &n = *col_->size;
     find_panels();
-    for (Panel& p : panels_) p.scratch = b_.alloc(k_.buffers[k_.stmts[p.load].attr.buffer.index].dtype, p.depth * Dim(width), loop::Scope::scratch);
-    std::int64_t chunk = std::max<std::int64_t>((panels_.empty() ? rows_per_panel : rows_per_packed_panel) / mr, 1) * mr;
+    for (Panel& p : panels_)
+      p.scratch =
+          b_.alloc(k_.buffers[k_.stmts[p.load].attr.buffer.index].dtype, p.depth * Dim(width), loop::Scope::scratch);
+    std::int64_t chunk =
+        std::max<std::int64_t>((panels_.empty() ? rows_per_panel : rows_per_packed_panel) / mr, 1) * mr;
     Dim m_chunks = ceildiv(m, Dim(chunk)), n_blocks = ceildiv(n, Dim(width));
     bool n_full = mod(n, Dim(width)).is(0), m_full = mod(m, Dim(chunk)).is(0);
     tiles(outer_size() * n_blocks * m_chunks, [&](LV t) {
@@ -348,6 +381,7 @@ Result<loop::Program> run(loop::Program program, PassContext& context) {
 
 }  // namespace
 
-const Pass schedule = {.name = "schedule", .summary = "tiles for threads, rows and lanes of registers", .on_program = run};
+const Pass schedule = {
+    .name = "schedule", .summary = "tiles for threads, rows and lanes of registers", .on_program = run};
 
 }  // namespace ag::passes

@@ -164,7 +164,8 @@ class Vectoriser {
         if (s.op == Op::add) return !a ? b : !b ? a : b_.add(a, b);
         return !b ? a : b_.sub(a ? a : b_.index(0), b);
       };
-      out = Wide{{}, combine(x.base, y.base), combine(x.row_stride, y.row_stride), combine(x.lane_stride, y.lane_stride)};
+      out =
+          Wide{{}, combine(x.base, y.base), combine(x.row_stride, y.row_stride), combine(x.lane_stride, y.lane_stride)};
     }
     if (constant(out)) out = Wide{out.base, {}, {}, {}};
     map_[s.results[0]] = out;
@@ -227,16 +228,21 @@ class Vectoriser {
     VType t = b_.type(cond);
     if (detail) t.rows = std::max(t.rows, b_.type(detail).rows), t.lanes = std::max(t.lanes, b_.type(detail).lanes);
     if (t.scalar()) return b_.trap(cond, s.attr.index, detail);
-    auto any = [&](ReduceKind kind, ValueId v) { return b_.reduce_rows(kind, b_.reduce_lanes(kind, broadcast(v, t.with(b_.type(v).elem)))); };
-    b_.if_(any(ReduceKind::or_, cond), [&] {
-      ValueId yes = b_.constant_int(DType::boolean, 1);
-      if (!detail) return b_.trap(yes, s.attr.index), Values{};
-      ValueId place = b_.add(b_.mul(b_.row_iota(DType::i64, t.rows), b_.index(t.lanes)), b_.lane_iota(DType::i64, t.lanes));
-      ValueId first = any(ReduceKind::min, b_.select(cond, place, b_.index(INT64_MAX)));
-      ValueId chosen = b_.op(Op::cmp_eq, {place, first});
-      b_.trap(yes, s.attr.index, any(ReduceKind::max, b_.select(chosen, detail, b_.index(INT64_MIN))));
-      return Values{};
-    }, {});
+    auto any = [&](ReduceKind kind, ValueId v) {
+      return b_.reduce_rows(kind, b_.reduce_lanes(kind, broadcast(v, t.with(b_.type(v).elem))));
+    };
+    b_.if_(any(ReduceKind::or_, cond),
+           [&] {
+             ValueId yes = b_.constant_int(DType::boolean, 1);
+             if (!detail) return b_.trap(yes, s.attr.index), Values{};
+             ValueId place =
+                 b_.add(b_.mul(b_.row_iota(DType::i64, t.rows), b_.index(t.lanes)), b_.lane_iota(DType::i64, t.lanes));
+             ValueId first = any(ReduceKind::min, b_.select(cond, place, b_.index(INT64_MAX)));
+             ValueId chosen = b_.op(Op::cmp_eq, {place, first});
+             b_.trap(yes, s.attr.index, any(ReduceKind::max, b_.select(chosen, detail, b_.index(INT64_MIN))));
+             return Values{};
+           },
+           {});
   }
 
   // -- control ----------------------------------------------------------------------------------------------------
@@ -312,10 +318,12 @@ class Vectoriser {
     Op op = def ? k.stmts[def].op : Op::load;
     auto wrapped_add = [](std::int64_t& sum, std::int64_t x) { return !__builtin_add_overflow(sum, x, &sum); };
     std::int64_t product = 0;
-    if (auto n = b_.int_value(v)) return !__builtin_mul_overflow(*n, scale, &product) && wrapped_add(out.constant, product);
+    if (auto n = b_.int_value(v))
+      return !__builtin_mul_overflow(*n, scale, &product) && wrapped_add(out.constant, product);
     if (depth < 16 && (op == Op::add || op == Op::sub)) {
       const Values operands = k.stmts[def].operands;
-      return linear(operands[0], scale, depth + 1, out) && linear(operands[1], op == Op::add ? scale : -scale, depth + 1, out);
+      return linear(operands[0], scale, depth + 1, out) &&
+             linear(operands[1], op == Op::add ? scale : -scale, depth + 1, out);
     }
     if (depth < 16 && op == Op::mul)
       if (auto n = b_.int_value(k.stmts[def].operands[1]); n && !__builtin_mul_overflow(*n, scale, &product))
@@ -451,8 +459,9 @@ class Vectoriser {
     if (middle == hi) return carried;
     Extent rest = extent(middle, hi);
     if (!rest.value)
-      return b_.if_(b_.op(Op::cmp_lt, {middle, hi}), [&] { return lanes_tail(s, c, middle, hi, carried); },
-                    [&] { return carried; });
+      return b_.if_(
+          b_.op(Op::cmp_lt, {middle, hi}), [&] { return lanes_tail(s, c, middle, hi, carried); },
+          [&] { return carried; });
     if (*rest.value == 0) return carried;
     if (carried.empty()) c.lanes = tail_lanes(id, *rest.value);
     if (*rest.value == c.lanes) return lanes_body(s, c, middle, carried);
@@ -486,6 +495,7 @@ Result<Program> run(Program program, PassContext& context) {
 
 Kernel vectorise_kernel(const Kernel& kernel, const TargetSpec& target) { return Vectoriser(kernel, target).run(); }
 
-const Pass vectorise = {.name = "vectorise", .summary = "vector and rows loops become tiles in registers", .on_program = run};
+const Pass vectorise = {
+    .name = "vectorise", .summary = "vector and rows loops become tiles in registers", .on_program = run};
 
 }  // namespace ag::passes

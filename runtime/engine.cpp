@@ -13,13 +13,16 @@ namespace ag::runtime {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-double ms_since(Clock::time_point start) { return std::chrono::duration<double, std::milli>(Clock::now() - start).count(); }
+double ms_since(Clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+}
 
 /// A step that the reference interpreter runs: regions that are not compiled yet.
 HostFn host_function(GraphPtr graph) {
   return [graph](const HostCallArgs& args) -> Status {
     std::vector<Array> inputs;
-    for (const HostArray& a : args.inputs) inputs.push_back(Array::from_bytes(a.dtype, a.shape, {static_cast<const std::byte*>(a.data), a.bytes}));
+    for (const HostArray& a : args.inputs)
+      inputs.push_back(Array::from_bytes(a.dtype, a.shape, {static_cast<const std::byte*>(a.data), a.bytes}));
     AG_TRY(std::vector<Array> values, interpret(*graph, inputs));
     for (std::size_t i = 0; i < values.size(); ++i) {
       const HostArray& out = args.outputs[i];
@@ -48,7 +51,8 @@ void count_calls(const loop::Seq& seq, std::vector<KernelReport>& kernels) {
 }
 
 int compile_threads(const EngineOptions& options) {
-  return options.compile_threads ? options.compile_threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  return options.compile_threads ? options.compile_threads
+                                 : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
 }
 
 }  // namespace
@@ -64,7 +68,8 @@ Result<Compiled> Engine::compile(Graph graph, const EngineOptions& options) {
   passes::PassContext context;
   AG_TRY(context.target, codegen::describe_target(options.target));
   if (context.target.kind != TargetSpec::Kind::cpu)
-    return fail(error(Code::AG4020, {}, "programs for `" + options.target + "` are not launched yet").help("--emit ptx shows the code; docs/gpu.md says what is missing"));
+    return fail(error(Code::AG4020, {}, "programs for `" + options.target + "` are not launched yet")
+                    .help("--emit ptx shows the code; docs/gpu.md says what is missing"));
   context.fast_math = options.fast_math;
   context.fuse = options.pipeline.opt_level > 0;
   Compiled out;
@@ -72,22 +77,28 @@ Result<Compiled> Engine::compile(Graph graph, const EngineOptions& options) {
   AG_TRY(passes::PipelineResult result, passes::run_pipeline(std::move(graph), options.pipeline, context));
   loop::Program* program = std::get_if<loop::Program>(&result.stage);
   if (!program) return fail(Code::AG0102, {}, "the passes given end with a graph; to run it they must end with loops");
-  for (loop::ProgramBufferId id : program->outputs) out.outputs.push_back({program->buffers[id].name, {program->buffers[id].dtype, program->buffers[id].shape}});
+  for (loop::ProgramBufferId id : program->outputs)
+    out.outputs.push_back({program->buffers[id].name, {program->buffers[id].dtype, program->buffers[id].shape}});
   out.report.passes = std::move(result.times);
   out.report.passes_ms = ms_since(start);
   out.report.warnings = std::move(context.diagnostics);
   out.report.fusion = std::move(context.fusion_notes);
 
   auto codegen_start = Clock::now();
-  CompileOptions kernel_options{.opt_level = options.pipeline.opt_level, .line_info = options.line_info, .threads = compile_threads(options)};
+  CompileOptions kernel_options{
+      .opt_level = options.pipeline.opt_level, .line_info = options.line_info, .threads = compile_threads(options)};
   if (options.use_cache) kernel_options.cache = &cache_;
   std::span<const loop::Kernel> kernels;
   if (program->kernels.size()) kernels = {&program->kernels[loop::KernelId(std::size_t{0})], program->kernels.size()};
   AG_TRY(CompiledKernels objects, compile_kernels(kernels, context.target, kernel_options));
   out.report.codegen_ms = ms_since(codegen_start);
   for (std::size_t i = 0; i < kernels.size(); ++i)
-    out.report.kernels.push_back({.name = kernels[i].name, .label = {}, .object_bytes = objects.kernels[i]->bytes.size(), .statements = kernels[i].stmts.size(),
-                                  .codegen_ms = objects.compile_ms[i], .cached = objects.compile_ms[i] == 0});
+    out.report.kernels.push_back({.name = kernels[i].name,
+                                  .label = {},
+                                  .object_bytes = objects.kernels[i]->bytes.size(),
+                                  .statements = kernels[i].stmts.size(),
+                                  .codegen_ms = objects.compile_ms[i],
+                                  .cached = objects.compile_ms[i] == 0});
   count_calls(program->body, out.report.kernels);
 
   auto link_start = Clock::now();
@@ -138,7 +149,8 @@ Result<Graph> widen_to_f64(const Graph& g) {
       AttrValue w = value;
       if (const DType* t = std::get_if<DType>(&value)) w = wide(*t);
       if (const Type* t = std::get_if<Type>(&value)) w = t->with(wide(t->dtype));
-      if (const LiteralPtr* literal = std::get_if<LiteralPtr>(&value); literal && is_float((*literal)->dtype) && (*literal)->dtype != DType::f64) {
+      if (const LiteralPtr* literal = std::get_if<LiteralPtr>(&value);
+          literal && is_float((*literal)->dtype) && (*literal)->dtype != DType::f64) {
         Array from = (*literal)->materialize(), to(DType::f64, from.shape());
         for (std::int64_t i = 0; i < from.elems(); ++i) to.set_double(i, from.get_double(i));
         w = make_literal(std::move(to));

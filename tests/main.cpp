@@ -3,4 +3,6 @@
 
 #include "ir/base/diag.hpp"
 
-CATCH_TRANSLATE_EXCEPTION(ag::InternalError& e) { return "internal error: " + e.message + " (" + e.file + ":" + std::to_string(e.line) + ")"; }
+CATCH_TRANSLATE_EXCEPTION(ag::InternalError& e) {
+  return "internal error: " + e.message + " (" + e.file + ":" + std::to_string(e.line) + ")";
+}

@@ -59,7 +59,9 @@ class CpuDialect : public Dialect {
   Value* scratch(Emitter& e) override { return arg(e, offsetof(KernelArgs, scratch), scratch_); }
   Value* shared(Emitter&, loop::BufferId, std::int64_t) override { AG_CHECK(false, "shared memory on a CPU"); }
 
-  std::pair<Value*, Value*> mapped(Emitter& e, Mapping) override { return {e.function->getArg(1), e.function->getArg(2)}; }
+  std::pair<Value*, Value*> mapped(Emitter& e, Mapping) override {
+    return {e.function->getArg(1), e.function->getArg(2)};
+  }
   void barrier(Emitter&) override { AG_CHECK(false, "barrier on a CPU"); }
   Value* shuffle_xor(Emitter&, Value*, std::uint32_t) override { AG_CHECK(false, "shuffle on a CPU"); }
 
@@ -78,7 +80,8 @@ class CpuDialect : public Dialect {
   }
   static Value* arg(Emitter& e, std::size_t offset, Value*& cached) {
     if (!cached)
-      cached = load(e, e.entry.getPtrTy(), e.entry.CreateConstGEP1_64(e.entry.getInt8Ty(), e.function->getArg(0), offset));
+      cached =
+          load(e, e.entry.getPtrTy(), e.entry.CreateConstGEP1_64(e.entry.getInt8Ty(), e.function->getArg(0), offset));
     return cached;
   }
   Value *buffers_ = nullptr, *dims_ = nullptr, *context_ = nullptr, *scratch_ = nullptr;
@@ -131,9 +134,9 @@ void host_caches(TargetSpec& spec) {
 }
 
 std::vector<std::string> known_targets() {
-  return {"native",         "x86-64-v3",       "x86-64-v4",      "haswell", "broadwell", "skylake", "skylake-avx512",
-          "cascadelake",    "icelake-server",  "sapphirerapids", "znver1",  "znver2",    "znver3",  "znver4",
-          "znver5"};
+  return {"native",  "x86-64-v3",      "x86-64-v4",   "haswell",        "broadwell",
+          "skylake", "skylake-avx512", "cascadelake", "icelake-server", "sapphirerapids",
+          "znver1",  "znver2",         "znver3",      "znver4",         "znver5"};
 }
 
 Result<TargetSpec> describe(std::string_view target) {
@@ -168,7 +171,8 @@ Result<TargetSpec> describe(std::string_view target) {
   return spec;
 }
 
-Result<std::string> emit(const loop::Kernel& kernel, const TargetSpec& target, EmitKind kind, const EmitOptions& options) {
+Result<std::string> emit(const loop::Kernel& kernel, const TargetSpec& target, EmitKind kind,
+                         const EmitOptions& options) {
   CpuDialect dialect;
   return emit_kernel(kernel, target, kind, options, triple, dialect);
 }

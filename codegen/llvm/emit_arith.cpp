@@ -4,9 +4,9 @@
 #include "codegen/llvm/emit_internal.hpp"
 
 namespace ag::codegen {
-using llvm::Intrinsic::ID;
 using llvm::Type;
 using llvm::Value;
+using llvm::Intrinsic::ID;
 using loop::Op;
 
 namespace {
@@ -350,8 +350,7 @@ Value* Arith::cast_to_float(DType from, DType to, Value* v) {
 
 Value* Arith::bitcast(DType from, DType to, Value* v) {
   if (from == DType::boolean && to != from) v = b_.CreateZExt(v, with_shape(b_.getInt8Ty(), v));
-  if (to == DType::boolean && to != from)
-    return b_.CreateICmpNE(v, llvm::Constant::getNullValue(v->getType()));
+  if (to == DType::boolean && to != from) return b_.CreateICmpNE(v, llvm::Constant::getNullValue(v->getType()));
   return b_.CreateBitCast(v, with_shape(reg_type(to), v));
 }
 

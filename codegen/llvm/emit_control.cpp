@@ -19,9 +19,17 @@ constexpr std::int64_t max_unroll = 1024;
 
 Emitter::Emitter(const loop::Kernel& kernel, const TargetSpec& target, const EmitOptions& options, llvm::Module& module,
                  Dialect& dialect)
-    : kernel(kernel), target(target), options(options), module(module), dialect(dialect), b(module.getContext()),
-      entry(module.getContext()), arith(b, this->target), values_(kernel.values.size()),
-      buffers_(kernel.buffers.size()), dims_(kernel.dims.size(), nullptr) {}
+    : kernel(kernel),
+      target(target),
+      options(options),
+      module(module),
+      dialect(dialect),
+      b(module.getContext()),
+      entry(module.getContext()),
+      arith(b, this->target),
+      values_(kernel.values.size()),
+      buffers_(kernel.buffers.size()),
+      dims_(kernel.dims.size(), nullptr) {}
 
 Status Emitter::run() {
   function = dialect.begin(*this);
@@ -35,8 +43,8 @@ Status Emitter::run() {
   if (options.line_info) {
     debug = std::make_unique<llvm::DIBuilder>(module);
     auto* file = debug->createFile("kernel.loops", ".");
-    auto* unit = debug->createCompileUnit(llvm::DISourceLanguageName(llvm::dwarf::DW_LANG_C), file, "ag", true, "", 0, "",
-                                          llvm::DICompileUnit::LineTablesOnly);
+    auto* unit = debug->createCompileUnit(llvm::DISourceLanguageName(llvm::dwarf::DW_LANG_C), file, "ag", true, "", 0,
+                                          "", llvm::DICompileUnit::LineTablesOnly);
     (void)unit;
     auto* type = debug->createSubroutineType(debug->getOrCreateTypeArray({}));
     subprogram_ = debug->createFunction(file, options.symbol, options.symbol, file, 1, type, 1, llvm::DINode::FlagZero,
@@ -53,7 +61,8 @@ Status Emitter::run() {
   b.CreateRetVoid();
   if (debug) debug->finalize();
   if (too_large_)
-    return fail(Code::AG4005, {}, "the kernel has more than " + std::to_string(max_emitted) + " statements once unrolled");
+    return fail(Code::AG4005, {},
+                "the kernel has more than " + std::to_string(max_emitted) + " statements once unrolled");
   return {};
 }
 
@@ -158,8 +167,10 @@ Emitter::Tiles Emitter::loop_nest(Value* lo, Value* hi, Value* step, Tiles init,
   auto* known = llvm::dyn_cast<llvm::ConstantInt>(guard);
   if (known && known->isZero()) return init;
   BasicBlock *before = b.GetInsertBlock(), *loop = new_block("loop"), *after = new_block("after");
-  if (known) b.CreateBr(loop);
-  else b.CreateCondBr(guard, loop, after);
+  if (known)
+    b.CreateBr(loop);
+  else
+    b.CreateCondBr(guard, loop, after);
 
   b.SetInsertPoint(loop);
   auto* iv = b.CreatePHI(b.getInt64Ty(), 2);
@@ -271,7 +282,8 @@ Value* field(Emitter& e, std::size_t offset) {
 }  // namespace
 
 void Emitter::emit_poll() {
-  auto* flag = b.CreateAlignedLoad(b.getInt32Ty(), field(*this, offsetof(loop::ContextBlock, cancelled)), llvm::Align(4));
+  auto* flag =
+      b.CreateAlignedLoad(b.getInt32Ty(), field(*this, offsetof(loop::ContextBlock, cancelled)), llvm::Align(4));
   flag->setAtomic(llvm::AtomicOrdering::Monotonic);
   BasicBlock* go_on = new_block("go_on");
   b.CreateCondBr(b.CreateICmpNE(flag, b.getInt32(0)), exit_, go_on);

@@ -197,8 +197,7 @@ Value* Emitter::gather_part(loop::BufferId id, Value* base, Value* index, int la
     return v;
   }
   Value* pointers = b.CreateGEP(arith.mem_type(e), base, index);
-  auto* load = b.CreateMaskedGather(type, pointers, Align(dtype_bytes(e)), mask,
-                                    llvm::Constant::getNullValue(type));
+  auto* load = b.CreateMaskedGather(type, pointers, Align(dtype_bytes(e)), mask, llvm::Constant::getNullValue(type));
   annotate(load, id);
   return e == DType::boolean ? b.CreateICmpNE(load, llvm::Constant::getNullValue(type)) : load;
 }

@@ -134,8 +134,10 @@ Tile Emitter::elementwise(const loop::Stmt& s) {
   for (auto id : s.operands) {
     const Tile& t = operands.emplace_back(value(id));
     if (t.type.lanes == 1) continue;
-    if (t.type.elem == DType::boolean) widest_bool = std::max(widest_bool, t.chunk);
-    else chunk = std::min(chunk, native_lanes(t.type.elem));
+    if (t.type.elem == DType::boolean)
+      widest_bool = std::max(widest_bool, t.chunk);
+    else
+      chunk = std::min(chunk, native_lanes(t.type.elem));
   }
   if (chunk == 1 << 16) chunk = std::min(widest_bool == 1 ? native_lanes(DType::boolean) : widest_bool, 1 << 15);
   if (type.lanes == 1) chunk = 1;
@@ -193,8 +195,10 @@ Tile Emitter::reduce_lanes(loop::ReduceKind kind, const Tile& t) {
         parts[j] = combine(kind, e, parts[j], parts[j + parts.size() / 2]);
     Value* v = parts[0];
     for (int n = t.chunk / 2; n >= 1; n /= 2) {
-      if (n == 1) v = combine(kind, e, b.CreateExtractElement(v, std::uint64_t{0}), b.CreateExtractElement(v, 1));
-      else v = combine(kind, e, slice(v, 0, n), slice(v, n, n));
+      if (n == 1)
+        v = combine(kind, e, b.CreateExtractElement(v, std::uint64_t{0}), b.CreateExtractElement(v, 1));
+      else
+        v = combine(kind, e, slice(v, 0, n), slice(v, n, n));
     }
     out.parts[static_cast<std::size_t>(r)] = v;
   }

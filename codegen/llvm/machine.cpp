@@ -58,10 +58,10 @@ llvm::TargetMachine* machine_for(std::string_view triple, const TargetSpec& spec
     llvm::TargetOptions options;
     options.AllowFPOpFusion = llvm::FPOpFusion::Strict;
     bool gpu = spec.kind == TargetSpec::Kind::cuda;
-    machine.reset(target->createTargetMachine(
-        llvm::Triple(llvm::StringRef(triple)), spec.cpu, spec.features, options, llvm::Reloc::PIC_,
-        gpu ? std::nullopt : std::optional(llvm::CodeModel::Small),
-        opt_level == 0 ? llvm::CodeGenOptLevel::None : llvm::CodeGenOptLevel::Default));
+    machine.reset(
+        target->createTargetMachine(llvm::Triple(llvm::StringRef(triple)), spec.cpu, spec.features, options,
+                                    llvm::Reloc::PIC_, gpu ? std::nullopt : std::optional(llvm::CodeModel::Small),
+                                    opt_level == 0 ? llvm::CodeGenOptLevel::None : llvm::CodeGenOptLevel::Default));
   }
   return machine.get();
 }
@@ -129,9 +129,12 @@ class Checker {
 Status check_kind(const TargetSpec& target, EmitKind kind) {
   bool gpu = target.kind == TargetSpec::Kind::cuda;
   if (kind == EmitKind::llvm || gpu == (kind == EmitKind::ptx)) return {};
-  return fail(Code::AG4004, {}, "`" + target.name + "` has no " +
-                                    (kind == EmitKind::ptx ? "PTX" : kind == EmitKind::object ? "object files" : "assembly") +
-                                    (gpu ? "; it emits llvm and ptx" : "; it emits llvm, asm and obj"));
+  return fail(Code::AG4004, {},
+              "`" + target.name + "` has no " +
+                  (kind == EmitKind::ptx      ? "PTX"
+                   : kind == EmitKind::object ? "object files"
+                                              : "assembly") +
+                  (gpu ? "; it emits llvm and ptx" : "; it emits llvm, asm and obj"));
 }
 
 }  // namespace

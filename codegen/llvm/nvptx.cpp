@@ -23,9 +23,9 @@ struct Architecture {
   int ptx;
 };
 constexpr std::array architectures{
-    Architecture{"sm_70", 70},   Architecture{"sm_72", 70},  Architecture{"sm_75", 70},   Architecture{"sm_80", 70},
-    Architecture{"sm_86", 71},   Architecture{"sm_87", 74},  Architecture{"sm_89", 78},   Architecture{"sm_90", 78},
-    Architecture{"sm_90a", 80},  Architecture{"sm_100", 86}, Architecture{"sm_100a", 86}, Architecture{"sm_103", 88},
+    Architecture{"sm_70", 70},  Architecture{"sm_72", 70},  Architecture{"sm_75", 70},   Architecture{"sm_80", 70},
+    Architecture{"sm_86", 71},  Architecture{"sm_87", 74},  Architecture{"sm_89", 78},   Architecture{"sm_90", 78},
+    Architecture{"sm_90a", 80}, Architecture{"sm_100", 86}, Architecture{"sm_100a", 86}, Architecture{"sm_103", 88},
     Architecture{"sm_120", 87},
 };
 
@@ -53,14 +53,19 @@ class NvptxDialect : public Dialect {
     return f;
   }
 
-  Value* param_pointer(Emitter& e, std::size_t index) override { return e.function->getArg(static_cast<unsigned>(index)); }
-  Value* dim(Emitter& e, std::size_t index) override { return e.function->getArg(static_cast<unsigned>(params_ + index)); }
+  Value* param_pointer(Emitter& e, std::size_t index) override {
+    return e.function->getArg(static_cast<unsigned>(index));
+  }
+  Value* dim(Emitter& e, std::size_t index) override {
+    return e.function->getArg(static_cast<unsigned>(params_ + index));
+  }
   Value* context(Emitter& e) override {
     return e.function->getArg(static_cast<unsigned>(params_ + e.kernel.dims.size()));
   }
   Value* scratch(Emitter&) override { AG_CHECK(false, "scratch memory on a GPU"); }
   Value* shared(Emitter& e, loop::BufferId id, std::int64_t elems) override {
-    auto* type = llvm::ArrayType::get(e.arith.mem_type(e.kernel.buffers[id.index].dtype), static_cast<std::uint64_t>(elems));
+    auto* type =
+        llvm::ArrayType::get(e.arith.mem_type(e.kernel.buffers[id.index].dtype), static_cast<std::uint64_t>(elems));
     auto* v = new llvm::GlobalVariable(e.module, type, false, llvm::GlobalValue::InternalLinkage,
                                        llvm::PoisonValue::get(type), "shared" + std::to_string(id.index), nullptr,
                                        llvm::GlobalValue::NotThreadLocal, 3);
@@ -116,7 +121,8 @@ Result<TargetSpec> describe(std::string_view target) {
   if (it == architectures.end()) {
     std::string known;
     for (const Architecture& a : architectures) known += (known.empty() ? "cuda:" : ", cuda:") + std::string(a.name);
-    return fail(error(Code::AG4001, {}, "unknown target `cuda:" + std::string(target) + "`").note("known targets: " + known));
+    return fail(
+        error(Code::AG4001, {}, "unknown target `cuda:" + std::string(target) + "`").note("known targets: " + known));
   }
   TargetSpec spec;
   spec.kind = TargetSpec::Kind::cuda;
@@ -130,7 +136,8 @@ Result<TargetSpec> describe(std::string_view target) {
   return spec;
 }
 
-Result<std::string> emit(const loop::Kernel& kernel, const TargetSpec& target, EmitKind kind, const EmitOptions& options) {
+Result<std::string> emit(const loop::Kernel& kernel, const TargetSpec& target, EmitKind kind,
+                         const EmitOptions& options) {
   NvptxDialect dialect;
   return emit_kernel(kernel, target, kind, options, triple, dialect);
 }

@@ -18,7 +18,13 @@ struct ContextBlock {
 };
 
 /// Trap kinds (Attr::index of `trap`).
-enum class Trap : std::uint32_t { none = 0, index_out_of_range = 1, integer_division_by_zero = 2, size_mismatch = 3, host = 4 };
+enum class Trap : std::uint32_t {
+  none = 0,
+  index_out_of_range = 1,
+  integer_division_by_zero = 2,
+  size_mismatch = 3,
+  host = 4
+};
 
 struct KernelArgs {
   void* const* buffers;        ///< one per parameter buffer

@@ -95,32 +95,19 @@ To convert(From x) {
 template <class F>
 auto with_element(DType t, F&& f) {
   switch (t) {
-    case DType::f64:
-      return f(double{});
-    case DType::f32:
-      return f(float{});
-    case DType::f16:
-      return f(f16{});
-    case DType::bf16:
-      return f(bf16{});
-    case DType::i64:
-      return f(std::int64_t{});
-    case DType::i32:
-      return f(std::int32_t{});
-    case DType::i16:
-      return f(std::int16_t{});
-    case DType::i8:
-      return f(std::int8_t{});
-    case DType::u64:
-      return f(std::uint64_t{});
-    case DType::u32:
-      return f(std::uint32_t{});
-    case DType::u16:
-      return f(std::uint16_t{});
-    case DType::u8:
-      return f(std::uint8_t{});
-    case DType::boolean:
-      break;
+    case DType::f64: return f(double{});
+    case DType::f32: return f(float{});
+    case DType::f16: return f(f16{});
+    case DType::bf16: return f(bf16{});
+    case DType::i64: return f(std::int64_t{});
+    case DType::i32: return f(std::int32_t{});
+    case DType::i16: return f(std::int16_t{});
+    case DType::i8: return f(std::int8_t{});
+    case DType::u64: return f(std::uint64_t{});
+    case DType::u32: return f(std::uint32_t{});
+    case DType::u16: return f(std::uint16_t{});
+    case DType::u8: return f(std::uint8_t{});
+    case DType::boolean: break;
   }
   return f(Bool8{});
 }

@@ -458,70 +458,38 @@ ElemFn ldexp_fn(DType t) {
 ElemFn elementwise_fn(Op op, DType result, DType operand) {
   const DType t = operand;
   switch (op) {
-    case Op::neg:
-      return unary<Neg>(t);
-    case Op::abs:
-      return unary<Abs>(t);
-    case Op::not_:
-      return t == DType::boolean ? run_not_bool : unary<Not>(t);
-    case Op::sqrt:
-      return unary<Sqrt>(t);
-    case Op::floor:
-      return unary<Floor>(t);
-    case Op::ceil:
-      return unary<Ceil>(t);
-    case Op::trunc:
-      return unary<Trunc>(t);
-    case Op::round_even:
-      return unary<RoundEven>(t);
-    case Op::popcount:
-      return unary<Popcount>(t);
-    case Op::cast:
-      return cast_fn(result, operand);
-    case Op::bitcast:
-      return dtype_bytes(result) == dtype_bytes(operand) ? copy_fn(t) : nullptr;
-    case Op::add:
-      return binary<Add>(t);
-    case Op::sub:
-      return binary<Sub>(t);
-    case Op::mul:
-      return binary<Mul>(t);
-    case Op::div:
-      return binary<Div>(t);
-    case Op::rem:
-      return binary<Rem>(t);
-    case Op::min:
-      return binary<Min>(t);
-    case Op::max:
-      return binary<Max>(t);
-    case Op::and_:
-      return binary<And>(t);
-    case Op::or_:
-      return binary<Or>(t);
-    case Op::xor_:
-      return binary<Xor>(t);
-    case Op::shl:
-      return binary<Shl>(t);
-    case Op::shr:
-      return binary<Shr>(t);
-    case Op::copysign:
-      return binary<CopySign>(t);
-    case Op::mulhi:
-      return binary<MulHi>(t);
-    case Op::ldexp:
-      return ldexp_fn(t);
-    case Op::cmp_eq:
-      return compare<Eq>(t);
-    case Op::cmp_ne:
-      return compare<Ne>(t);
-    case Op::cmp_lt:
-      return compare<Lt>(t);
-    case Op::cmp_le:
-      return compare<Le>(t);
-    case Op::cmp_gt:
-      return compare<Gt>(t);
-    case Op::cmp_ge:
-      return compare<Ge>(t);
+    case Op::neg: return unary<Neg>(t);
+    case Op::abs: return unary<Abs>(t);
+    case Op::not_: return t == DType::boolean ? run_not_bool : unary<Not>(t);
+    case Op::sqrt: return unary<Sqrt>(t);
+    case Op::floor: return unary<Floor>(t);
+    case Op::ceil: return unary<Ceil>(t);
+    case Op::trunc: return unary<Trunc>(t);
+    case Op::round_even: return unary<RoundEven>(t);
+    case Op::popcount: return unary<Popcount>(t);
+    case Op::cast: return cast_fn(result, operand);
+    case Op::bitcast: return dtype_bytes(result) == dtype_bytes(operand) ? copy_fn(t) : nullptr;
+    case Op::add: return binary<Add>(t);
+    case Op::sub: return binary<Sub>(t);
+    case Op::mul: return binary<Mul>(t);
+    case Op::div: return binary<Div>(t);
+    case Op::rem: return binary<Rem>(t);
+    case Op::min: return binary<Min>(t);
+    case Op::max: return binary<Max>(t);
+    case Op::and_: return binary<And>(t);
+    case Op::or_: return binary<Or>(t);
+    case Op::xor_: return binary<Xor>(t);
+    case Op::shl: return binary<Shl>(t);
+    case Op::shr: return binary<Shr>(t);
+    case Op::copysign: return binary<CopySign>(t);
+    case Op::mulhi: return binary<MulHi>(t);
+    case Op::ldexp: return ldexp_fn(t);
+    case Op::cmp_eq: return compare<Eq>(t);
+    case Op::cmp_ne: return compare<Ne>(t);
+    case Op::cmp_lt: return compare<Lt>(t);
+    case Op::cmp_le: return compare<Le>(t);
+    case Op::cmp_gt: return compare<Gt>(t);
+    case Op::cmp_ge: return compare<Ge>(t);
     case Op::fma:
       return with_element(t, [](auto e) -> ElemFn {
         using T = decltype(e);
@@ -533,10 +501,8 @@ ElemFn elementwise_fn(Op op, DType result, DType operand) {
     case Op::select:
       return by_size(dtype_bytes(t), run_select<std::uint8_t>, run_select<std::uint16_t>, run_select<std::uint32_t>,
                      run_select<std::uint64_t>);
-    case Op::broadcast:
-      return copy_fn(t);
-    default:
-      return describe(op).cls == OpClass::math ? math_fn(op, t) : nullptr;
+    case Op::broadcast: return copy_fn(t);
+    default: return describe(op).cls == OpClass::math ? math_fn(op, t) : nullptr;
   }
 }
 

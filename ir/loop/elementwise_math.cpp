@@ -25,8 +25,10 @@ ElemFn math_fn(Op op, DType t) {
   ElemFn fn = nullptr;
   math::with_math_op(op, [&]<Op o>() {
     fn = with_element(t, [](auto e) -> ElemFn {
-      if constexpr (is_float_v<decltype(e)>) return run<o, decltype(e)>;
-      else return nullptr;
+      if constexpr (is_float_v<decltype(e)>)
+        return run<o, decltype(e)>;
+      else
+        return nullptr;
     });
   });
   return fn;

@@ -94,20 +94,13 @@ bool Machine::run_block(const BlockCode& b) {
 bool Machine::quick(const Step& s) {
   using U = std::uint64_t;
   switch (s.quick) {
-    case Quick::add_i64:
-      return set(s.out, value<U>(s.a) + value<U>(s.b));
-    case Quick::sub_i64:
-      return set(s.out, value<U>(s.a) - value<U>(s.b));
-    case Quick::mul_i64:
-      return set(s.out, value<U>(s.a) * value<U>(s.b));
-    case Quick::add_f32:
-      return set(s.out, value<float>(s.a) + value<float>(s.b));
-    case Quick::sub_f32:
-      return set(s.out, value<float>(s.a) - value<float>(s.b));
-    case Quick::mul_f32:
-      return set(s.out, value<float>(s.a) * value<float>(s.b));
-    case Quick::fma_f32:
-      return set(s.out, std::fma(value<float>(s.a), value<float>(s.b), value<float>(s.c)));
+    case Quick::add_i64: return set(s.out, value<U>(s.a) + value<U>(s.b));
+    case Quick::sub_i64: return set(s.out, value<U>(s.a) - value<U>(s.b));
+    case Quick::mul_i64: return set(s.out, value<U>(s.a) * value<U>(s.b));
+    case Quick::add_f32: return set(s.out, value<float>(s.a) + value<float>(s.b));
+    case Quick::sub_f32: return set(s.out, value<float>(s.a) - value<float>(s.b));
+    case Quick::mul_f32: return set(s.out, value<float>(s.a) * value<float>(s.b));
+    case Quick::fma_f32: return set(s.out, std::fma(value<float>(s.a), value<float>(s.b), value<float>(s.c)));
     case Quick::load4: {
       const Memory& m = code_.memory[code_.instrs[s.instr].buffer];
       const auto index = value<U>(s.a);
@@ -116,47 +109,29 @@ bool Machine::quick(const Step& s) {
       std::memcpy(s.out, m.data + index * 4, 4);
       return true;
     }
-    default:
-      return exec(code_.instrs[s.instr]);
+    default: return exec(code_.instrs[s.instr]);
   }
 }
 
 bool Machine::exec(const Instr& in) {
   switch (in.op) {
-    case Op::load:
-      return load(in);
-    case Op::store:
-      return store(in);
-    case Op::load_tile:
-      return load_tile(in);
-    case Op::store_tile:
-      return store_tile(in);
-    case Op::for_:
-      return code_.lockstep ? for_lockstep(in) : for_serial(in);
-    case Op::if_:
-      return code_.lockstep ? if_lockstep(in) : if_serial(in);
-    case Op::while_:
-      return code_.lockstep ? while_lockstep(in) : while_serial(in);
-    case Op::barrier:
-      return barrier(in);
-    case Op::poll:
-      return true;
-    case Op::trap:
-      return trap(in);
-    case Op::reduce_lanes:
-      return reduce_lanes(in), true;
-    case Op::reduce_rows:
-      return reduce_rows(in), true;
-    case Op::contract:
-      return contract(in), true;
-    case Op::transpose:
-      return transpose(in), true;
-    case Op::extract:
-      return extract(in), true;
-    case Op::shuffle_xor:
-      return shuffle(in);
-    default:
-      return elementwise(in.elem), true;
+    case Op::load: return load(in);
+    case Op::store: return store(in);
+    case Op::load_tile: return load_tile(in);
+    case Op::store_tile: return store_tile(in);
+    case Op::for_: return code_.lockstep ? for_lockstep(in) : for_serial(in);
+    case Op::if_: return code_.lockstep ? if_lockstep(in) : if_serial(in);
+    case Op::while_: return code_.lockstep ? while_lockstep(in) : while_serial(in);
+    case Op::barrier: return barrier(in);
+    case Op::poll: return true;
+    case Op::trap: return trap(in);
+    case Op::reduce_lanes: return reduce_lanes(in), true;
+    case Op::reduce_rows: return reduce_rows(in), true;
+    case Op::contract: return contract(in), true;
+    case Op::transpose: return transpose(in), true;
+    case Op::extract: return extract(in), true;
+    case Op::shuffle_xor: return shuffle(in);
+    default: return elementwise(in.elem), true;
   }
 }
 

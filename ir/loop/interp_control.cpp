@@ -110,22 +110,14 @@ bool Machine::run_masked(const BlockCode& b, const std::vector<std::uint8_t>& ma
 std::pair<std::int64_t, std::int64_t> Machine::share(Mapping m, int t) const {
   const std::int64_t bx = k_.block[0], by = k_.block[1];
   switch (m) {
-    case Mapping::grid_x:
-      return {block_id_[0], code_.grid[0]};
-    case Mapping::grid_y:
-      return {block_id_[1], code_.grid[1]};
-    case Mapping::grid_z:
-      return {block_id_[2], code_.grid[2]};
-    case Mapping::block_x:
-      return {t % bx, bx};
-    case Mapping::block_y:
-      return {t / bx % by, by};
-    case Mapping::block_z:
-      return {t / (bx * by), k_.block[2]};
-    case Mapping::lane:
-      return {t % 32, 32};
-    default:
-      return {0, 1};
+    case Mapping::grid_x: return {block_id_[0], code_.grid[0]};
+    case Mapping::grid_y: return {block_id_[1], code_.grid[1]};
+    case Mapping::grid_z: return {block_id_[2], code_.grid[2]};
+    case Mapping::block_x: return {t % bx, bx};
+    case Mapping::block_y: return {t / bx % by, by};
+    case Mapping::block_z: return {t / (bx * by), k_.block[2]};
+    case Mapping::lane: return {t % 32, 32};
+    default: return {0, 1};
   }
 }
 

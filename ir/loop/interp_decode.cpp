@@ -277,25 +277,16 @@ struct Decoder {
     const DType t = in.out.type.elem;
     const bool f32 = t == DType::f32, i64 = t == DType::i64;
     switch (in.op) {
-      case Op::add:
-        s.quick = i64 ? Quick::add_i64 : f32 ? Quick::add_f32 : Quick::none;
-        break;
-      case Op::sub:
-        s.quick = i64 ? Quick::sub_i64 : f32 ? Quick::sub_f32 : Quick::none;
-        break;
-      case Op::mul:
-        s.quick = i64 ? Quick::mul_i64 : f32 ? Quick::mul_f32 : Quick::none;
-        break;
-      case Op::fma:
-        s.quick = f32 ? Quick::fma_f32 : Quick::none;
-        break;
+      case Op::add: s.quick = i64 ? Quick::add_i64 : f32 ? Quick::add_f32 : Quick::none; break;
+      case Op::sub: s.quick = i64 ? Quick::sub_i64 : f32 ? Quick::sub_f32 : Quick::none; break;
+      case Op::mul: s.quick = i64 ? Quick::mul_i64 : f32 ? Quick::mul_f32 : Quick::none; break;
+      case Op::fma: s.quick = f32 ? Quick::fma_f32 : Quick::none; break;
       case Op::load: {
         const Memory& m = code->memory[in.buffer];
         if (m.elem_bytes == 4 && !m.shadow && !in.in[4].data) s.quick = Quick::load4;
         break;
       }
-      default:
-        break;
+      default: break;
     }
     return s;
   }

@@ -16,18 +16,10 @@ inline std::int64_t as_index(const std::uint8_t* p) {
 
 inline void copy_element(std::uint8_t* to, const std::uint8_t* from, std::uint32_t bytes) {
   switch (bytes) {
-    case 1:
-      *to = *from;
-      return;
-    case 2:
-      std::memcpy(to, from, 2);
-      return;
-    case 4:
-      std::memcpy(to, from, 4);
-      return;
-    default:
-      std::memcpy(to, from, 8);
-      return;
+    case 1: *to = *from; return;
+    case 2: std::memcpy(to, from, 2); return;
+    case 4: std::memcpy(to, from, 4); return;
+    default: std::memcpy(to, from, 8); return;
   }
 }
 

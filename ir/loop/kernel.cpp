@@ -24,7 +24,8 @@ constexpr std::string_view text_name(std::string_view name) {
 
 constexpr auto make_ops() {
   std::array<OpDesc, std::size(op_table)> ops{};
-  for (std::size_t i = 0; i < ops.size(); ++i) ops[i] = {text_name(op_table[i].name), op_table[i].operands, op_table[i].cls};
+  for (std::size_t i = 0; i < ops.size(); ++i)
+    ops[i] = {text_name(op_table[i].name), op_table[i].operands, op_table[i].cls};
   return ops;
 }
 constexpr auto ops = make_ops();

@@ -82,9 +82,13 @@ enum class Mapping : std::uint8_t {
   unrolled,  ///< constant bounds; emitted unrolled
   // GPU: iv goes from lo + step * own index on by step * number of them, while below hi; all threads in lockstep, so a
   // barrier inside is allowed only if every thread makes the same trips.
-  grid_x, grid_y, grid_z,     ///< index and number of the block
-  block_x, block_y, block_z,  ///< of the thread in its block
-  lane,                       ///< of the lane in its warp (32; lanes are consecutive threads, x fastest)
+  grid_x,
+  grid_y,
+  grid_z,  ///< index and number of the block
+  block_x,
+  block_y,
+  block_z,  ///< of the thread in its block
+  lane,  ///< of the lane in its warp (32; lanes are consecutive threads, x fastest)
 };
 std::string_view mapping_name(Mapping m);
 
@@ -93,15 +97,15 @@ enum class AxisRole : std::uint8_t { none, batch, row, col, reduce };
 
 /// Numbers of a statement beyond its operands; which apply depends on the op.
 struct Attr {
-  std::uint64_t imm = 0;               ///< constant: bits of the element, zero-extended
-  std::uint32_t index = 0;             ///< dim, extract, shuffle_xor, trap
-  BufferId buffer;                     ///< load, store, load_tile, store_tile
-  ReduceKind reduce = ReduceKind::sum; ///< reduce_lanes, reduce_rows
-  Mapping mapping = Mapping::serial;   ///< for_
-  AxisRole role = AxisRole::none;      ///< for_
-  std::uint16_t width = 0;             ///< for_ mapped to vector or rows: number of lanes or rows
-  std::uint16_t unroll = 0;            ///< for_ mapped to vector: accumulators of a reduction (0 = 1), combined in a tree
-  bool reassociate = false;            ///< for_: carried values are reductions whose order the schedule fixes
+  std::uint64_t imm = 0;  ///< constant: bits of the element, zero-extended
+  std::uint32_t index = 0;  ///< dim, extract, shuffle_xor, trap
+  BufferId buffer;  ///< load, store, load_tile, store_tile
+  ReduceKind reduce = ReduceKind::sum;  ///< reduce_lanes, reduce_rows
+  Mapping mapping = Mapping::serial;  ///< for_
+  AxisRole role = AxisRole::none;  ///< for_
+  std::uint16_t width = 0;  ///< for_ mapped to vector or rows: number of lanes or rows
+  std::uint16_t unroll = 0;  ///< for_ mapped to vector: accumulators of a reduction (0 = 1), combined in a tree
+  bool reassociate = false;  ///< for_: carried values are reductions whose order the schedule fixes
   bool operator==(const Attr&) const = default;
 };
 
@@ -121,16 +125,16 @@ struct Block {
 
 struct Value {
   VType type;
-  StmtId def;        ///< the statement, or
-  BlockId block;     ///< the block whose argument this is
+  StmtId def;  ///< the statement, or
+  BlockId block;  ///< the block whose argument this is
   std::uint32_t result = 0;
 };
 
 enum class Scope : std::uint8_t {
-  param,     ///< passed by the caller
-  local,     ///< registers or stack: small, of one iteration; constant size
-  scratch,   ///< of one thread, in cache; from the context's arena; uninitialised at each tile
-  shared,    ///< GPU shared memory of the block
+  param,  ///< passed by the caller
+  local,  ///< registers or stack: small, of one iteration; constant size
+  scratch,  ///< of one thread, in cache; from the context's arena; uninitialised at each tile
+  shared,  ///< GPU shared memory of the block
 };
 enum class Access : std::uint8_t { read, write, read_write };
 
@@ -139,23 +143,23 @@ struct Buffer {
   DType dtype = DType::f32;
   Scope scope = Scope::param;
   Access access = Access::read;
-  Dim elems;         ///< number of elements, over Kernel::dims
+  Dim elems;  ///< number of elements, over Kernel::dims
   bool noalias = true;
 };
 
 /// A function from buffers and sizes to buffers. Parameter buffers come first in `buffers`.
 struct Kernel {
-  std::string name;                 ///< k<index> or a hint; no user text
+  std::string name;  ///< k<index> or a hint; no user text
   std::vector<Buffer> buffers;
-  std::vector<std::string> dims;    ///< symbols passed as i64, in order: d0, d1, ...
-  Dim tiles = 1;                    ///< trip count of the `tile` loop, over `dims`; 1 without one
-  std::array<Dim, 3> grid{1, 1, 1}; ///< GPU launch, over `dims`
+  std::vector<std::string> dims;  ///< symbols passed as i64, in order: d0, d1, ...
+  Dim tiles = 1;  ///< trip count of the `tile` loop, over `dims`; 1 without one
+  std::array<Dim, 3> grid{1, 1, 1};  ///< GPU launch, over `dims`
   std::array<std::uint32_t, 3> block{1, 1, 1};
-  Dim flops, bytes;                 ///< estimates over `dims`, for threading decisions and reports
+  Dim flops, bytes;  ///< estimates over `dims`, for threading decisions and reports
 
   IdMap<ValueId, Value> values;
   IdMap<StmtId, Stmt> stmts;
-  IdMap<BlockId, Block> blocks;     ///< blocks[0] is the top block
+  IdMap<BlockId, Block> blocks;  ///< blocks[0] is the top block
   std::vector<std::uint32_t> origins;  ///< statement origins: ids that the engine maps to sources
 
   std::size_t param_count() const;

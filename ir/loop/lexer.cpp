@@ -72,8 +72,8 @@ void Lexer::scan() {
   } else if (c == '<' && at(pos_ + 1) == '=') {
     token_.kind = Token::Kind::symbol, n = 2;
   } else {
-    token_.kind = std::string_view("(){}[]<>,:;=+*!|").find(c) == std::string_view::npos ? Token::Kind::bad
-                                                                                         : Token::Kind::symbol;
+    token_.kind =
+        std::string_view("(){}[]<>,:;=+*!|").find(c) == std::string_view::npos ? Token::Kind::bad : Token::Kind::symbol;
   }
   token_.text = text_.substr(pos_, n);
   advance(n);
@@ -95,7 +95,8 @@ Loc Lexer::loc(const Token& t) const {
 }
 
 std::unexpected<Diags> Lexer::unexpected(std::string_view wanted) const {
-  std::string found = token_.kind == Token::Kind::end ? "the end of the text" : fmt::format("`{}`", token_.text.substr(0, 40));
+  std::string found =
+      token_.kind == Token::Kind::end ? "the end of the text" : fmt::format("`{}`", token_.text.substr(0, 40));
   return fail(Code::AG0801, loc(), fmt::format("expected {}, found {}", wanted, found));
 }
 
@@ -123,7 +124,8 @@ Result<Dim> Lexer::dim() {
   while (end > begin && (text_[end - 1] == ' ' || text_[end - 1] == '\r')) --end;
   start.text = text_.substr(begin, end - begin);
   auto value = Dim::parse(start.text);
-  if (!value || !value->valid()) return fail(Code::AG0801, loc(start), fmt::format("`{}` is no size", start.text.substr(0, 80)));
+  if (!value || !value->valid())
+    return fail(Code::AG0801, loc(start), fmt::format("`{}` is no size", start.text.substr(0, 80)));
   pos_ = begin, line_ = start.line, col_ = start.col;
   advance(end - begin);
   scan();

@@ -16,8 +16,7 @@ struct F32 : Common<F32> {
   static constexpr std::int64_t sqrt_half_bits = 0x3f3504f3;
   // As in F64; log: (log(1 + f) - f + f^2/2) / f^3 on [sqrt(1/2) - 1, sqrt(2) - 1].
   static constexpr double exp_poly[] = {0.49999994, 0.166665182, 0.0416682437, 0.00836894475, 0.0013822763};
-  static constexpr double expm1_poly[] = {0.5,           0.166666657,   0.0416664779,
-                                          0.00833356753, 0.00139336882, 0.000197424233};
+  static constexpr double expm1_poly[] = {0.5, 0.166666657, 0.0416664779, 0.00833356753, 0.00139336882, 0.000197424233};
   static constexpr double exp2_poly[] = {0.693147182,   0.240226448,   0.0555035919,
                                          0.00961884111, 0.00133911369, 0.00015238006};
   static constexpr double log_poly[] = {0.333333135,  -0.250000209, 0.200020671,  -0.166673243, 0.142200172,
@@ -107,17 +106,50 @@ struct F32 : Common<F32> {
 
   // ---- through f64 ----
 
-  template <class V> static V erfc(V x) { return narrow(F64::erfc(widen(x))); }
-  template <class V> static V asin(V x) { return narrow(F64::asin(widen(x))); }
-  template <class V> static V acos(V x) { return narrow(F64::acos(widen(x))); }
-  template <class V> static V atan(V x) { return narrow(F64::atan(widen(x))); }
-  template <class V> static V atan2(V y, V x) { return narrow(F64::atan2(widen(y), widen(x))); }
-  template <class V> static V sinh(V x) { return narrow(F64::sinh(widen(x))); }
-  template <class V> static V cosh(V x) { return narrow(F64::cosh(widen(x))); }
-  template <class V> static V asinh(V x) { return narrow(F64::asinh(widen(x))); }
-  template <class V> static V acosh(V x) { return narrow(F64::acosh(widen(x))); }
-  template <class V> static V atanh(V x) { return narrow(F64::atanh(widen(x))); }
-  template <class V> static V cbrt(V x) { return narrow(F64::cbrt(widen(x))); }
+  template <class V>
+  static V erfc(V x) {
+    return narrow(F64::erfc(widen(x)));
+  }
+  template <class V>
+  static V asin(V x) {
+    return narrow(F64::asin(widen(x)));
+  }
+  template <class V>
+  static V acos(V x) {
+    return narrow(F64::acos(widen(x)));
+  }
+  template <class V>
+  static V atan(V x) {
+    return narrow(F64::atan(widen(x)));
+  }
+  template <class V>
+  static V atan2(V y, V x) {
+    return narrow(F64::atan2(widen(y), widen(x)));
+  }
+  template <class V>
+  static V sinh(V x) {
+    return narrow(F64::sinh(widen(x)));
+  }
+  template <class V>
+  static V cosh(V x) {
+    return narrow(F64::cosh(widen(x)));
+  }
+  template <class V>
+  static V asinh(V x) {
+    return narrow(F64::asinh(widen(x)));
+  }
+  template <class V>
+  static V acosh(V x) {
+    return narrow(F64::acosh(widen(x)));
+  }
+  template <class V>
+  static V atanh(V x) {
+    return narrow(F64::atanh(widen(x)));
+  }
+  template <class V>
+  static V cbrt(V x) {
+    return narrow(F64::cbrt(widen(x)));
+  }
   template <class V>
   static V pow(V x, V y) {
     auto dx = widen(x), dy = widen(y);

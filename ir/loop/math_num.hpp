@@ -28,30 +28,58 @@ struct Num {
   static Bits u(Num a) { return static_cast<Bits>(a.v); }  // integers only: wrapping arithmetic
 
   friend Num operator+(Num a, Num b) {
-    if constexpr (is_float) return a.v + b.v;
-    else return static_cast<T>(u(a) + u(b));
+    if constexpr (is_float)
+      return a.v + b.v;
+    else
+      return static_cast<T>(u(a) + u(b));
   }
   friend Num operator-(Num a, Num b) {
-    if constexpr (is_float) return a.v - b.v;
-    else return static_cast<T>(u(a) - u(b));
+    if constexpr (is_float)
+      return a.v - b.v;
+    else
+      return static_cast<T>(u(a) - u(b));
   }
   friend Num operator*(Num a, Num b) {
-    if constexpr (is_float) return a.v * b.v;
-    else return static_cast<T>(u(a) * u(b));
+    if constexpr (is_float)
+      return a.v * b.v;
+    else
+      return static_cast<T>(u(a) * u(b));
   }
-  friend Num operator/(Num a, Num b) requires is_float { return a.v / b.v; }
-  friend Num operator-(Num a) requires is_float { return -a.v; }
-  friend Num operator&(Num a, Num b) requires (!is_float) { return static_cast<T>(a.v & b.v); }
-  friend Num operator|(Num a, Num b) requires (!is_float) { return static_cast<T>(a.v | b.v); }
+  friend Num operator/(Num a, Num b)
+    requires is_float
+  {
+    return a.v / b.v;
+  }
+  friend Num operator-(Num a)
+    requires is_float
+  {
+    return -a.v;
+  }
+  friend Num operator&(Num a, Num b)
+    requires(!is_float)
+  {
+    return static_cast<T>(a.v & b.v);
+  }
+  friend Num operator|(Num a, Num b)
+    requires(!is_float)
+  {
+    return static_cast<T>(a.v | b.v);
+  }
   /// Counts outside [0, bits) give 0.
-  friend Num shl(Num a, Num n) requires (!is_float) {
+  friend Num shl(Num a, Num n)
+    requires(!is_float)
+  {
     return Bits(n.v) < sizeof(T) * 8 ? static_cast<T>(u(a) << Bits(n.v)) : T(0);
   }
   /// Arithmetic for signed types, logical for unsigned ones.
-  friend Num shr(Num a, Num n) requires (!is_float) {
+  friend Num shr(Num a, Num n)
+    requires(!is_float)
+  {
     return Bits(n.v) < sizeof(T) * 8 ? static_cast<T>(a.v >> Bits(n.v)) : static_cast<T>(a.v < 0 ? -1 : 0);
   }
-  friend Num mulhi(Num a, Num b) requires std::same_as<T, std::uint64_t> {
+  friend Num mulhi(Num a, Num b)
+    requires std::same_as<T, std::uint64_t>
+  {
     return static_cast<T>((static_cast<unsigned __int128>(a.v) * b.v) >> 64);
   }
 
@@ -61,26 +89,58 @@ struct Num {
   friend Flag operator>=(Num a, Num b) { return a.v >= b.v; }
   friend Flag operator==(Num a, Num b) { return a.v == b.v; }
   friend Flag operator!=(Num a, Num b) { return a.v != b.v; }
-  friend Flag operator!(Num a) requires std::same_as<T, bool> { return !a.v; }
+  friend Flag operator!(Num a)
+    requires std::same_as<T, bool>
+  {
+    return !a.v;
+  }
   friend Num select(Flag c, Num a, Num b) { return c.v ? a : b; }
   /// A constant of the type of a value.
   template <class U>
-  friend Num like(Num, U c) { return Num(c); }
+  friend Num like(Num, U c) {
+    return Num(c);
+  }
 
-  friend Num fma(Num a, Num b, Num c) requires is_float { return std::fma(a.v, b.v, c.v); }
-  friend Num abs(Num a) requires is_float { return std::fabs(a.v); }
-  friend Num sqrt(Num a) requires is_float { return std::sqrt(a.v); }
-  friend Num floor(Num a) requires is_float { return std::floor(a.v); }
-  friend Num copysign(Num a, Num b) requires is_float { return std::copysign(a.v, b.v); }
+  friend Num fma(Num a, Num b, Num c)
+    requires is_float
+  {
+    return std::fma(a.v, b.v, c.v);
+  }
+  friend Num abs(Num a)
+    requires is_float
+  {
+    return std::fabs(a.v);
+  }
+  friend Num sqrt(Num a)
+    requires is_float
+  {
+    return std::sqrt(a.v);
+  }
+  friend Num floor(Num a)
+    requires is_float
+  {
+    return std::floor(a.v);
+  }
+  friend Num copysign(Num a, Num b)
+    requires is_float
+  {
+    return std::copysign(a.v, b.v);
+  }
   /// x * 2^k, rounded once; x normal, |k| at most twice the exponent range.
-  friend Num ldexp(Num a, Num<Int> k) requires is_float {
+  friend Num ldexp(Num a, Num<Int> k)
+    requires is_float
+  {
     constexpr Int top = sizeof(T) == 8 ? 1023 : 127, low = 1 - top;
     auto clamp = [](Int e) { return e < low ? low : e > top ? top : e; };
     auto power = [](Int e) { return std::bit_cast<T>(static_cast<Int>((e + top) << (sizeof(T) == 8 ? 52 : 23))); };
     Int first = clamp(k.v);
     return a.v * power(clamp(static_cast<Int>(Bits(k.v) - Bits(first)))) * power(first);
   }
-  friend Num<Int> as_int(Num a) requires is_float { return std::bit_cast<Int>(a.v); }
+  friend Num<Int> as_int(Num a)
+    requires is_float
+  {
+    return std::bit_cast<Int>(a.v);
+  }
 };
 
 inline Num<float> as_float(Num<std::int32_t> a) { return std::bit_cast<float>(a.v); }

@@ -170,7 +170,8 @@ class KernelParser {
     AG_TRY(Buffer b, buffer_head());
     AG_TRY(auto word, lex_.word("local, scratch or shared"));
     auto scope = named<Scope>(word, 4, scope_name);
-    if (!scope || *scope == Scope::param) return fail(Code::AG0801, lex_.loc(), fmt::format("unknown scope `{}`", word));
+    if (!scope || *scope == Scope::param)
+      return fail(Code::AG0801, lex_.loc(), fmt::format("unknown scope `{}`", word));
     b.scope = *scope, b.access = Access::read_write;
     k_.buffers.push_back(std::move(b));
     return {};
@@ -359,8 +360,10 @@ class KernelParser {
     unsigned n = 0;
     std::string_view digits = name.text.starts_with('b') ? name.text.substr(1) : std::string_view();
     auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), n);
-    if (digits.empty() || error != std::errc() || end != digits.data() + digits.size()) return lex_.unexpected("a buffer");
-    if (n >= k_.buffers.size()) return fail(Code::AG1805, lex_.loc(), fmt::format("there is no buffer `{}`", name.text));
+    if (digits.empty() || error != std::errc() || end != digits.data() + digits.size())
+      return lex_.unexpected("a buffer");
+    if (n >= k_.buffers.size())
+      return fail(Code::AG1805, lex_.loc(), fmt::format("there is no buffer `{}`", name.text));
     lex_.next();
     s.attr.buffer = BufferId(n);
     AG_TRY_(lex_.expect("["));

@@ -64,7 +64,9 @@ std::string joined(const Range& items, Text&& text) {
 }
 std::string name(ProgramBufferId id) { return id ? fmt::format("p{}", id.index) : "p?"; }
 std::string names(const std::vector<ProgramBufferId>& ids) { return joined(ids, name); }
-std::string sizes(const Dims& dims) { return joined(dims, [](const Dim& d) { return d.str(); }); }
+std::string sizes(const Dims& dims) {
+  return joined(dims, [](const Dim& d) { return d.str(); });
+}
 
 std::string buffer_text(const ProgramBuffer& b, std::size_t i) {
   std::string s = fmt::format("p{}", i);
@@ -164,7 +166,8 @@ class ProgramVerifier {
   template <class... Args>
   Status check(bool ok, fmt::format_string<Args...> format, Args&&... args) {
     if (ok) return {};
-    return fail(Code::AG1806, {}, fmt::format("program `{}`: ", p_.name) + fmt::format(format, std::forward<Args>(args)...));
+    return fail(Code::AG1806, {},
+                fmt::format("program `{}`: ", p_.name) + fmt::format(format, std::forward<Args>(args)...));
   }
 
   Status reference(ProgramBufferId id, std::string_view what) {
@@ -194,7 +197,8 @@ class ProgramVerifier {
     }
     for (const Dim& d : c.dims) AG_TRY_(check(d.valid(), "a size given to kernel {} overflows", c.kernel.index));
     for (std::uint32_t o : c.origins)
-      AG_TRY_(check(p_.sources.empty() || o < p_.sources.size(), "a call's origin refers to source {}, which does not exist", o));
+      AG_TRY_(check(p_.sources.empty() || o < p_.sources.size(),
+                    "a call's origin refers to source {}, which does not exist", o));
     return {};
   }
 
@@ -444,8 +448,7 @@ class ProgramParser {
         c.dims.push_back(std::move(d));
         return {};
       }));
-    if (lex_.accept("origins"))
-      AG_TRY_(list([&]() -> Status { return number(c.origins.emplace_back()); }));
+    if (lex_.accept("origins")) AG_TRY_(list([&]() -> Status { return number(c.origins.emplace_back()); }));
     AG_TRY_(label(c.label));
     return c;
   }

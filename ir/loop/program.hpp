@@ -33,7 +33,7 @@ struct KernelCall {
   Dims dims;                             ///< one per Kernel::dims, over the program's symbols
   /// origin id of the kernel's statements -> index into Program::sources, per call: a shared kernel serves many lines.
   std::vector<std::uint32_t> origins;
-  std::string label;                     ///< for reports: "dot_general+add+gelu"
+  std::string label;  ///< for reports: "dot_general+add+gelu"
 };
 
 /// A node that the host runs (the engine supplies the function): regions not yet compiled.
@@ -44,11 +44,19 @@ struct HostCall {
 };
 
 struct Step;
-struct Seq { std::vector<Step> steps; };
+struct Seq {
+  std::vector<Step> steps;
+};
 /// Runs `then` or `otherwise` by the first element of a bool buffer.
-struct IfStep { ProgramBufferId predicate; std::shared_ptr<Seq> then, otherwise; };
+struct IfStep {
+  ProgramBufferId predicate;
+  std::shared_ptr<Seq> then, otherwise;
+};
 /// Runs `cond`, then while the predicate holds `body` and `cond` again.
-struct WhileStep { ProgramBufferId predicate; std::shared_ptr<Seq> cond, body; };
+struct WhileStep {
+  ProgramBufferId predicate;
+  std::shared_ptr<Seq> cond, body;
+};
 struct Step {
   std::variant<KernelCall, HostCall, IfStep, WhileStep> value;
 };
@@ -66,16 +74,16 @@ struct DimGuard {
 
 struct Program {
   std::string name;
-  std::string stage = "lower";       ///< the last stage reached
+  std::string stage = "lower";  ///< the last stage reached
   IdMap<ProgramBufferId, ProgramBuffer> buffers;
   std::vector<ProgramBufferId> inputs, outputs;
   IdMap<KernelId, Kernel> kernels;
   Seq body;
   std::vector<DimSource> dim_sources;
   std::vector<DimGuard> guards;
-  std::vector<Loc> sources;      ///< places that origins point to
-  Dim arena_bytes;               ///< after plan_memory
-  Dim scratch_bytes;             ///< per thread: the largest Scope::scratch need of a kernel
+  std::vector<Loc> sources;  ///< places that origins point to
+  Dim arena_bytes;  ///< after plan_memory
+  Dim scratch_bytes;  ///< per thread: the largest Scope::scratch need of a kernel
 };
 
 /// Kernels, references, types and numbers of arguments. (AG1806, and what verify(Kernel) finds.)

@@ -21,7 +21,10 @@ bool element_ok(Op op, DType t) {
 class Verifier {
  public:
   Verifier(const Kernel& k, bool mapped)
-      : k_(k), mapped_(mapped), visible_(k.values.size(), 0), seen_blocks_(k.blocks.size(), 0),
+      : k_(k),
+        mapped_(mapped),
+        visible_(k.values.size(), 0),
+        seen_blocks_(k.blocks.size(), 0),
         seen_stmts_(k.stmts.size(), 0) {}
 
   std::optional<Finding> run() {
@@ -76,7 +79,8 @@ class Verifier {
       if (!check(!b.elems.is_const() || b.elems.value() >= 0, Code::AG1805, "buffer b{} has a negative size", i))
         return false;
       bool fixed = b.scope != Scope::local && b.scope != Scope::shared;
-      if (!check(fixed || b.elems.is_const(), Code::AG1805, "local buffer b{} must have a constant size", i)) return false;
+      if (!check(fixed || b.elems.is_const(), Code::AG1805, "local buffer b{} must have a constant size", i))
+        return false;
     }
     return size_ok(k_.tiles) && size_ok(k_.flops) && size_ok(k_.bytes) &&
            std::all_of(k_.grid.begin(), k_.grid.end(), [&](const Dim& d) { return size_ok(d); });
@@ -98,11 +102,13 @@ class Verifier {
     }
     for (std::size_t i = 0; i < b.stmts.size(); ++i) {
       StmtId s = b.stmts[i];
-      if (!check(k_.stmts.contains(s) && !seen_stmts_[s], Code::AG1803, "a statement id is invalid or used twice")) return false;
+      if (!check(k_.stmts.contains(s) && !seen_stmts_[s], Code::AG1803, "a statement id is invalid or used twice"))
+        return false;
       seen_stmts_[s] = 1;
       at_ = s;
       bool last = i + 1 == b.stmts.size() && id != k_.top();
-      if (!check((k_.stmts[s].op == Op::yield) == last, Code::AG1803, "`yield` ends each nested block, and stands nowhere else"))
+      if (!check((k_.stmts[s].op == Op::yield) == last, Code::AG1803,
+                 "`yield` ends each nested block, and stands nowhere else"))
         return false;
       if (!statement(k_.stmts[s], s, nesting)) return false;
     }
@@ -120,9 +126,11 @@ class Verifier {
                  "an operand is not defined before its use, in this block or in one around it"))
         return false;
     int n = static_cast<int>(s.operands.size());
-    if (!check(d.operands < 0 || n == d.operands, Code::AG1803, "`{}` takes {} operands, not {}", d.name, d.operands, n))
+    if (!check(d.operands < 0 || n == d.operands, Code::AG1803, "`{}` takes {} operands, not {}", d.name, d.operands,
+               n))
       return false;
-    if (!check(s.origin <= k_.origins.size(), Code::AG1803, "origin {} is not in the kernel's table", s.origin)) return false;
+    if (!check(s.origin <= k_.origins.size(), Code::AG1803, "origin {} is not in the kernel's table", s.origin))
+      return false;
     std::size_t blocks = s.op == Op::for_ ? 1 : s.op == Op::while_ || s.op == Op::if_ ? 2 : 0;
     if (!check(s.blocks.size() == blocks, Code::AG1803, "`{}` has {} nested blocks", d.name, blocks)) return false;
     for (std::size_t i = 0; i < s.results.size(); ++i) {
@@ -187,7 +195,8 @@ class Verifier {
                result_is(s, index_type);
       default: {
         bool shape = s.op == Op::lane_iota ? t.rows == 1 : t.lanes == 1;
-        return check(shape && is_int(t.elem), Code::AG2801, "an iota is an integer row (lane_iota) or column (row_iota)");
+        return check(shape && is_int(t.elem), Code::AG2801,
+                     "an iota is an integer row (lane_iota) or column (row_iota)");
       }
     }
   }
@@ -197,7 +206,8 @@ class Verifier {
     VType t = type(s, main);
     for (std::size_t i = 0; i < s.operands.size(); ++i) {
       const VType& o = type(s, i);
-      bool fits = (o.rows == t.rows || o.rows == 1 || t.rows == 1) && (o.lanes == t.lanes || o.lanes == 1 || t.lanes == 1);
+      bool fits =
+          (o.rows == t.rows || o.rows == 1 || t.rows == 1) && (o.lanes == t.lanes || o.lanes == 1 || t.lanes == 1);
       if (!check(fits, Code::AG2801, "tile shapes {} and {} do not broadcast", print(o), print(t))) return false;
       t.rows = std::max(t.rows, o.rows), t.lanes = std::max(t.lanes, o.lanes);
       DType want = t.elem;
@@ -207,7 +217,8 @@ class Verifier {
                  describe(s.op).name, dtype_name(want), dtype_name(o.elem)))
         return false;
     }
-    if (!check(element_ok(s.op, t.elem), Code::AG2801, "`{}` is not defined on {}", describe(s.op).name, dtype_name(t.elem)))
+    if (!check(element_ok(s.op, t.elem), Code::AG2801, "`{}` is not defined on {}", describe(s.op).name,
+               dtype_name(t.elem)))
       return false;
     DType out = k_.type(s.results[0]).elem;
     if (s.op == Op::cast) return result_is(s, t.with(out));
@@ -229,13 +240,15 @@ class Verifier {
           return false;
         bool power = (t.lanes & (t.lanes - 1)) == 0;
         if (s.op == Op::reduce_rows) return result_is(s, {t.elem, 1, t.lanes});
-        return check(power, Code::AG2801, "`reduce_lanes` needs a power of two of lanes") && result_is(s, {t.elem, t.rows, 1});
+        return check(power, Code::AG2801, "`reduce_lanes` needs a power of two of lanes") &&
+               result_is(s, {t.elem, t.rows, 1});
       }
       case Op::transpose: return result_is(s, {t.elem, t.lanes, t.rows});
       case Op::contract: {
         VType a = type(s, 1), b = type(s, 2);
         bool ok = a.elem == t.elem && b.elem == t.elem && a.rows == t.rows && a.lanes == b.rows && b.lanes == t.lanes;
-        return check(ok && t.elem != DType::boolean, Code::AG2801, "`contract` of {}, {} and {}", print(t), print(a), print(b)) &&
+        return check(ok && t.elem != DType::boolean, Code::AG2801, "`contract` of {}, {} and {}", print(t), print(a),
+                     print(b)) &&
                result_is(s, t);
       }
       case Op::broadcast: {
@@ -253,7 +266,8 @@ class Verifier {
     bool tile = s.op == Op::load_tile || s.op == Op::store_tile;
     bool stores = s.op == Op::store || s.op == Op::store_tile;
     std::size_t fixed = (tile ? 3 : 1) + (stores ? 1 : 0), n = s.operands.size();
-    if (!check(n == fixed || n == fixed + 1, Code::AG1803, "`{}` takes {} operands and a mask", describe(s.op).name, fixed))
+    if (!check(n == fixed || n == fixed + 1, Code::AG1803, "`{}` takes {} operands and a mask", describe(s.op).name,
+               fixed))
       return false;
     if (!check(s.attr.buffer.index < k_.buffers.size(), Code::AG1805, "there is no such buffer")) return false;
     const Buffer& b = k_.buffers[s.attr.buffer.index];
@@ -280,7 +294,8 @@ class Verifier {
 
   /// Enters a nested block whose arguments must have the given types, and checks what it yields.
   bool nested(BlockId id, const std::vector<VType>& args, const std::vector<VType>& yields, int nesting) {
-    if (!check(k_.blocks.contains(id) && !seen_blocks_[id], Code::AG1803, "a nested block's id is invalid or used twice"))
+    if (!check(k_.blocks.contains(id) && !seen_blocks_[id], Code::AG1803,
+               "a nested block's id is invalid or used twice"))
       return false;
     seen_blocks_[id] = 1;
     StmtId outer = at_;
@@ -294,7 +309,8 @@ class Verifier {
   }
 
   bool match(const std::vector<ValueId>& values, const std::vector<VType>& types, std::string_view what) {
-    if (!check(values.size() == types.size(), Code::AG1803, "{}: {} expected, {} found", what, types.size(), values.size()))
+    if (!check(values.size() == types.size(), Code::AG1803, "{}: {} expected, {} found", what, types.size(),
+               values.size()))
       return false;
     for (std::size_t i = 0; i < values.size(); ++i) {
       if (!check(k_.values.contains(values[i]), Code::AG1803, "an invalid value id")) return false;
@@ -333,7 +349,8 @@ class Verifier {
     auto lo = constant(s.operands[0]), hi = constant(s.operands[1]), step = constant(s.operands[2]);
     if (!check(!step || *step > 0, Code::AG1804, "a loop's step must be positive")) return false;
     bool widened = m == Mapping::vector || m == Mapping::rows;
-    if (mapped_ && !check(!widened && m != Mapping::parallel, Code::AG1804, "a {} loop is left after scheduling", mapping_name(m)))
+    if (mapped_ &&
+        !check(!widened && m != Mapping::parallel, Code::AG1804, "a {} loop is left after scheduling", mapping_name(m)))
       return false;
     if (widened && !check(s.attr.width > 0 && step && *step == s.attr.width, Code::AG1804,
                           "a {} loop steps by its width", mapping_name(m)))

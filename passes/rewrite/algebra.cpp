@@ -17,7 +17,8 @@ namespace {
 
 bool match_value(GraphBuilder& b, const Pattern& p, ValueId v, std::vector<ValueId>& bound);
 
-bool match_operands(GraphBuilder& b, const Pattern& p, const std::vector<ValueId>& operands, std::vector<ValueId>& bound) {
+bool match_operands(GraphBuilder& b, const Pattern& p, const std::vector<ValueId>& operands,
+                    std::vector<ValueId>& bound) {
   if (p.operands.size() != operands.size()) return false;
   const std::vector<ValueId> before = bound;
   auto in_order = [&](bool swapped) {
@@ -42,7 +43,8 @@ bool match_value(GraphBuilder& b, const Pattern& p, ValueId v, std::vector<Value
   }
   if (p.kind == Pattern::Kind::constant) {
     std::optional<double> value = b.splat_value(v);
-    return value && *value == p.value && (p.value != 0 || !is_float(b.type(v).dtype) || std::signbit(*value) == std::signbit(p.value));
+    return value && *value == p.value &&
+           (p.value != 0 || !is_float(b.type(v).dtype) || std::signbit(*value) == std::signbit(p.value));
   }
   const Node& n = b.graph().def(v);
   return n.op->name == p.op && n.result_count == 1 && match_operands(b, p, n.operands, bound);
@@ -50,7 +52,8 @@ bool match_value(GraphBuilder& b, const Pattern& p, ValueId v, std::vector<Value
 
 class Rewriter {
  public:
-  Rewriter(const Graph& g, PassContext& context) : g_(g), context_(context), out_(empty_like(g)), b_(out_), map_(g.value_count()) {}
+  Rewriter(const Graph& g, PassContext& context)
+      : g_(g), context_(context), out_(empty_like(g)), b_(out_), map_(g.value_count()) {}
 
   Result<Graph> run() {
     for (NodeId id : g_.node_ids()) {
@@ -77,10 +80,13 @@ class Rewriter {
 
   void copy(NodeId id) {
     NodeId fresh = b_.copy(g_, id, [&](ValueId v) { return map_[v.index]; });
-    for (std::uint32_t r = 0; r < g_.node(id).result_count; ++r) bind(g_.node(id).result(r), out_.node(fresh).result(r));
+    for (std::uint32_t r = 0; r < g_.node(id).result_count; ++r)
+      bind(g_.node(id).result(r), out_.node(fresh).result(r));
   }
 
-  bool allowed(const RewriteRule& r, const Type& t) const { return r.dtypes.has(t.dtype) && (r.exactness != Exactness::fast || context_.fast_math); }
+  bool allowed(const RewriteRule& r, const Type& t) const {
+    return r.dtypes.has(t.dtype) && (r.exactness != Exactness::fast || context_.fast_math);
+  }
 
   bool rewrite(NodeId id) {
     const Node& n = g_.node(id);

@@ -17,7 +17,8 @@ Pattern op(std::string name, P... operands) {
 RewriteRule rule(std::string_view name, Exactness e, DTypeSet types, Pattern from, Pattern to) {
   return {.name = name, .exactness = e, .dtypes = types, .from = std::move(from), .to = std::move(to)};
 }
-RewriteRule function(std::string_view name, ValueId (*apply)(GraphBuilder&, const Candidate&), std::string op_name = {}) {
+RewriteRule function(std::string_view name, ValueId (*apply)(GraphBuilder&, const Candidate&),
+                     std::string op_name = {}) {
   RewriteRule r{.name = name, .exactness = Exactness::exact, .from = op(std::move(op_name)), .to = {}};
   r.apply = apply;
   return r;
@@ -28,7 +29,9 @@ const Node* producer(GraphBuilder& b, ValueId v, std::string_view name) {
   return n.op->name == name ? &n : nullptr;
 }
 
-ValueId unchanged(GraphBuilder& b, const Candidate& n) { return b.type(n.operands[0]) == n.type ? n.operands[0] : ValueId{}; }
+ValueId unchanged(GraphBuilder& b, const Candidate& n) {
+  return b.type(n.operands[0]) == n.type ? n.operands[0] : ValueId{};
+}
 
 ValueId merge_transposes(GraphBuilder& b, const Candidate& n) {
   Ints perm = n.attrs.get_or<Ints>("perm", {});
@@ -82,7 +85,8 @@ ValueId reduce_nothing(GraphBuilder& b, const Candidate& n) {
 std::vector<RewriteRule> make_rules() {
   constexpr auto exact = Exactness::exact, algorithm = Exactness::algorithm, fast = Exactness::fast;
   const Pattern x = wildcard(0), y = wildcard(1), c = wildcard(2);
-  const Pattern zero = constant(0), minus_zero = constant(-0.0), one = constant(1), minus_one = constant(-1), two = constant(2);
+  const Pattern zero = constant(0), minus_zero = constant(-0.0), one = constant(1), minus_one = constant(-1),
+                two = constant(2);
   return {
       rule("mul-one", exact, numeric, op("mul", x, one), x),
       rule("div-one", exact, numeric, op("div", x, one), x),

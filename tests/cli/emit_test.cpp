@@ -186,7 +186,8 @@ TEST_CASE("long constants move to files and come back") {
             for (int i = 0; i < 40; ++i) s += (i ? "," : "") + std::to_string(i * i) + ".5";
             return s;
           }() +
-          R"(] }], "nodes": [{ "op": "ReduceSum", "in": ["w"], "out": "s", "attrs": { "keepdims": 0 } }, { "op": "Mul", "in": ["x", "s"], "out": "y" }],
+          R"(] }], "nodes": [{ "op": "ReduceSum", "in": ["w"], "out": "s", "attrs": { "keepdims": 0 } },
+                         { "op": "Mul", "in": ["x", "s"], "out": "y" }],
     "outputs": ["y"] })");
   std::string want = sh("ag-compile run " + graph + " --input x=1,2").out;
   REQUIRE(contains(want, "y  f32[2]  [20560, 41120]"));

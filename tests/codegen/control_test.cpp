@@ -46,7 +46,8 @@ TEST_CASE("loops with bounds that only the caller knows, nested") {
   b.for_each(n, {.mapping = Mapping::tile}, [&](ValueId i) {
     auto r = b.for_(b.index(0), m, b.index(2), {}, {b.constant_int(DType::i32, 1)}, [&](ValueId j, const Values& c) {
       auto inner = b.for_(j, m, b.index(1), {}, {c[0]}, [&](ValueId k, const Values& d) {
-        return Values{b.add(b.mul(d[0], b.constant_int(DType::i32, 31)), b.load(x, b.op(Op::rem, {b.add(i, k), b.index(64)})))};
+        return Values{
+            b.add(b.mul(d[0], b.constant_int(DType::i32, 31)), b.load(x, b.op(Op::rem, {b.add(i, k), b.index(64)})))};
       });
       return inner;
     });
@@ -65,17 +66,19 @@ TEST_CASE("while and if") {
   b.for_each(b.index(40), {.mapping = Mapping::tile}, [&](ValueId i) {
     // The length of the Collatz sequence from |x| % 1000 + 1.
     ValueId start = b.add(b.op(Op::rem, {b.op(Op::and_, {b.load(x, i), b.index(0xffff)}), b.index(1000)}), b.index(1));
-    auto r = b.while_({start, b.index(0)},
-                      [&](const Values& c) { return std::pair{b.op(Op::cmp_gt, {c[0], b.index(1)}), c}; },
-                      [&](const Values& c) {
-                        ValueId odd = b.op(Op::cmp_eq, {b.op(Op::and_, {c[0], b.index(1)}), b.index(1)});
-                        auto next = b.if_(odd, [&] { return Values{b.add(b.mul(c[0], b.index(3)), b.index(1))}; },
-                                          [&] { return Values{b.op(Op::div, {c[0], b.index(2)})}; });
-                        return Values{next[0], b.add(c[1], b.index(1))};
-                      });
+    auto r = b.while_(
+        {start, b.index(0)}, [&](const Values& c) { return std::pair{b.op(Op::cmp_gt, {c[0], b.index(1)}), c}; },
+        [&](const Values& c) {
+          ValueId odd = b.op(Op::cmp_eq, {b.op(Op::and_, {c[0], b.index(1)}), b.index(1)});
+          auto next = b.if_(
+              odd, [&] { return Values{b.add(b.mul(c[0], b.index(3)), b.index(1))}; },
+              [&] { return Values{b.op(Op::div, {c[0], b.index(2)})}; });
+          return Values{next[0], b.add(c[1], b.index(1))};
+        });
     b.store(out, i, r[1]);
-    b.if_(b.op(Op::cmp_gt, {r[1], b.index(50)}),
-          [&] { return b.store(out, b.add(i, b.index(40)), r[0]), Values{}; }, [] { return Values{}; });
+    b.if_(
+        b.op(Op::cmp_gt, {r[1], b.index(50)}), [&] { return b.store(out, b.add(i, b.index(40)), r[0]), Values{}; },
+        [] { return Values{}; });
   });
   b.kernel().tiles = 40;
   CHECK(compare(std::move(b).finish(), {sample(DType::i64, 40, 1), sample(DType::i64, 80, 2)}) == "");
@@ -177,8 +180,10 @@ TEST_CASE("what a target cannot run is refused with a reason") {
     BufferId x = b.param(DType::i64, 1024, Access::write);
     auto nest = [&](auto&& self, int depth) -> void {
       b.for_each(b.index(1000), {.mapping = Mapping::unrolled}, [&](ValueId i) {
-        if (depth == 0) b.store(x, i, i);
-        else self(self, depth - 1);
+        if (depth == 0)
+          b.store(x, i, i);
+        else
+          self(self, depth - 1);
       });
     };
     nest(nest, 3);

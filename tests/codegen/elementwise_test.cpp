@@ -3,8 +3,8 @@
 
 #include <cstring>
 
-#include "tests/codegen/harness.hpp"
 #include "ir/loop/elementwise.hpp"
+#include "tests/codegen/harness.hpp"
 
 using namespace ag;
 using namespace ag::loop;
@@ -18,7 +18,7 @@ struct Shape {
   std::uint16_t rows, lanes;
   int offset;
 };
-constexpr Shape shapes[] = {{1, 1, 0},  {1, 2, 1},  {1, 5, 3},   {1, 8, 8},   {1, 16, 16},
+constexpr Shape shapes[] = {{1, 1, 0},   {1, 2, 1},   {1, 5, 3},  {1, 8, 8},   {1, 16, 16},
                             {1, 32, 32}, {2, 16, 64}, {3, 1, 96}, {2, 12, 99}, {1, 17, 123}};
 constexpr std::int64_t per_tile = 140;
 
@@ -47,8 +47,11 @@ Kernel kernel_of(Op op, DType result, const std::vector<DType>& types) {
     for (const Shape& s : shapes) {
       ValueId base = b.add(first, b.index(s.offset)), row = b.index(s.lanes), one = b.index(1);
       std::vector<ValueId> args;
-      for (std::size_t i = 0; i < in.size(); ++i) args.push_back(b.load_tile(in[i], {types[i], s.rows, s.lanes}, base, row, one));
-      ValueId v = op == Op::cast ? b.cast(args[0], result) : op == Op::bitcast ? b.bitcast(args[0], result) : b.op(op, args);
+      for (std::size_t i = 0; i < in.size(); ++i)
+        args.push_back(b.load_tile(in[i], {types[i], s.rows, s.lanes}, base, row, one));
+      ValueId v = op == Op::cast      ? b.cast(args[0], result)
+                  : op == Op::bitcast ? b.bitcast(args[0], result)
+                                      : b.op(op, args);
       b.store_tile(out, base, row, one, v);
     }
   });

@@ -5,7 +5,8 @@
 
 namespace ag::test {
 
-/// One tile of C a call (tiles = (m / rows) * (n / lanes), row tiles innermost). `packed`: B lies as [n / lanes][k][lanes].
+/// One tile of C a call (tiles = (m / rows) * (n / lanes), row tiles innermost). `packed`: B lies as [n /
+/// lanes][k][lanes].
 inline loop::Kernel gemm_kernel(std::int64_t m, std::int64_t n, std::int64_t k, int rows, int lanes, bool packed,
                                 DType t = DType::f32) {
   using namespace loop;

@@ -40,7 +40,8 @@ TEST_CASE("reductions over lanes and rows") {
       if (logical ? is_float(e) : e == DType::boolean) continue;
       INFO(describe(reduce_op(kind)).name << " " << dtype_name(e));
       CHECK(run(e, shapes, [&](Builder& b, ValueId v) { return b.reduce_lanes(kind, v); }) == "");
-      CHECK(run(e, {{1, 1}, {5, 1}, {4, 16}, {3, 40}}, [&](Builder& b, ValueId v) { return b.reduce_rows(kind, v); }) == "");
+      CHECK(run(e, {{1, 1}, {5, 1}, {4, 16}, {3, 40}}, [&](Builder& b, ValueId v) { return b.reduce_rows(kind, v); }) ==
+            "");
     }
 }
 
@@ -50,8 +51,8 @@ TEST_CASE("transpose, broadcast, extract, iota") {
     INFO(dtype_name(e));
     CHECK(run(e, {{1, 1}, {1, 16}, {16, 1}, {4, 4}, {8, 8}, {16, 16}, {3, 5}, {8, 32}},
               [&](Builder& b, ValueId v) { return b.op(Op::transpose, {v}); }) == "");
-    CHECK(run(e, {{1, 1}, {1, 24}, {4, 1}, {4, 24}},
-              [&](Builder& b, ValueId v) { return b.broadcast(v, 4, 24); }) == "");
+    CHECK(run(e, {{1, 1}, {1, 24}, {4, 1}, {4, 24}}, [&](Builder& b, ValueId v) { return b.broadcast(v, 4, 24); }) ==
+          "");
     CHECK(run(e, {{1, 20}, {3, 32}}, [&](Builder& b, ValueId v) { return b.extract(v, 17); }) == "");
     if (!is_int(e)) continue;
     CHECK(run(e, {{3, 20}}, [&](Builder& b, ValueId v) {
@@ -65,9 +66,8 @@ TEST_CASE("contraction accumulates in order") {
     auto e = static_cast<DType>(d);
     if (e == DType::boolean) continue;
     INFO(dtype_name(e));
-    CHECK(run(e, {{4, 4}, {7, 7}, {16, 16}}, [&](Builder& b, ValueId v) {
-            return b.op(Op::contract, {v, b.op(Op::transpose, {v}), v});
-          }) == "");
+    CHECK(run(e, {{4, 4}, {7, 7}, {16, 16}},
+              [&](Builder& b, ValueId v) { return b.op(Op::contract, {v, b.op(Op::transpose, {v}), v}); }) == "");
   }
   for (auto [rows, lanes] : {std::pair{6, 64}, {8, 48}, {14, 32}, {6, 16}, {4, 24}, {5, 7}}) {
     INFO(rows << "x" << lanes);

@@ -60,8 +60,8 @@ TEST_CASE("tiles are loaded and stored with strides and masks") {
         }
       REQUIRE(at <= 16 * room);
       INFO(dtype_name(e) << " " << t.rows << "x" << t.lanes);
-      CHECK(compare(std::move(b).finish(), {sample(e, room, 1), sample(DType::boolean, room, 2), sample(e, 16 * room, 3)},
-                    {3}) == "");
+      CHECK(compare(std::move(b).finish(),
+                    {sample(e, room, 1), sample(DType::boolean, room, 2), sample(e, 16 * room, 3)}, {3}) == "");
     }
   }
 }
@@ -120,7 +120,8 @@ TEST_CASE("scratch and local buffers") {
     b.store(copy, i, v);
   });
   b.for_each(n, {}, [&](ValueId i) {
-    ValueId extra = b.op(Op::mul, {b.cast(b.load(kept, b.index(2)), DType::f32), b.cast(b.load(last, b.index(0)), DType::f32)});
+    ValueId extra =
+        b.op(Op::mul, {b.cast(b.load(kept, b.index(2)), DType::f32), b.cast(b.load(last, b.index(0)), DType::f32)});
     ValueId v = b.load(copy, i);
     b.store(out, i, b.select(b.load(flags, i), b.add(v, extra), v));
   });

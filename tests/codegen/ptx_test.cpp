@@ -105,18 +105,20 @@ Kernel row_sums(DType t) {
       ValueId v = sum[0];
       for (int mask : {16, 8, 4, 2, 1}) v = b.add(v, b.shuffle_xor(v, mask));
       ValueId warp = b.op(Op::div, {thread, b.index(32)});
-      b.if_(b.op(Op::cmp_eq, {b.op(Op::rem, {thread, b.index(32)}), b.index(0)}),
-            [&] { return b.store(partial, warp, v), Builder::Values{}; }, [] { return Builder::Values{}; });
+      b.if_(
+          b.op(Op::cmp_eq, {b.op(Op::rem, {thread, b.index(32)}), b.index(0)}),
+          [&] { return b.store(partial, warp, v), Builder::Values{}; }, [] { return Builder::Values{}; });
       b.barrier();
       b.trap(b.op(Op::cmp_lt, {c, b.index(0)}), 3, c);
-      b.if_(b.op(Op::cmp_eq, {thread, b.index(0)}),
-            [&] {
-              ValueId total = b.load(partial, b.index(0));
-              for (int i = 1; i < 4; ++i) total = b.add(total, b.load(partial, b.index(i)));
-              b.store(out, row, total);
-              return Builder::Values{};
-            },
-            [] { return Builder::Values{}; });
+      b.if_(
+          b.op(Op::cmp_eq, {thread, b.index(0)}),
+          [&] {
+            ValueId total = b.load(partial, b.index(0));
+            for (int i = 1; i < 4; ++i) total = b.add(total, b.load(partial, b.index(i)));
+            b.store(out, row, total);
+            return Builder::Values{};
+          },
+          [] { return Builder::Values{}; });
     });
   });
   Kernel k = std::move(b).finish();

@@ -138,8 +138,8 @@ region body {
 }
 return "y" %2)"));
   if (!g) return shown(g);
-  return shown(interpret(*g, std::vector{Array::scalar(DType::i64, 1000), Array::scalar(DType::f32, 1)},
-                         {.max_trips = 10}));
+  return shown(
+      interpret(*g, std::vector{Array::scalar(DType::i64, 1000), Array::scalar(DType::f32, 1)}, {.max_trips = 10}));
 }
 
 std::string without_evaluation() {
@@ -231,8 +231,7 @@ std::vector<Cause> causes() {
       {"AG4002", "compile m.json --target cpu:x86-64-v2", {}},
       {"AG4003", "a kernel with a name that LLVM keeps for itself",
        [=] { return emitted(cpu, EmitKind::object, false, "llvm.k"); }},
-      {"AG4004", "an object file for a GPU",
-       [] { return emitted("cuda:sm_80", EmitKind::object, false, "k"); }},
+      {"AG4004", "an object file for a GPU", [] { return emitted("cuda:sm_80", EmitKind::object, false, "k"); }},
       {"AG4005", "a local buffer of 4 MiB", [=] { return emitted(cpu, EmitKind::object, true, "k"); }},
       {"AG4006", "compile m.json --mllvm=-no-such-option", {}},
       {"AG4010", "compile m.json --passes autodiff,lower", {}},

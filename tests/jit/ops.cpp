@@ -13,7 +13,9 @@ using namespace ag::test;
 namespace {
 
 /// sum_to_shape walks its operand like a view, but it sums.
-bool exact(const OpInfo& op) { return op.lower_class == LowerClass::map || (op.lower_class == LowerClass::index && op.name != "sum_to_shape"); }
+bool exact(const OpInfo& op) {
+  return op.lower_class == LowerClass::map || (op.lower_class == LowerClass::index && op.name != "sum_to_shape");
+}
 
 double tolerance(DType t) {
   switch (t) {
@@ -62,10 +64,13 @@ void check(runtime::Engine& engine, const Case& c, const std::string& target, in
   ++tally.compiled;
   runtime::ExecContext context(compiled->executable);
   auto got = runtime::run(context, built->values);
-  if (got.has_value() != want.has_value()) FAIL_CHECK(c.label << " " << target << " -O" << level << ": " << (got ? messages(want.error()) : messages(got.error())));
+  if (got.has_value() != want.has_value())
+    FAIL_CHECK(c.label << " " << target << " -O" << level << ": "
+                       << (got ? messages(want.error()) : messages(got.error())));
   if (!got || !want) return;
   for (std::size_t i = 0; i < want->size(); ++i)
-    if (std::string d = difference((*got)[i], (*want)[i], exact(*c.op)); !d.empty()) FAIL_CHECK(c.label << " " << target << " -O" << level << ": " << d);
+    if (std::string d = difference((*got)[i], (*want)[i], exact(*c.op)); !d.empty())
+      FAIL_CHECK(c.label << " " << target << " -O" << level << ": " << d);
 }
 
 }  // namespace

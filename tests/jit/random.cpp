@@ -34,7 +34,8 @@ class Generator {
     int steps = 4 + pick(14);
     for (int i = 0; i < steps; ++i) step();
     ValueId loss = total(values_.back());
-    for (int i = 0; i < 2; ++i) loss = b_.add(loss, total(values_[values_.size() - 1 - static_cast<std::size_t>(pick(4))]));
+    for (int i = 0; i < 2; ++i)
+      loss = b_.add(loss, total(values_[values_.size() - 1 - static_cast<std::size_t>(pick(4))]));
     std::vector<ValueId> map;
     auto grads = passes::reverse(g_, {.of = loss, .seed = {}, .wrt = inputs, .stop = {}}, {}, &map);
     if (!grads) {
@@ -58,7 +59,10 @@ class Generator {
   bool symbolic_ = false;
 
   int pick(int n) { return static_cast<int>(r_.uniform(0, n - 1e-9)); }
-  ValueId any() { return values_[values_.size() - 1 - static_cast<std::size_t>(std::min<int>(pick(6), static_cast<int>(values_.size()) - 1))]; }
+  ValueId any() {
+    return values_[values_.size() - 1 -
+                   static_cast<std::size_t>(std::min<int>(pick(6), static_cast<int>(values_.size()) - 1))];
+  }
   void keep(ValueId v) { values_.push_back(v); }
 
   ValueId total(ValueId v) {
@@ -75,7 +79,9 @@ class Generator {
     Type t = b_.type(x);
     int rank = t.rank();
     switch (pick(13)) {
-      case 0: return keep(b_.unary(std::array{"tanh", "sigmoid", "sin", "erf", "exp2"}[static_cast<std::size_t>(pick(5))], tame(x)));
+      case 0:
+        return keep(
+            b_.unary(std::array{"tanh", "sigmoid", "sin", "erf", "exp2"}[static_cast<std::size_t>(pick(5))], tame(x)));
       case 1: return keep(b_.unary("sqrt", b_.add(b_.mul(x, x), 0.5)));
       case 2: {
         ValueId y = any();
@@ -96,7 +102,9 @@ class Generator {
       case 9: return rank && t.shape.back().is_const() && t.shape.back().value() > 3 ? slice(x) : void();
       case 10: return rank == 2 && !symbolic_ ? keep(b_.reshape(x, {t.shape[0] * t.shape[1]})) : void();
       case 11: return rank && rank < 3 ? keep(b_.concat({x, tame(x)}, pick(rank))) : void();
-      default: return keep(b_.select(b_.compare("gt", x, b_.scalar(t.dtype, 0.1)), b_.unary("log1p", b_.unary("abs", x)), b_.mul(x, 0.3)));
+      default:
+        return keep(b_.select(b_.compare("gt", x, b_.scalar(t.dtype, 0.1)), b_.unary("log1p", b_.unary("abs", x)),
+                              b_.mul(x, 0.3)));
     }
   }
 
@@ -111,7 +119,8 @@ class Generator {
     if (a.empty() || c.empty()) return;
     for (std::int64_t i = 0; i < static_cast<std::int64_t>(a.size()); ++i)
       for (std::int64_t j = 0; j < static_cast<std::int64_t>(c.size()); ++j)
-        if (a[static_cast<std::size_t>(i)] == c[static_cast<std::size_t>(j)] && a.size() + c.size() <= 5) return keep(tame(b_.mul(b_.dot_general(x, y, {i}, {j}), 0.2)));
+        if (a[static_cast<std::size_t>(i)] == c[static_cast<std::size_t>(j)] && a.size() + c.size() <= 5)
+          return keep(tame(b_.mul(b_.dot_general(x, y, {i}, {j}), 0.2)));
   }
 
   void slice(ValueId x) {
@@ -132,7 +141,9 @@ std::string compare(const Array& got, const Array& want, double tolerance) {
   for (std::int64_t i = 0; i < want.elems(); ++i) {
     double g = got.get_double(i), w = want.get_double(i);
     if (g == w || (std::isnan(g) && std::isnan(w))) continue;
-    if (!(std::abs(got.get_double(i) - want.get_double(i)) <= tolerance * scale)) return "[" + std::to_string(i) + "] " + std::to_string(got.get_double(i)) + " instead of " + std::to_string(want.get_double(i));
+    if (!(std::abs(got.get_double(i) - want.get_double(i)) <= tolerance * scale))
+      return "[" + std::to_string(i) + "] " + std::to_string(got.get_double(i)) + " instead of " +
+             std::to_string(want.get_double(i));
   }
   return {};
 }
@@ -166,8 +177,10 @@ void check(runtime::Engine& engine, int seed) {
       if (!got) FAIL_CHECK(messages(got.error()));
       if (!got) return;
       for (std::size_t i = 0; i < want->size(); ++i) {
-        if (std::string d = compare((*got)[i], (*want)[i], t == DType::f64 ? 1e-10 : 2e-4); !d.empty()) FAIL_CHECK("-O" << level << " output " << g->outputs[i].name << ": " << d);
-        if (threads > 1 && !(*got)[i].same_bits(first[i])) FAIL_CHECK("-O" << level << " other bits at " << threads << " threads");
+        if (std::string d = compare((*got)[i], (*want)[i], t == DType::f64 ? 1e-10 : 2e-4); !d.empty())
+          FAIL_CHECK("-O" << level << " output " << g->outputs[i].name << ": " << d);
+        if (threads > 1 && !(*got)[i].same_bits(first[i]))
+          FAIL_CHECK("-O" << level << " other bits at " << threads << " threads");
       }
       if (threads == 1) first = *got;
     }

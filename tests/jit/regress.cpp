@@ -29,7 +29,8 @@ TEST_CASE("an initializer of ones is a variable until gradients are taken") {
   // The product with it was left out while LayerNormalization was taken apart, and its gradient was zero.
   Graph g = load(R"({ "ag": 1, "inputs": [ { "name": "x", "type": "f32[2,3]" } ],
     "initializers": [ { "name": "g", "type": "f32[3]", "fill": 1 }, { "name": "b", "type": "f32[3]", "fill": 0 } ],
-    "nodes": [ { "op": "LayerNormalization", "in": ["x", "g", "b"], "out": "y" }, { "op": "Mul", "in": ["y", "y"], "out": "z" },
+    "nodes": [ { "op": "LayerNormalization", "in": ["x", "g", "b"], "out": "y" },
+               { "op": "Mul", "in": ["y", "y"], "out": "z" },
                { "op": "ReduceSum", "in": ["z"], "out": "loss", "attrs": { "keepdims": 0 } } ],
     "outputs": ["loss"], "grad": { "of": "loss", "wrt": ["g"] } })");
   runtime::Compiled c = compile(g);
@@ -54,7 +55,8 @@ TEST_CASE("a trap names the node that set it, not its neighbour in the kernel") 
   runtime::Compiled c = compile(g);
   runtime::ExecContext context(c.executable);
   std::int64_t ids[] = {0, 4};
-  auto out = runtime::run(context, std::vector{Array::of<std::int64_t>(DType::i64, {2}, ids), Array(DType::f32, {2, 2})});
+  auto out =
+      runtime::run(context, std::vector{Array::of<std::int64_t>(DType::i64, {2}, ids), Array(DType::f32, {2, 2})});
   REQUIRE(!out);
   CHECK(out.error()[0].code == Code::AG5012);
   CHECK(out.error()[0].spans.at(0).loc.pointer == "/nodes/0");

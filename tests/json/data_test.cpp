@@ -198,29 +198,26 @@ TEST_CASE("single damaged bytes never read out of bounds and never change a size
 TEST_CASE("safetensors") {
   std::string body(16, '\0');
   body[0] = 1;
-  auto good = parse_safetensors(
-      safetensors(
-          R"({"__metadata__":{"x":"y"},"a":{"dtype":"I32","shape":[2],"data_offsets":[0,8]},
+  auto good = parse_safetensors(safetensors(
+                                    R"({"__metadata__":{"x":"y"},"a":{"dtype":"I32","shape":[2],"data_offsets":[0,8]},
               "b":{"dtype":"BF16","shape":[2,2],"data_offsets":[8,16]}})",
-          body),
-      "s", nullptr, {});
+                                    body),
+                                "s", nullptr, {});
   REQUIRE(good);
   REQUIRE(good->size() == 2);
   CHECK(format_values((*good)[0].second) == "[1, 0]");
   CHECK((*good)[1].second.dtype() == DType::bf16);
-  for (
-      const char* header :
-      {R"({"a":{"dtype":"I32","shape":[2],"data_offsets":[0,12]}})",
-       R"({"a":{"dtype":"I32","shape":[2],"data_offsets":[8,0]}})",
-       R"({"a":{"dtype":"I32","shape":[4],"data_offsets":[8,24]}})",
-       R"({"a":{"dtype":"I32","shape":[-2],"data_offsets":[0,16]}})",
-       R"({"a":{"dtype":"I32","shape":[4611686018427387904,4],"data_offsets":[0,16]}})",
-       R"({"a":{"dtype":"I32","shape":[2],"data_offsets":[0,8]}})",
-       R"({"a":{"dtype":"I32","shape":[3],"data_offsets":[0,12]},
+  for (const char* header : {R"({"a":{"dtype":"I32","shape":[2],"data_offsets":[0,12]}})",
+                             R"({"a":{"dtype":"I32","shape":[2],"data_offsets":[8,0]}})",
+                             R"({"a":{"dtype":"I32","shape":[4],"data_offsets":[8,24]}})",
+                             R"({"a":{"dtype":"I32","shape":[-2],"data_offsets":[0,16]}})",
+                             R"({"a":{"dtype":"I32","shape":[4611686018427387904,4],"data_offsets":[0,16]}})",
+                             R"({"a":{"dtype":"I32","shape":[2],"data_offsets":[0,8]}})",
+                             R"({"a":{"dtype":"I32","shape":[3],"data_offsets":[0,12]},
            "b":{"dtype":"I32","shape":[2],"data_offsets":[8,16]}})",
-       R"({"a":{"dtype":"F4","shape":[4],"data_offsets":[0,16]}})", R"({"a":{"dtype":"I32","shape":[4]}})", R"([1])",
-       R"({"a":1})",
-       R"({"a":{"dtype":"I32","shape":[4],"data_offsets":[0,16]},
+                             R"({"a":{"dtype":"F4","shape":[4],"data_offsets":[0,16]}})",
+                             R"({"a":{"dtype":"I32","shape":[4]}})", R"([1])", R"({"a":1})",
+                             R"({"a":{"dtype":"I32","shape":[4],"data_offsets":[0,16]},
            "a":{"dtype":"I32","shape":[4],"data_offsets":[0,16]}})"}) {
     CAPTURE(header);
     CHECK(code_of(parse_safetensors(safetensors(header, body), "s", nullptr, {})) == "AG0016");

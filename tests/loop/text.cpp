@@ -52,8 +52,8 @@ Kernel everything() {
       },
       [&](const Builder::Values& v) {
         ValueId big = b.op(Op::cmp_gt, {v[1], b.constant(DType::f32, 1e10)});
-        auto r = b.if_(big, [&] { return Builder::Values{v[1]}; },
-                       [&] { return Builder::Values{b.op(Op::mul, {v[1], v[1]})}; });
+        auto r = b.if_(
+            big, [&] { return Builder::Values{v[1]}; }, [&] { return Builder::Values{b.op(Op::mul, {v[1], v[1]})}; });
         b.trap(big, 1, v[0]);
         b.set_origin(b.kernel().origins.size() + 41);
         return Builder::Values{b.add(v[0], v[2]), r[0]};
@@ -70,7 +70,8 @@ Kernel everything() {
 TEST_CASE("kernels round-trip through text") {
   round_trip(samples::square_plus_one());
   round_trip(samples::matmul(Dim::symbol("M"), Dim::symbol("N"), Dim::symbol("K")));
-  round_trip(samples::matmul(64, 128, 32, {.mapping = Mapping::rows, .width = 6}, {.mapping = Mapping::vector, .width = 64}));
+  round_trip(
+      samples::matmul(64, 128, 32, {.mapping = Mapping::rows, .width = 6}, {.mapping = Mapping::vector, .width = 64}));
   round_trip(everything());
 }
 
@@ -92,14 +93,20 @@ TEST_CASE("the text of a small kernel") {
 
 TEST_CASE("constants keep every bit") {
   Builder b("c");
-  struct { DType t; std::vector<std::uint64_t> bits; } rows[] = {
-      {DType::f32, {0x80000000, 0x7fc00000, 0x7fc12345, 0xff800000, 0x7f800000, 0x00000001, 0x3dcccccd, 0x7f7fffff, 0x7fa00000}},
+  struct {
+    DType t;
+    std::vector<std::uint64_t> bits;
+  } rows[] = {
+      {DType::f32,
+       {0x80000000, 0x7fc00000, 0x7fc12345, 0xff800000, 0x7f800000, 0x00000001, 0x3dcccccd, 0x7f7fffff, 0x7fa00000}},
       {DType::f64, {0x8000000000000000, 0x7ff8000000000001, 0x3fb999999999999a, 1, 0x7fefffffffffffff}},
       {DType::f16, {0x8000, 0x7e01, 0x3c01, 0x0001, 0x7bff, 0xfc00}},
       {DType::bf16, {0x8000, 0x7fc1, 0x3dcd, 0x0001, 0xff7f}},
       {DType::i64, {0x8000000000000000, 0xffffffffffffffff, 5}},
       {DType::u64, {0xffffffffffffffff, 0}},
-      {DType::i8, {0x80, 0xff, 3}}, {DType::u8, {0xff}}, {DType::boolean, {0, 1}},
+      {DType::i8, {0x80, 0xff, 3}},
+      {DType::u8, {0xff}},
+      {DType::boolean, {0, 1}},
   };
   for (auto& row : rows)
     for (std::uint64_t bits : row.bits) b.constant_bits({row.t, 1, 1}, bits);
@@ -108,7 +115,8 @@ TEST_CASE("constants keep every bit") {
   auto again = parse_kernel(print(k));
   REQUIRE(again);
   REQUIRE(again->stmts.size() == k.stmts.size());
-  for (std::size_t i = 0; i < k.stmts.size(); ++i) CHECK(again->stmts[StmtId(i)].attr.imm == k.stmts[StmtId(i)].attr.imm);
+  for (std::size_t i = 0; i < k.stmts.size(); ++i)
+    CHECK(again->stmts[StmtId(i)].attr.imm == k.stmts[StmtId(i)].attr.imm);
 }
 
 TEST_CASE("every elementwise op parses by its name") {
@@ -143,7 +151,8 @@ const Fault faults[] = {
     {"%0: i64 = dim N\nfor.cereal %1 = %0 to %0 step %0 {\n}\n", Code::AG0801, 3, 1},
     {"%0: i64 = dim N\nfor.vector %1 = %0 to %0 step %0 width 8 {\nyield\n}\n", Code::AG1804, 3, 1},
     {"%0: i64 = dim N\n%2: f32 = for.serial %1 = %0 to %0 step %0 {\nyield\n}\n", Code::AG1803, 3, 11},
-    {"%0: i64 = dim N\nfor.serial %1 = %0 to %0 step %0 {\n%2: i64 = add %1, %1\nyield\n}\n%3: i64 = add %2, %2\n", Code::AG1801, 7, 11},
+    {"%0: i64 = dim N\nfor.serial %1 = %0 to %0 step %0 {\n%2: i64 = add %1, %1\nyield\n}\n%3: i64 = add %2, %2\n",
+     Code::AG1801, 7, 11},
     {"%0: bool = constant true\n%1: i64 = if %0 {\nyield %0\n} else {\nyield %0\n}\n", Code::AG2801, 4, 1},
     {"yield\n", Code::AG1803, 2, 1},
     {"%0: f32<6x> = constant 1\n", Code::AG0801, 2, 9},
@@ -180,8 +189,9 @@ TEST_CASE("what the user sees of broken texts") {
     shown += render(result.error(), sources) + "\n";
   };
   for (const Fault& row : faults) show(kernel_with(row.body), parse_kernel(kernel_with(row.body), "t.ag"));
-  for (std::string text : {"program \"p\" {\n  inputs(p3)\n}\n", "program \"p\" {\n  p0: temp f32[N]\n  body {\n    call 0(p0)\n  }\n}\n",
-                           "program \"p\" {\n  p0: constant 0 f32[2] = \"AAAA\"\n}\n"})
+  for (std::string text :
+       {"program \"p\" {\n  inputs(p3)\n}\n", "program \"p\" {\n  p0: temp f32[N]\n  body {\n    call 0(p0)\n  }\n}\n",
+        "program \"p\" {\n  p0: constant 0 f32[2] = \"AAAA\"\n}\n"})
     show(text, parse_program(text, "t.ag"));
   check_golden("loop_text.txt", shown);
 }

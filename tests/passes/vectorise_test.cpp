@@ -122,7 +122,8 @@ void each(Builder& b, ValueId lo, ValueId hi, ForOptions o, const std::function<
     return Values{};
   });
 }
-Values reduce(Builder& b, ValueId extent, ForOptions o, Values init, const std::function<Values(ValueId, Values)>& body) {
+Values reduce(Builder& b, ValueId extent, ForOptions o, Values init,
+              const std::function<Values(ValueId, Values)>& body) {
   return b.for_(b.index(0), extent, b.index(o.width ? o.width : 1), o, std::move(init), body);
 }
 
@@ -158,7 +159,9 @@ TEST_CASE("one-trip tiles are full or masked") {
 }
 
 TEST_CASE("the naive product nest becomes a register tile") {
-  struct { int rows, lanes; } tiles[] = {{6, 64}, {8, 48}, {1, 16}, {4, 16}};
+  struct {
+    int rows, lanes;
+  } tiles[] = {{6, 64}, {8, 48}, {1, 16}, {4, 16}};
   for (auto t : tiles)
     for (std::int64_t m : {1, 5, 6, 13})
       for (std::int64_t n : {1, 16, 63, 64, 130})
@@ -233,14 +236,24 @@ TEST_CASE("conditions that differ between lanes become masks") {
     BufferId y = b.param(DType::f32, n, Access::read_write), w = b.param(DType::f32, 1, Access::read_write);
     each(b, b.index(0), b.dim(n), lanes(16), [&](ValueId i) {
       ValueId few = b.op(Op::cmp_lt, {i, b.index(6)});
-      auto r = b.if_(few, [&] { return Values{b.load(z, i)}; },
-                     [&] {
-                       ValueId v = b.load(x, i);
-                       b.if_(b.op(Op::cmp_gt, {v, b.constant(DType::f32, 0.0)}),
-                             [&] { b.store(y, i, v); return Values{}; }, {});
-                       return Values{b.op(Op::neg, {v})};
-                     });
-      b.if_(b.op(Op::cmp_eq, {i, b.index(40)}), [&] { b.store(w, b.index(0), b.constant(DType::f32, 3.0)); return Values{}; }, {});
+      auto r = b.if_(
+          few, [&] { return Values{b.load(z, i)}; },
+          [&] {
+            ValueId v = b.load(x, i);
+            b.if_(b.op(Op::cmp_gt, {v, b.constant(DType::f32, 0.0)}),
+                  [&] {
+                    b.store(y, i, v);
+                    return Values{};
+                  },
+                  {});
+            return Values{b.op(Op::neg, {v})};
+          });
+      b.if_(b.op(Op::cmp_eq, {i, b.index(40)}),
+            [&] {
+              b.store(w, b.index(0), b.constant(DType::f32, 3.0));
+              return Values{};
+            },
+            {});
       b.store(y, i, b.add(b.load(y, i), r[0]));
     });
     return std::move(b).finish();
@@ -262,10 +275,13 @@ TEST_CASE("a padded convolution: loops of taps inside, conditions on rows and la
         auto sum = reduce(b, three, {}, {b.constant(DType::f32, 0.5)}, [&](ValueId kh, Values a) {
           return reduce(b, three, {}, a, [&](ValueId kw, Values acc) {
             ValueId ih = b.sub(b.add(oh, kh), one), iw = b.sub(b.add(ow, kw), one);
-            return b.if_(b.op(Op::and_, {inside(ih, vh), inside(iw, vn)}), [&] {
-              ValueId v = b.load(x, b.add(b.mul(ih, vn), iw)), t = b.load(f, b.add(b.mul(kh, three), kw));
-              return Values{b.op(Op::fma, {v, t, acc[0]})};
-            }, [&] { return acc; });
+            return b.if_(
+                b.op(Op::and_, {inside(ih, vh), inside(iw, vn)}),
+                [&] {
+                  ValueId v = b.load(x, b.add(b.mul(ih, vn), iw)), t = b.load(f, b.add(b.mul(kh, three), kw));
+                  return Values{b.op(Op::fma, {v, t, acc[0]})};
+                },
+                [&] { return acc; });
           });
         });
         b.store(y, b.add(b.mul(oh, vn), ow), sum[0]);
@@ -276,10 +292,13 @@ TEST_CASE("a padded convolution: loops of taps inside, conditions on rows and la
 }
 
 TEST_CASE("reductions accumulate in lanes") {
-  struct { Op op; DType t; double init; } kinds[] = {
-      {Op::add, DType::f32, 3}, {Op::add, DType::i32, 3}, {Op::max, DType::f32, 1}, {Op::min, DType::f64, -1},
-      {Op::mul, DType::i64, 3}, {Op::fma, DType::f32, 0.5}, {Op::or_, DType::u8, 0}, {Op::and_, DType::u8, 255},
-      {Op::sub, DType::f32, 2}};
+  struct {
+    Op op;
+    DType t;
+    double init;
+  } kinds[] = {{Op::add, DType::f32, 3},  {Op::add, DType::i32, 3},   {Op::max, DType::f32, 1},
+               {Op::min, DType::f64, -1}, {Op::mul, DType::i64, 3},   {Op::fma, DType::f32, 0.5},
+               {Op::or_, DType::u8, 0},   {Op::and_, DType::u8, 255}, {Op::sub, DType::f32, 2}};
   for (auto kind : kinds)
     for (int unroll : {0, 2, 3, 4}) {
       INFO(describe(kind.op).name << " " << unroll);
@@ -309,9 +328,8 @@ TEST_CASE("row by row: two reductions at once and a map, on rows of registers") 
                         ValueId v = b.load(x, at(i));
                         return Values{b.op(Op::max, {v, acc[0]}), b.add(acc[1], b.cast(i, DType::f32))};
                       });
-      each(b, b.index(0), vn, lanes(16), [&](ValueId i) {
-        b.store(y, at(i), b.add(b.sub(b.load(x, at(i)), r[0]), r[1]));
-      });
+      each(b, b.index(0), vn, lanes(16),
+           [&](ValueId i) { b.store(y, at(i), b.add(b.sub(b.load(x, at(i)), r[0]), r[1])); });
     });
     return std::move(b).finish();
   });
@@ -336,9 +354,10 @@ TEST_CASE("a uniform while and a carried index inside lanes") {
     Builder b("while");
     BufferId x = b.param(DType::f32, n, Access::read), y = b.param(DType::f32, n, Access::write);
     each(b, b.index(0), b.dim(n), lanes(16), [&](ValueId i) {
-      auto r = b.while_({b.index(0), b.load(x, i)},
-                        [&](const Values& v) { return std::pair{b.op(Op::cmp_lt, {v[0], b.index(3)}), v}; },
-                        [&](const Values& v) { return Values{b.add(v[0], b.index(1)), b.add(v[1], v[1])}; });
+      auto r = b.while_(
+          {b.index(0), b.load(x, i)},
+          [&](const Values& v) { return std::pair{b.op(Op::cmp_lt, {v[0], b.index(3)}), v}; },
+          [&](const Values& v) { return Values{b.add(v[0], b.index(1)), b.add(v[1], v[1])}; });
       b.store(y, i, r[1]);
     });
     return std::move(b).finish();
@@ -347,41 +366,47 @@ TEST_CASE("a uniform while and a carried index inside lanes") {
 
 TEST_CASE("what cannot be widened runs serially") {
   SECTION("bounds that differ between lanes") {
-    at_sizes([](Dim n) {
-      Builder b("triangle");
-      BufferId y = b.param(DType::f32, n, Access::write);
-      each(b, b.index(0), b.dim(n), lanes(16), [&](ValueId i) {
-        auto r = reduce(b, i, {}, {b.constant(DType::f32, 0.0)}, [&](ValueId j, Values a) {
-          return Values{b.add(a[0], b.cast(j, DType::f32))};
-        });
-        b.store(y, i, r[0]);
-      });
-      return std::move(b).finish();
-    }, false);
+    at_sizes(
+        [](Dim n) {
+          Builder b("triangle");
+          BufferId y = b.param(DType::f32, n, Access::write);
+          each(b, b.index(0), b.dim(n), lanes(16), [&](ValueId i) {
+            auto r = reduce(b, i, {}, {b.constant(DType::f32, 0.0)},
+                            [&](ValueId j, Values a) { return Values{b.add(a[0], b.cast(j, DType::f32))}; });
+            b.store(y, i, r[0]);
+          });
+          return std::move(b).finish();
+        },
+        false);
   }
   SECTION("a while that differs between lanes") {
-    at_sizes([](Dim n) {
-      Builder b("while");
-      BufferId y = b.param(DType::i64, n, Access::write);
-      each(b, b.index(0), b.dim(n), lanes(16), [&](ValueId i) {
-        auto r = b.while_({i}, [&](const Values& v) { return std::pair{b.op(Op::cmp_lt, {v[0], b.index(9)}), v}; },
-                          [&](const Values& v) { return Values{b.add(v[0], b.index(2))}; });
-        b.store(y, i, r[0]);
-      });
-      return std::move(b).finish();
-    }, false);
+    at_sizes(
+        [](Dim n) {
+          Builder b("while");
+          BufferId y = b.param(DType::i64, n, Access::write);
+          each(b, b.index(0), b.dim(n), lanes(16), [&](ValueId i) {
+            auto r = b.while_(
+                {i}, [&](const Values& v) { return std::pair{b.op(Op::cmp_lt, {v[0], b.index(9)}), v}; },
+                [&](const Values& v) { return Values{b.add(v[0], b.index(2))}; });
+            b.store(y, i, r[0]);
+          });
+          return std::move(b).finish();
+        },
+        false);
   }
   SECTION("a carried value that is no reduction") {
-    at_sizes([](Dim n) {
-      Builder b("argmax");
-      BufferId x = b.param(DType::f32, n, Access::read), y = b.param(DType::f32, 1, Access::write);
-      auto r = reduce(b, b.dim(n), reducing(16), {b.constant(DType::f32, 0.0)}, [&](ValueId i, Values acc) {
-        ValueId v = b.load(x, i);
-        return Values{b.sub(v, acc[0])};
-      });
-      b.store(y, b.index(0), r[0]);
-      return std::move(b).finish();
-    }, false);
+    at_sizes(
+        [](Dim n) {
+          Builder b("argmax");
+          BufferId x = b.param(DType::f32, n, Access::read), y = b.param(DType::f32, 1, Access::write);
+          auto r = reduce(b, b.dim(n), reducing(16), {b.constant(DType::f32, 0.0)}, [&](ValueId i, Values acc) {
+            ValueId v = b.load(x, i);
+            return Values{b.sub(v, acc[0])};
+          });
+          b.store(y, b.index(0), r[0]);
+          return std::move(b).finish();
+        },
+        false);
   }
   SECTION("rows keep what lanes cannot do") {
     at_sizes([](Dim n) {
