@@ -75,7 +75,7 @@ decltype(auto) dispatch_dtype(DType t, F&& f) {
     case DType::u32: return f.template operator()<std::uint32_t>();
     case DType::u16: return f.template operator()<std::uint16_t>();
     case DType::u8: return f.template operator()<std::uint8_t>();
-    case DType::boolean: break;
+    default: break;  // bool and storage types: bytes
   }
   return f.template operator()<std::uint8_t>();
 }

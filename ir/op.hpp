@@ -29,7 +29,7 @@ enum class LowerClass : std::uint8_t {
   scatter,      ///< `scatter` dimension numbers
   cumulative,
   window,
-  sort,  ///< not yet
+  sort,
   control,      ///< regions
 };
 
@@ -162,6 +162,13 @@ struct OpSample {
   Attrs attrs;
 };
 
+/// What a batching rule (vmap) sees: operands of one more axis, in front, where `batched`; the others as they are.
+struct BatchArgs {
+  std::span<const ValueId> operands;
+  const std::vector<bool>& batched;
+  Dim size;                        ///< of the batch axis
+};
+
 struct OpInfo {
   std::string_view name;           ///< text form: "tanh", "MatMul"; unique
   std::string_view onnx = {};      ///< ONNX's op_type if nodes of that type import as this op
@@ -199,6 +206,9 @@ struct OpInfo {
   bool unbounded_derivative = false;  ///< log, sqrt, div, pow: under a select the cotangent masks the product
   bool guards_lanes = false;   ///< select, Relu, Clip: its cotangents are zero in the lanes not taken
   bool smooth = true;              ///< second derivatives are tested
+
+  /// The op on a batch: results with the batch axis in front. Elementwise ops and composites need none.
+  std::vector<ValueId> (*batch)(GraphBuilder&, const NodeView&, const BatchArgs&) = nullptr;
 
   // Lowering, by lower_class.
   loop::ValueId (*scalar)(loop::Builder&, const NodeView&, std::span<const loop::ValueId> operands) = nullptr;

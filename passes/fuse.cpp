@@ -214,7 +214,10 @@ class Planner {
         plan_.space[id.index] = Space::outer;
         break;
       case LowerClass::contraction: group.kind = GroupKind::contraction; break;
-      case LowerClass::scatter: group.kind = GroupKind::scatter; break;
+      case LowerClass::scatter:
+      case LowerClass::cumulative:
+      case LowerClass::window:
+      case LowerClass::sort: group.kind = GroupKind::own; break;
       case LowerClass::map:
       case LowerClass::index: group.kind = GroupKind::map; break;
       default: group.kind = GroupKind::host; break;
@@ -259,7 +262,7 @@ class Planner {
         if (plan_.group_of[p.index] != gid) plan_.stored[leaf.value.index] = true;
       }
       GroupKind kind = plan_.groups[gid].kind;
-      if (kind == GroupKind::scatter || kind == GroupKind::host) {
+      if (kind == GroupKind::own || kind == GroupKind::host) {
         if (kind == GroupKind::host)
           for (ValueId v : g_.node(id).operands)
             if (v) store_whole(v);

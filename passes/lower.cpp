@@ -5,7 +5,7 @@
 #include <set>
 
 #include "passes/lower_kernel.hpp"
-#include "passes/lower_scatter.hpp"
+#include "passes/lower_own.hpp"
 #include "passes/pass.hpp"
 
 namespace ag::passes {
@@ -181,8 +181,8 @@ class Lowering {
   Status group(GroupId gid) {
     const Group& group = plan_.groups[gid];
     if (group.kind == GroupKind::host) return host(group.members[0]);
-    if (group.kind == GroupKind::scatter) {
-      AG_TRY(std::vector<LoweredKernel> kernels, lower_scatter(g_, group.members[0]));
+    if (group.kind == GroupKind::own) {
+      AG_TRY(std::vector<LoweredKernel> kernels, lower_own(g_, group.members[0]));
       for (LoweredKernel& k : kernels) emit(std::move(k));
       return {};
     }

@@ -1,4 +1,6 @@
-#include "passes/lower_scatter.hpp"
+// Scatter -> kernels: the operand is copied, then the updates are applied in index order by the owner of each window
+// position, so that the result does not depend on the number of threads.
+#include "passes/lower_own.hpp"
 
 #include <algorithm>
 #include <unordered_map>

@@ -15,7 +15,14 @@ namespace ag::passes {
 
 using GroupId = Id<struct GroupTag>;
 
-enum class GroupKind : std::uint8_t { map, row, contraction, scatter, host, copy };
+enum class GroupKind : std::uint8_t {
+  map,
+  row,
+  contraction,
+  own,   ///< one node whose class writes its own kernels (passes/lower_own): scatter, sort, cumulative, window
+  host,
+  copy
+};
 enum class Space : std::uint8_t { full, outer };
 
 struct Group {

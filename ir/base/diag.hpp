@@ -13,9 +13,7 @@ namespace ag {
 
 /// Every diagnostic code, from codes.def. The number's thousands digit is the family (SPEC 3).
 enum class Code : std::uint16_t {
-#define AG_CODE(number, title, explanation) AG##number = 1##number - 10000,
-#include "ir/base/codes.def"
-#undef AG_CODE
+#include "ir/base/codes_range.inc"
 };
 using enum Code;  // `fail(AG2003, ...)`
 

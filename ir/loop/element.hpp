@@ -107,7 +107,7 @@ auto with_element(DType t, F&& f) {
     case DType::u32: return f(std::uint32_t{});
     case DType::u16: return f(std::uint16_t{});
     case DType::u8: return f(std::uint8_t{});
-    case DType::boolean: break;
+    default: break;  // bool and storage types: bytes
   }
   return f(Bool8{});
 }

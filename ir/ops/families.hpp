@@ -26,6 +26,21 @@ std::vector<OpInfo> loss_ops();
 std::vector<OpInfo> control_ops();
 std::vector<OpInfo> attention_ops();
 std::vector<OpInfo> einsum_ops();
+std::vector<OpInfo> convolution_ops();
+std::vector<OpInfo> window_ops();
+std::vector<OpInfo> cumulative_ops();
+std::vector<OpInfo> sort_ops();
+std::vector<OpInfo> random_ops();
+std::vector<OpInfo> bitwise_ops();
+std::vector<OpInfo> spectral_ops();
+std::vector<OpInfo> dynamic_ops();
+std::vector<OpInfo> spatial_ops();
+std::vector<OpInfo> recurrent_ops();
+std::vector<OpInfo> quantize_ops();
+std::vector<OpInfo> training_ops();
+std::vector<OpInfo> ml_ops();
+std::vector<OpInfo> legacy_ops();
+std::vector<OpInfo> onnx_misc_ops();
 
 using OpFamily = std::vector<OpInfo> (*)();
 inline constexpr OpFamily op_families[] = {
@@ -49,6 +64,21 @@ inline constexpr OpFamily op_families[] = {
     control_ops,
     attention_ops,
     einsum_ops,
+    convolution_ops,
+    window_ops,
+    cumulative_ops,
+    sort_ops,
+    random_ops,
+    bitwise_ops,
+    spectral_ops,
+    dynamic_ops,
+    spatial_ops,
+    recurrent_ops,
+    quantize_ops,
+    training_ops,
+    ml_ops,
+    legacy_ops,
+    onnx_misc_ops,
 };
 
 }  // namespace ag
