@@ -1,5 +1,6 @@
 // If, Loop and Scan with ONNX's signatures. What a region uses from outside is an explicit operand behind the op's own
-// ones; the attribute `captures` counts them, and they are the last inputs of every region.
+// ones; the attribute `captures` counts them, and they are the last inputs of every region. Their derivatives are those
+// of their regions: passes/autodiff_control.cpp.
 #include <cstring>
 #include <limits>
 #include <set>
@@ -387,7 +388,6 @@ OpInfo control(std::string_view name, std::string_view summary) {
   op.summary = summary;
   op.lower_class = LowerClass::control;
   op.attrs = {int_attr("captures", 0, "how many of the last operands the regions use from outside")};
-  op.no_gradient = "derivatives of regions are not there yet";
   return op;
 }
 

@@ -3,14 +3,14 @@
 #include <cstring>
 #include <map>
 
-#include "ir/array.hpp"
+#include "ir/graph.hpp"
 #include "ir/loop/interp.hpp"
 #include "ir/loop/program.hpp"
 
 namespace ag::test {
 
 inline Result<std::vector<Array>> run_program(const loop::Program& p, const std::vector<Array>& inputs,
-                                              bool races = true) {
+                                              bool races = true, std::span<const GraphPtr> hosts = {}) {
   DimEnv env;
   for (const loop::DimSource& s : p.dim_sources) env[s.symbol] = inputs[s.input].shape()[s.axis];
   std::vector<Array> buffers;
@@ -25,6 +25,13 @@ inline Result<std::vector<Array>> run_program(const loop::Program& p, const std:
     buffers.push_back(a);
   }
   for (const loop::Step& step : p.body.steps) {
+    if (const auto* host = std::get_if<loop::HostCall>(&step.value)) {
+      std::vector<Array> in;
+      for (loop::ProgramBufferId id : host->inputs) in.push_back(buffers[id.index]);
+      AG_TRY(std::vector<Array> out, interpret(*hosts[host->function], in));
+      for (std::size_t i = 0; i < out.size(); ++i) buffers[host->outputs[i].index] = out[i];
+      continue;
+    }
     const auto& call = std::get<loop::KernelCall>(step.value);
     std::vector<loop::BufferView> views;
     for (loop::ProgramBufferId id : call.buffers) {

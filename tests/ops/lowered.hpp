@@ -45,7 +45,7 @@ inline void check_lowered(const Graph& g, const std::vector<Array>& inputs, bool
   if (!lowered) FAIL(messages(lowered.error()));
   const auto& program = std::get<loop::Program>(lowered->stage);
   if (auto ok = loop::verify(program, to.mapped); !ok) FAIL(messages(ok.error()) << loop::print(program));
-  auto got = run_program(program, inputs);
+  auto got = run_program(program, inputs, true, context.host_graphs);
   if (!got) FAIL(messages(got.error()) << loop::print(program));
   for (std::size_t i = 0; i < want->size(); ++i) {
     bool agree = same((*got)[i], (*want)[i]);

@@ -1,0 +1,421 @@
+// Reverse mode of If, Loop and Scan.
+//
+// The gradient of an If is an If with the same predicate, whose branches compute what they need again. A Loop or Scan
+// hands out, trip by trip, the values that its reverse needs (residuals), as further scan outputs; the reverse is a
+// Scan over them from the end, which carries the cotangents of the carries and sums up those of captured values.
+//
+// Checkpoints under a memory limit belong behind the choice of residuals (`Residuals`): where the residuals of all
+// trips would exceed the limit, a pass after all differentiation is to keep the carries of every s-th trip in fixed
+// slots and to run the trips in between again.
+#include <algorithm>
+#include <set>
+
+#include "passes/autodiff_internal.hpp"
+
+namespace ag::passes::ad {
+namespace {
+
+using Axes = std::vector<std::int64_t>;
+
+/// A region with the cotangents of some of its outputs as further inputs, and those of some inputs computed.
+struct Joint {
+  Graph g;
+  std::size_t own = 0;          ///< inputs of the region itself; cotangents follow
+  std::vector<ValueId> grads;   ///< one per wanted input, invalid where absent
+  Bits primal;
+
+  ValueId input(std::size_t i) const { return g.inputs[i]; }
+  ValueId output(std::size_t i) const { return g.outputs[i].value; }
+  ValueId cotangent(std::size_t i) const { return g.inputs[own + i]; }
+};
+
+Joint differentiate(Graph region, const std::vector<std::size_t>& outputs, const std::vector<std::size_t>& wanted,
+                    bool guarded) {
+  Joint j{std::move(region), 0, {}, {}};
+  j.own = j.g.inputs.size();
+  GraphBuilder b(j.g);
+  std::vector<Seed> seeds;
+  std::vector<ValueId> wrt;
+  for (std::size_t o : outputs) {
+    Type t = j.g.type(j.output(o));
+    seeds.push_back({j.output(o), b.input("", std::move(t)), guarded});
+  }
+  for (std::size_t i : wanted) wrt.push_back(j.input(i));
+  Appended a = append_reverse(j.g, std::move(seeds), std::move(wrt), {});
+  j.grads = std::move(a.values);
+  j.primal = std::move(a.primal);
+  return j;
+}
+
+// ---- If -----------------------------------------------------------------------------------------------------
+
+/// Inputs of the graph that the values depend on.
+void mark_needed_inputs(const Graph& g, const std::vector<ValueId>& values, Bits& needed) {
+  Bits live(g.node_count());
+  auto need = [&](ValueId v) {
+    if (v) live[g.value(v).node.index] = true;
+  };
+  std::ranges::for_each(values, need);
+  for (std::size_t i = g.node_count(); i-- > 0;)
+    if (live[i]) std::ranges::for_each(g.node(NodeId(i)).operands, need);
+  for (std::size_t i = 0; i < needed.size(); ++i)
+    if (live[g.value(g.inputs[i]).node.index]) needed[i] = true;
+}
+
+/// Captures that the branches must be given so that every size in them is known.
+void mark_sizes(const Graph& g, Bits& needed) {
+  std::set<std::string> used = symbols_of_graph(g), given;
+  for (std::size_t i = 0; i < needed.size(); ++i)
+    if (needed[i]) given.merge(symbols_of(g.type(g.inputs[i])));
+  for (std::size_t i = 0; i < needed.size(); ++i) {
+    std::set<std::string> more = symbols_of(g.type(g.inputs[i]));
+    bool helps = std::ranges::any_of(more, [&](const auto& s) { return used.contains(s) && !given.contains(s); });
+    if (needed[i] || !helps) continue;
+    needed[i] = true;
+    given.merge(more);
+  }
+}
+
+}  // namespace
+
+void reverse_if(ControlReverse& c) {
+  const Node n = c.b.graph().node(c.id);
+  std::vector<std::size_t> outputs, wanted;
+  for (std::size_t r = 0; r < c.cotangents.size(); ++r)
+    if (c.cotangents[r]) outputs.push_back(r);
+  for (std::size_t i = 1; i < n.operands.size(); ++i)
+    if (c.wants[i]) wanted.push_back(i - 1);
+  std::vector<Joint> joints;
+  for (const GraphPtr& region : n.regions) joints.push_back(differentiate(*region, outputs, wanted, c.guarded));
+  // What either branch has a gradient for, both give.
+  std::vector<std::size_t> given;  // places in `wanted`
+  for (std::size_t k = 0; k < wanted.size(); ++k)
+    if (joints[0].grads[k] || joints[1].grads[k]) given.push_back(k);
+  if (given.empty()) return;
+  std::size_t captures = n.operands.size() - 1;
+  Bits needed(captures);
+  std::vector<std::vector<ValueId>> results(2);
+  for (std::size_t side = 0; side < 2; ++side) {
+    Joint& j = joints[side];
+    GraphBuilder b(j.g);
+    for (std::size_t k : given)
+      results[side].push_back(j.grads[k] ? j.grads[k] : b.zeros(Type(j.g.type(j.input(wanted[k])))));
+    mark_needed_inputs(j.g, results[side], needed);
+    mark_sizes(j.g, needed);
+  }
+  GraphBuilder::NodeArgs args;
+  args.operands = {n.operands[0]};
+  for (std::size_t i = 0; i < captures; ++i)
+    if (needed[i]) args.operands.push_back(n.operands[1 + i]);
+  for (std::size_t o : outputs) args.operands.push_back(c.cotangents[o]);
+  args.attrs = {{"captures", static_cast<std::int64_t>(args.operands.size() - 1)}};
+  for (std::size_t side = 0; side < 2; ++side) {
+    Joint& j = joints[side];
+    std::vector<ValueId> inputs;
+    for (std::size_t i = 0; i < captures; ++i)
+      if (needed[i]) inputs.push_back(j.input(i));
+    for (std::size_t o = 0; o < outputs.size(); ++o) inputs.push_back(j.cotangent(o));
+    args.regions.push_back(std::make_shared<const Graph>(extract(j.g, inputs, results[side])));
+  }
+  for (std::size_t k : given) args.stated.push_back(c.b.type(n.operands[1 + wanted[k]]));
+  args.result_count = static_cast<std::uint32_t>(given.size());
+  NodeId id = must_add(c.b, *n.op, std::move(args));
+  for (std::size_t k = 0; k < given.size(); ++k)
+    c.grads[1 + wanted[given[k]]] = c.b.graph().node(id).result(static_cast<std::uint32_t>(k));
+}
+
+// ---- Residuals ------------------------------------------------------------------------------------------------
+namespace {
+
+/// Chooses what a trip hands to its reverse: `saved`, values that become scan outputs. Everything else that the
+/// reverse needs it takes from captures and elements, or computes again: what depends on captures alone, what is cheap
+/// given values that are there anyway, and what has a size that only the trip knows.
+class Residuals {
+ public:
+  Residuals(const Joint& j, const Recurrence& r) : j_(j), r_(r), free_(j.g.value_count()) {
+    for (std::size_t i = r.first(); i < j.own; ++i) sizes_.merge(symbols_of(j.g.type(j.input(i))));
+    for (std::size_t k = 0; k < r.captures; ++k) free_[j.input(r.capture(k)).index] = true;
+    for (NodeId id : j.g.node_ids()) {
+      const Node& n = j.g.node(id);
+      bool all = n.op->name != "input";
+      for (ValueId v : n.operands) all = all && (!v || free_[v.index]);
+      for (std::uint32_t k = 0; all && k < n.result_count; ++k) free_[n.result(k).index] = true;
+    }
+  }
+
+  /// For these results of the reverse.
+  void choose(const std::vector<ValueId>& results) {
+    start(results);
+    while (!open_.empty()) {
+      ValueId v = *open_.begin();
+      open_.erase(open_.begin());
+      if (is_input(v)) {
+        if (!given(v)) saved_.push_back(v);
+      } else if (again(v)) {
+        for (ValueId o : j_.g.def(v).operands) need(o);
+      } else {
+        saved_.push_back(v);
+      }
+    }
+    std::ranges::sort(saved_);
+  }
+  const std::vector<ValueId>& saved() const { return saved_; }
+  void save(ValueId v) { saved_.push_back(v); }
+
+ private:
+  const Joint& j_;
+  const Recurrence& r_;
+  Bits free_;                         // functions of captures alone
+  std::set<std::string> sizes_;       // known outside
+  std::set<ValueId, std::greater<>> open_;
+  Bits needed_;
+  std::vector<ValueId> saved_;
+
+  bool is_input(ValueId v) const { return j_.g.def(v).op->name == "input"; }
+  bool is_primal(ValueId v) const { return j_.primal[j_.g.value(v).node.index]; }
+
+  /// Captures, elements and cotangents.
+  bool given(ValueId v) const {
+    auto at = static_cast<std::size_t>(std::ranges::find(j_.g.inputs, v) - j_.g.inputs.begin());
+    return at >= r_.sequence(0);
+  }
+
+  void need(ValueId v) {
+    if (!v || needed_[v.index]) return;
+    needed_[v.index] = true;
+    open_.insert(v);
+  }
+
+  void start(const std::vector<ValueId>& results) {
+    needed_.assign(j_.g.value_count(), false);
+    Bits live(j_.g.node_count());
+    auto visit = [&](ValueId v) {
+      if (v && is_primal(v)) need(v);
+      if (v) live[j_.g.value(v).node.index] = true;
+    };
+    std::ranges::for_each(results, visit);
+    for (std::size_t i = j_.g.node_count(); i-- > 0;)
+      if (live[i] && !j_.primal[i]) std::ranges::for_each(j_.g.node(NodeId(i)).operands, visit);
+  }
+
+  bool stackable(ValueId v) const {
+    for (const std::string& s : symbols_of(j_.g.type(v)))
+      if (!sizes_.contains(s)) return false;
+    return true;
+  }
+
+  bool again(ValueId v) const {
+    const Node& n = j_.g.def(v);
+    if (free_[v.index] || !stackable(v)) return true;
+    bool view = n.op->name == "broadcast_in_dim" || n.op->name == "reshape" || n.op->name == "transpose";
+    if (view) return true;
+    bool cheap = (n.op->lower_class == LowerClass::map && n.op->cost <= 2) || n.op->inlined;
+    return cheap && std::ranges::all_of(n.operands, [&](ValueId o) {
+             return !o || free_[o.index] || needed_[o.index] || (is_input(o) && given(o));
+           });
+  }
+};
+
+// ---- Loop and Scan ------------------------------------------------------------------------------------------------
+
+Axes list_attr(const Node& n, std::string_view name, std::size_t count) {
+  Axes list = n.attrs.get_or<Axes>(name, {});
+  list.resize(count, 0);
+  return list;
+}
+
+/// Builds the reverse Scan of one Loop or Scan.
+class ReverseRecurrence {
+ public:
+  explicit ReverseRecurrence(ControlReverse& c) : c_(c), n_(c.b.graph().node(c.id)), r_(n_) {}
+
+  void run() {
+    find_active();
+    if (outputs_.empty() || wanted_.empty()) return;
+    j_ = differentiate(instantiate(c_.b.graph(), n_, r_), outputs_, wanted_, c_.guarded || r_.carries > 0);
+    close_carries();
+    if (results_.empty()) return;
+    Residuals residuals(j_, r_);
+    residuals.choose(results_);
+    if (r_.loop && residuals.saved().empty()) residuals.save(j_.input(0));  // the Scan needs something to run over
+    saved_ = residuals.saved();
+    add_larger_node();
+    add_scan();
+  }
+
+ private:
+  ControlReverse& c_;
+  const Node n_;
+  const Recurrence r_;
+  std::vector<std::size_t> carries_;   ///< carries with a cotangent
+  std::vector<std::size_t> scans_;     ///< results (behind the carries) with a cotangent
+  std::vector<std::size_t> outputs_;   ///< outputs of the region for both
+  std::vector<std::size_t> wanted_;    ///< inputs of the region: the carries, then elements and captures
+  Joint j_;
+  std::vector<ValueId> accumulators_;  ///< inputs of j_, one per captured gradient
+  std::vector<std::size_t> captured_, elements_;  ///< inputs of the region with a gradient
+  std::vector<ValueId> results_;       ///< of the reverse region: carries, accumulators, elements
+  std::vector<ValueId> saved_;
+  NodeId larger_;
+  std::uint32_t first_residual_ = 0;
+
+  void find_active() {
+    Bits results(n_.result_count);
+    for (std::size_t k = 0; k < results.size(); ++k) results[k] = c_.cotangents[k].valid();
+    RecurrenceActivity act = close_recurrence(n_, c_.wants, results);
+    for (std::size_t i = 0; i < r_.carries; ++i)
+      if (act.results[i] && act.carried[i]) carries_.push_back(i);
+    for (std::size_t k = r_.carries; k < results.size(); ++k)
+      if (results[k]) scans_.push_back(k);
+    for (std::size_t i : carries_) outputs_.push_back(r_.output(i)), wanted_.push_back(r_.first() + i);
+    for (std::size_t k : scans_) outputs_.push_back(r_.output(k));
+    for (std::size_t i = r_.sequence(0); i < act.inputs.size(); ++i)
+      if (act.inputs[i] && c_.wants[i]) wanted_.push_back(i);
+  }
+
+  /// Cotangents that a trip does not touch are zeros; captured ones are summed up.
+  void close_carries() {
+    GraphBuilder b(j_.g);
+    std::size_t nodes = j_.g.node_count();
+    std::vector<ValueId> sums, elements;
+    for (std::size_t w = 0; w < wanted_.size(); ++w) {
+      ValueId grad = j_.grads[w];
+      Type t = j_.g.type(j_.input(wanted_[w]));
+      if (w < carries_.size()) {
+        results_.push_back(grad ? grad : b.zeros(t));
+      } else if (grad && wanted_[w] < r_.capture(0)) {
+        elements_.push_back(wanted_[w]);
+        elements.push_back(grad);
+      } else if (grad) {
+        captured_.push_back(wanted_[w]);
+        accumulators_.push_back(b.input("", t));
+        sums.push_back(b.add(accumulators_.back(), grad));
+      }
+    }
+    results_.insert(results_.end(), sums.begin(), sums.end());
+    results_.insert(results_.end(), elements.begin(), elements.end());
+    j_.primal.resize(j_.g.node_count(), false);
+    for (std::size_t i = nodes; i < j_.g.node_count(); ++i) j_.primal[i] = false;
+  }
+
+  void add_larger_node() {
+    std::vector<ValueId> inputs(j_.g.inputs.begin(), j_.g.inputs.begin() + static_cast<std::ptrdiff_t>(j_.own)), outputs;
+    for (const Output& o : j_.g.outputs) outputs.push_back(o.value);
+    first_residual_ = static_cast<std::uint32_t>(r_.results());
+    outputs.insert(outputs.end(), saved_.begin(), saved_.end());
+    Graph region = extract(j_.g, inputs, outputs);
+    for (std::size_t i = 0; i < j_.g.outputs.size(); ++i) region.outputs[i].name = j_.g.outputs[i].name;
+    std::vector<std::uint32_t> kept;
+    for (std::uint32_t k = 0; k < n_.result_count; ++k) kept.push_back(k);
+    larger_ = add_larger(
+        c_.b, c_.id, {n_.operands, n_.attrs, {std::make_shared<const Graph>(std::move(region))}, kept});
+    c_.swaps.push_back({c_.id, larger_, kept});
+  }
+
+  /// One operand of the reverse Scan and the value of j_ that it is in the region.
+  struct Slot {
+    ValueId operand, inside;
+    std::int64_t axis = 0, direction = 0;
+  };
+
+  std::vector<Slot> states() {
+    std::vector<Slot> out;
+    for (std::size_t k = 0; k < carries_.size(); ++k) {
+      ValueId ct = c_.cotangents.size() > carries_[k] ? c_.cotangents[carries_[k]] : ValueId{};
+      if (!ct) ct = c_.b.zeros(Type(c_.b.type(n_.operands[r_.first() + carries_[k]])));
+      out.push_back({ct, j_.cotangent(k)});
+    }
+    for (std::size_t k = 0; k < captured_.size(); ++k)
+      out.push_back({c_.b.zeros(Type(c_.b.type(n_.operands[captured_[k]]))), accumulators_[k]});
+    return out;
+  }
+
+  std::vector<Slot> sequences(const Bits& needed) {
+    std::vector<Slot> out;
+    Axes in_axes = list_attr(n_, "scan_input_axes", r_.sequences),
+         in_back = list_attr(n_, "scan_input_directions", r_.sequences),
+         out_axes = list_attr(n_, "scan_output_axes", r_.scans),
+         out_back = list_attr(n_, "scan_output_directions", r_.scans);
+    for (std::size_t k = 0; k < saved_.size(); ++k)
+      out.push_back({c_.b.graph().node(larger_).result(first_residual_ + static_cast<std::uint32_t>(k)), saved_[k], 0, 1});
+    for (std::size_t k = 0; k < scans_.size(); ++k) {
+      std::size_t s = scans_[k] - r_.carries;
+      out.push_back({c_.cotangents[scans_[k]], j_.cotangent(carries_.size() + k), out_axes[s], 1 - out_back[s]});
+    }
+    for (std::size_t k = 0; k < r_.sequences; ++k)
+      if (std::size_t i = r_.sequence(k); needed[i] || (out.empty() && k + 1 == r_.sequences))
+        out.push_back({n_.operands[i], j_.input(i), in_axes[k], 1 - in_back[k]});
+    return out;
+  }
+
+  /// Inputs of the region that the reverse reads itself.
+  Bits needed_inputs() const {
+    Bits live(j_.g.node_count()), cut(j_.g.value_count()), needed(j_.own);
+    for (ValueId v : saved_) cut[v.index] = true;
+    auto need = [&](ValueId v) {
+      if (v && !cut[v.index]) live[j_.g.value(v).node.index] = true;
+    };
+    std::ranges::for_each(results_, need);
+    for (std::size_t i = j_.g.node_count(); i-- > 0;)
+      if (live[i]) std::ranges::for_each(j_.g.node(NodeId(i)).operands, need);
+    for (std::size_t i = 0; i < j_.own; ++i) needed[i] = live[j_.g.value(j_.input(i)).node.index];
+    return needed;
+  }
+
+  void add_scan() {
+    Bits needed = needed_inputs();
+    std::vector<Slot> slots = states(), run_over = sequences(needed);
+    std::size_t state_count = slots.size(), sequence_count = run_over.size();
+    slots.insert(slots.end(), run_over.begin(), run_over.end());
+    for (std::size_t k = 0; k < r_.captures; ++k)
+      if (needed[r_.capture(k)]) slots.push_back({n_.operands[r_.capture(k)], j_.input(r_.capture(k))});
+    std::vector<ValueId> inputs;
+    for (const Slot& s : slots) inputs.push_back(s.inside);
+    Graph region = extract(j_.g, inputs, results_);
+    GraphBuilder::NodeArgs args;
+    for (const Slot& s : slots) args.operands.push_back(s.operand);
+    add_sizes(region, args.operands);
+    Axes axes, back, out_axes, out_back, in_axes = list_attr(n_, "scan_input_axes", r_.sequences),
+                                         in_back = list_attr(n_, "scan_input_directions", r_.sequences);
+    for (std::size_t k = 0; k < sequence_count; ++k)
+      axes.push_back(slots[state_count + k].axis), back.push_back(slots[state_count + k].direction);
+    for (std::size_t i : elements_)
+      out_axes.push_back(in_axes[i - r_.sequence(0)]), out_back.push_back(1 - in_back[i - r_.sequence(0)]);
+    args.attrs = {{"captures", static_cast<std::int64_t>(args.operands.size() - state_count - sequence_count)},
+                  {"num_scan_inputs", static_cast<std::int64_t>(sequence_count)},
+                  {"scan_input_axes", axes},
+                  {"scan_input_directions", back},
+                  {"scan_output_axes", out_axes},
+                  {"scan_output_directions", out_back}};
+    args.regions = {std::make_shared<const Graph>(std::move(region))};
+    for (std::size_t i : carries_) args.stated.push_back(c_.b.type(n_.operands[r_.first() + i]));
+    for (std::size_t i : captured_) args.stated.push_back(c_.b.type(n_.operands[i]));
+    for (std::size_t i : elements_) args.stated.push_back(c_.b.type(n_.operands[i]));
+    NodeId id = must_add(c_.b, op("Scan"), std::move(args));
+    std::uint32_t r = 0;
+    const Node& scan = c_.b.graph().node(id);
+    for (std::size_t i : carries_) c_.grads[r_.first() + i] = scan.result(r++);
+    for (std::size_t i : captured_) c_.grads[i] = scan.result(r++);
+    for (std::size_t i : elements_) c_.grads[i] = scan.result(r++);
+  }
+
+  /// A size that no operand has is captured with a value that has it.
+  void add_sizes(Graph& region, std::vector<ValueId>& operands) {
+    std::set<std::string> used = symbols_of_graph(region), given;
+    for (ValueId v : operands) given.merge(symbols_of(c_.b.type(v)));
+    for (ValueId v : n_.operands) {
+      if (!v) continue;
+      std::set<std::string> more = symbols_of(c_.b.type(v));
+      if (!std::ranges::any_of(more, [&](const auto& s) { return used.contains(s) && !given.contains(s); })) continue;
+      given.merge(more);
+      GraphBuilder(region).input("", Type(c_.b.type(v)));
+      operands.push_back(v);
+    }
+  }
+};
+
+}  // namespace
+
+void reverse_recurrence(ControlReverse& c) { ReverseRecurrence(c).run(); }
+
+}  // namespace ag::passes::ad
