@@ -21,6 +21,15 @@ std::size_t hash_node(const OpInfo& op, const GraphBuilder::NodeArgs& args) {
 
 bool is_input(const OpInfo& op) { return op.name == "input"; }
 
+/// Random ops without a seed are told apart by the number of their node, which copies keep.
+void number_random(const Graph& graph, const OpInfo& op, Attrs& attrs) {
+  auto has = [&](std::string_view name) {
+    return std::ranges::any_of(op.attrs, [&](const AttrSpec& a) { return a.name == name; });
+  };
+  if (has("ordinal") && !attrs.find("ordinal") && !attrs.find("seed"))
+    attrs.set("ordinal", static_cast<std::int64_t>(graph.node_count()));
+}
+
 std::string first_message(const Diags& diags) { return diags.empty() ? "" : diags[0].message; }
 
 /// Attributes with symbols replaced.
@@ -69,6 +78,7 @@ Result<NodeId> GraphBuilder::try_add(const OpInfo& op, NodeArgs args) {
   while (!args.operands.empty() && !args.operands.back()) args.operands.pop_back();
   AG_TRY_(check_operands(graph_, op, args.operands, args.locs));
   AG_TRY_(check_attrs(op, args.attrs, args.locs));
+  number_random(graph_, op, args.attrs);
   if (args.regions.size() != op.regions.size())
     return fail(Code::AG1106, args.locs.empty() ? Loc{} : args.locs[0],
                 "`" + std::string(op.name) + "` has " + std::to_string(op.regions.size()) + " regions, and " +

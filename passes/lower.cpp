@@ -181,12 +181,12 @@ class Lowering {
   Status group(GroupId gid) {
     const Group& group = plan_.groups[gid];
     if (group.kind == GroupKind::host) return host(group.members[0]);
+    const bool gpu = context_.target.kind == TargetSpec::Kind::cuda;
     if (group.kind == GroupKind::own) {
-      AG_TRY(std::vector<LoweredKernel> kernels, lower_own(g_, group.members[0]));
+      AG_TRY(std::vector<LoweredKernel> kernels, lower_own(g_, group.members[0], gpu));
       for (LoweredKernel& k : kernels) emit(std::move(k));
       return {};
     }
-    const bool gpu = context_.target.kind == TargetSpec::Kind::cuda;
     emit(lower_group(g_, plan_, gid, gpu ? std::optional(gpu_row_bytes) : std::nullopt));
     return {};
   }

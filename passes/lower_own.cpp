@@ -1,10 +1,24 @@
 #include "passes/lower_own.hpp"
 
 namespace ag::passes {
+namespace {
 
-Result<std::vector<LoweredKernel>> lower_own(const Graph& g, NodeId id) {
+/// Sorting and other algorithms that are kernels of their own each.
+Result<std::vector<LoweredKernel>> lower_algorithm(const Graph& g, NodeId id, bool gpu) {
+  std::string_view op = g.node(id).op->name;
+  if (op == "lu") return lower_lu(g, id);
+  if (op == "lu_solve") return lower_lu_solve(g, id);
+  if (op == "suppress") return lower_suppress(g, id);
+  return lower_sort(g, id, gpu);
+}
+
+}  // namespace
+
+Result<std::vector<LoweredKernel>> lower_own(const Graph& g, NodeId id, bool gpu) {
   switch (g.node(id).op->lower_class) {
     case LowerClass::scatter: return lower_scatter(g, id);
+    case LowerClass::cumulative: return lower_cumulative(g, id);
+    case LowerClass::sort: return lower_algorithm(g, id, gpu);
     default: break;
   }
   AG_CHECK(false, "the op's class has no kernels of its own");

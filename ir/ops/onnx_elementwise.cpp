@@ -106,22 +106,6 @@ OpInfo variadic(OpInfo o) {
   return o;
 }
 
-// ---- Dropout ----------------------------------------------------------------------------------------------
-
-Types infer_dropout(const InferCtx& c) {
-  auto is_zero = [](const Literal* l) {
-    return l && l->materialize().elems() == 1 && l->materialize().get_double(0) == 0;
-  };
-  // Dropping nothing is the identity whatever the mode.
-  if (c.has(2) && !is_zero(c.literal(2)) && !(c.has(1) && is_zero(c.literal(1))))
-    return c.error(Code::AG2211, "`Dropout` in training mode is not supported yet",
-                   "training_mode must be a constant false", {2});
-  return std::vector<Type>{c.in(0), c.in(0).with(DType::boolean)};
-}
-std::vector<ValueId> dropout(Builder& b, const View& n) {
-  return {n.operand(0), b.ones(Type(n.in(0)).with(DType::boolean))};
-}
-
 }  // namespace
 
 std::vector<OpInfo> onnx_elementwise_ops() {
@@ -202,17 +186,6 @@ std::vector<OpInfo> onnx_elementwise_ops() {
       variadic({.name = "Mean", .since = 8, .summary = "the mean of all operands", .decompose = mean_of}),
       variadic({.name = "Max", .since = 8, .summary = "the largest of all operands", .decompose = chain<larger>}),
       variadic({.name = "Min", .since = 8, .summary = "the smallest of all operands", .decompose = chain<smaller>}),
-      composite({.name = "Dropout",
-                 .since = 12,
-                 .summary = "x (inference); the mask is all true",
-                 .operands = {{.name = "data", .dtypes = floats},
-                              {.name = "ratio", .type_var = "R", .dtypes = floats, .optional = true},
-                              {.name = "training_mode", .type_var = "B", .dtypes = bools, .optional = true}},
-                 .results = {{"output"}, {"mask", "B", true}},
-                 .attrs = {{"seed", AttrKind::integer}},
-                 .infer = infer_dropout,
-                 .decompose = dropout,
-                 .samples = [] { return std::vector<OpSample>{sample({"f64[2,3]"}), sample({"f32[3]", "f32[]"})}; }}),
   };
 }
 

@@ -185,57 +185,6 @@ OpInfo arg_op(std::string_view name, std::string_view summary,
   return o;
 }
 
-// ---- CumSum -----------------------------------------------------------------------------------------------
-
-Types infer_cumsum(const InferCtx& c) {
-  AG_TRY(Ints axis, required_constants(c, 1));
-  if (axis.size() != 1) return c.error(Code::AG2204, "`CumSum` takes one axis", {}, {1});
-  AG_TRY(int a, checked_axis(c, axis[0], c.in(0).rank()));
-  if (!c.in(0).shape[static_cast<std::size_t>(a)].is_const())
-    return c.error(
-        Code::AG2211,
-        fmt::format("`CumSum` along a symbolic size: axis {} of {} is {}", a, operand_name(c, 0), c.in(0).str()),
-        "not supported yet", {0});
-  return infer_same(c);
-}
-
-/// Doubling steps: after step k each element is the sum of the last 2^k. The order of additions is a balanced tree's.
-std::vector<ValueId> cumsum(Builder& b, const View& n) {
-  Expr x(b, n.operand(0)), zero = x.lit(0);
-  Dims shape = n.in(0).shape, none(shape.size(), 0);
-  std::int64_t axis = *normalize_axis((*known_constants(n, 1))[0], n.in(0).rank());
-  auto at = static_cast<std::size_t>(axis);
-  bool reverse = attr_int(n.attrs(), "reverse", 0) != 0, exclusive = attr_int(n.attrs(), "exclusive", 0) != 0;
-  auto shifted = [&](Expr v, std::int64_t by) {
-    Dims low = none, high = none;
-    low[at] = by;
-    high[at] = -by;
-    return v.with(
-        b.add_op("pad", {v.id(), zero.id()}, {{"low", low}, {"high", high}, {"interior", Ints(shape.size(), 0)}}));
-  };
-  auto flipped = [&](Expr v) { return v.with(b.add_op("rev", {v.id()}, {{"axes", Ints{axis}}})); };
-  if (reverse) x = flipped(x);
-  if (exclusive && !shape[at].is(0)) x = shifted(x, 1);
-  for (std::int64_t step = 1; step < shape[at].value(); step *= 2) x = x + shifted(x, step);
-  return {reverse ? flipped(x) : x};
-}
-
-OpInfo cumsum_op() {
-  OpInfo o = composite({.name = "CumSum", .since = 11, .summary = "running sums along an axis"});
-  o.operands = {{.name = "x", .dtypes = numeric}, int_operand("axis")};
-  o.attrs = {int_attr("exclusive", 0), int_attr("reverse", 0)};
-  o.infer = infer_cumsum;
-  o.decompose = cumsum;
-  o.samples = [] {
-    OpSample plain = sample({"f64[2,5]"}),
-             flags = sample({"f64[4]"}, {{"exclusive", std::int64_t{1}}, {"reverse", std::int64_t{1}}});
-    plain.operands.push_back(sample_ints({1}));
-    flags.operands.push_back(sample_ints({0}));
-    return std::vector<OpSample>{plain, flags};
-  };
-  return o;
-}
-
 }  // namespace
 
 std::vector<OpInfo> reduce_composite_ops() {
@@ -259,7 +208,6 @@ std::vector<OpInfo> reduce_composite_ops() {
                  numeric, 18, reduce_with<in_reals<log_sum_exp>>});
   all.push_back(arg_op("ArgMax", "index of the maximum", arg_extremum<true>));
   all.push_back(arg_op("ArgMin", "index of the minimum", arg_extremum<false>));
-  all.push_back(cumsum_op());
   return all;
 }
 

@@ -1,9 +1,517 @@
-// Fourier transforms and window functions.
-#include "ir/ops/common.hpp"
+// Discrete Fourier transforms as matrix products, and the windows that go with them. A complex number is two reals
+// along the last axis, as in ONNX.
+//
+// A transform of constant size n = a b is taken apart (Cooley and Tukey 1965): transforms of size a, factors of
+// e^(-2 pi i j k / n), transforms of size b; small sizes are a product with their matrix, large primes a convolution
+// of a power of two (Bluestein 1970). All of it is linear algebra, so gradients follow. A symbolic size is a product
+// with the whole matrix.
+#include <array>
+#include <cmath>
+#include <complex>
+#include <numbers>
+
+#include "ir/ops/along.hpp"
 #include "ir/ops/families.hpp"
+#include "ir/ops/linalg.hpp"
 
 namespace ag {
+using namespace ops;
+namespace {
 
-std::vector<OpInfo> spectral_ops() { return {}; }
+std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+
+constexpr std::int64_t radix = 32;              ///< largest size that is a factor of its own
+constexpr std::int64_t matrix_prime = 128;      ///< largest prime that is a matrix
+constexpr std::int64_t max_transform = 1 << 26; ///< elements of a table
+
+/// [rows, n], real and imaginary part; an invalid `im` is zero.
+struct Wave {
+  Expr re, im;
+  bool real() const { return !im.id(); }
+  template <class F>
+  Wave each(F f) const {
+    return {f(re), real() ? Expr() : f(im)};
+  }
+};
+
+/// A table of complex constants.
+using Table = std::vector<std::complex<double>>;
+
+/// e^(sign 2 pi i k / n).
+std::complex<double> turn(std::int64_t k, std::int64_t n, int sign) {
+  double angle = 2 * std::numbers::pi * static_cast<double>(k % n) / static_cast<double>(n);
+  return {std::cos(angle), sign * std::sin(angle)};
+}
+
+Wave constant(Expr like, const Table& table, const std::vector<std::int64_t>& shape) {
+  std::vector<double> re, im;
+  for (const auto& z : table) {
+    re.push_back(z.real());
+    im.push_back(z.imag());
+  }
+  auto make = [&](const std::vector<double>& v) {
+    return like.with(like.builder().constant(make_literal(Array::of<double>(like.dtype(), shape, v))));
+  };
+  return {make(re), make(im)};
+}
+
+template <class F>
+Wave bilinear(const Wave& x, const Wave& y, F multiply) {
+  if (x.real()) return {multiply(x.re, y.re), multiply(x.re, y.im)};
+  return {multiply(x.re, y.re) - multiply(x.im, y.im), multiply(x.re, y.im) + multiply(x.im, y.re)};
+}
+Wave operator*(const Wave& x, const Wave& y) {
+  return bilinear(x, y, [](Expr a, Expr b) { return a * b; });
+}
+
+Wave reshaped(const Wave& x, const Dims& shape) {
+  return x.each([&](Expr e) { return e.with(e.builder().reshape(e, shape)); });
+}
+Wave swapped(const Wave& x) {  // the last two of three axes
+  return x.each([](Expr e) { return e.with(e.builder().transpose(e, {0, 2, 1})); });
+}
+
+Wave transform(const Wave& x, std::int64_t n, int sign);
+
+/// Sums over j of x[., j] m[j, k].
+Wave times_matrix(const Wave& x, const Wave& matrix) {
+  return bilinear(x, matrix, [](Expr a, Expr b) { return a.with(a.builder().dot_general(a, b, {1}, {0})); });
+}
+
+Wave by_matrix(const Wave& x, std::int64_t n, int sign) {
+  Table table;
+  for (std::int64_t j = 0; j < n; ++j)
+    for (std::int64_t k = 0; k < n; ++k) table.push_back(turn(j * k, n, sign));
+  return times_matrix(x, constant(x.re, table, {n, n}));
+}
+
+/// j = j1 b + j2 and k = k1 + a k2: over j1, then factors, then over j2.
+Wave by_factors(const Wave& x, std::int64_t a, std::int64_t b, int sign) {
+  const std::int64_t n = a * b;
+  const Dim rows = x.re.type().shape[0];
+  Wave y = swapped(reshaped(x, {rows, a, b}));  // [rows, j2, j1]
+  y = reshaped(transform(reshaped(y, {rows * Dim(b), a}), a, sign), {rows, b, a});
+  Table factors;
+  for (std::int64_t j = 0; j < b; ++j)
+    for (std::int64_t k = 0; k < a; ++k) factors.push_back(turn(j * k, n, sign));
+  y = swapped(y * constant(x.re, factors, {b, a}));  // [rows, k1, j2]
+  y = reshaped(transform(reshaped(y, {rows * Dim(a), b}), b, sign), {rows, a, b});
+  return reshaped(swapped(y), {rows, n});
+}
+
+/// For tables only: a size that is a power of two.
+void transform_table(Table& x) {
+  const std::size_t n = x.size();
+  if (n == 1) return;
+  Table even, odd;
+  for (std::size_t i = 0; i < n; i += 2) {
+    even.push_back(x[i]);
+    odd.push_back(x[i + 1]);
+  }
+  transform_table(even);
+  transform_table(odd);
+  for (std::size_t k = 0; k < n / 2; ++k) {
+    auto z = turn(static_cast<std::int64_t>(k), static_cast<std::int64_t>(n), -1) * odd[k];
+    x[k] = even[k] + z;
+    x[k + n / 2] = even[k] - z;
+  }
+}
+
+/// j k = (j^2 + k^2 - (k-j)^2) / 2: a convolution with a chirp.
+Wave by_chirp(const Wave& x, std::int64_t n, int sign) {
+  std::int64_t m = 1;
+  while (m < 2 * n - 1) m *= 2;
+  Table chirp, kernel(at(m));
+  for (std::int64_t j = 0; j < n; ++j) chirp.push_back(turn(j * j % (2 * n), 2 * n, sign));
+  for (std::int64_t j = 0; j < n; ++j) {
+    kernel[at(j)] = std::conj(chirp[at(j)]);
+    if (j) kernel[at(m - j)] = std::conj(chirp[at(j)]);
+  }
+  transform_table(kernel);
+  for (auto& z : kernel) z /= static_cast<double>(m);
+  Wave waves = constant(x.re, chirp, {n});
+  Wave y = (x * waves).each([&](Expr e) {
+    return e.with(e.builder().add_op("pad", {e.id(), e.lit(0).id()},
+                                     {{"low", Dims{0, 0}}, {"high", Dims{0, m - n}}, {"interior", Ints{0, 0}}}));
+  });
+  y = transform(transform(y, m, -1) * constant(x.re, kernel, {m}), m, 1);
+  return y.each([&](Expr e) { return slice_along(e, 1, 0, n); }) * waves;
+}
+
+std::int64_t largest_factor(std::int64_t n) {
+  for (std::int64_t a = std::min(radix, n); a > 1; --a)
+    if (n % a == 0) return a;
+  for (std::int64_t a = radix + 1; a * a <= n; ++a)
+    if (n % a == 0) return a;
+  return n;
+}
+
+/// Along axis 1 of [rows, n], not divided by n.
+Wave transform(const Wave& x, std::int64_t n, int sign) {
+  if (n <= 1) return x;
+  const std::int64_t a = largest_factor(n);
+  if (a < n) return by_factors(x, a, n / a, sign);
+  return n <= matrix_prime ? by_matrix(x, n, sign) : by_chirp(x, n, sign);
+}
+
+/// Any size: the matrix is computed when it runs.
+Wave transform(const Wave& x, const Dim& n, int sign) {
+  if (n.is_const()) return transform(x, n.value(), sign);
+  GraphBuilder& b = x.re.builder();
+  Type places{DType::i64, {n, n}};
+  Expr j(b, b.iota(places, 0)), k(b, b.iota(places, 1)), size = size_value(b, n, DType::i64);
+  Expr part = call("rem", j * k, size).to(x.re.dtype()) / size.to(x.re.dtype()) * (2 * std::numbers::pi);
+  Expr sine = call("sin", part);
+  return times_matrix(x, {call("cos", part), sign < 0 ? -sine : sine});
+}
+
+// ---- The transform along any axis of a tensor ---------------------------------------------------------------
+
+/// Cut or filled with zeros to n elements along `axis`.
+Expr resized(Expr x, std::int64_t axis, const Dim& n) {
+  Dims shape = x.type().shape;
+  if (shape[at(axis)] == n) return x;
+  Dims high(shape.size(), 0);
+  high[at(axis)] = n - shape[at(axis)];
+  return x.with(
+      x.builder().add_op("pad", {x.id(), x.lit(0).id()},
+                         {{"low", Dims(shape.size(), 0)}, {"high", high}, {"interior", Ints(shape.size(), 0)}}));
+}
+
+struct Spectrum {
+  std::int64_t axis;
+  Dim length;  ///< of the transform
+  bool inverse, onesided;
+};
+
+/// x [..., 1 or 2] -> [..., 2], or the real [..., 1] of a one-sided inverse. f16 and bf16 are computed in f32.
+Expr transformed(Expr x, const Spectrum& s) {
+  GraphBuilder& b = x.builder();
+  const DType t = x.dtype();
+  x = x.to(accumulator_dtype(t));
+  const std::int64_t last = x.type().rank() - 1;
+  const bool real_result = s.inverse && s.onesided, complex = x.type().shape[at(last)].is(2);
+  Dim bins = real_result ? floordiv(s.length, 2) + 1 : s.length;
+  x = resized(x, s.axis, bins);
+  // The axis goes to the end, all others are rows.
+  Ints perm;
+  for (std::int64_t d = 0; d < last; ++d)
+    if (d != s.axis) perm.push_back(d);
+  perm.push_back(s.axis);
+  Dims outer;
+  for (std::size_t i = 0; i + 1 < perm.size(); ++i) outer.push_back(x.type().shape[at(perm[i])]);
+  auto part = [&](std::int64_t k) {
+    Expr e = slice_along(x, last, k, k + 1);
+    Dims shape = x.type().shape;
+    shape.pop_back();
+    e = e.with(b.transpose(b.reshape(e, shape), perm));
+    return e.with(b.reshape(e, {product(outer), bins}));
+  };
+  Wave w{part(0), complex ? part(1) : Expr()};
+  if (real_result) {  // the other half is the mirror image, conjugate
+    Dim mirrored = s.length - bins;
+    auto mirror = [&](Expr e, bool negative) {
+      Expr tail = slice_along(e, 1, 1, mirrored + 1);
+      tail = tail.with(b.add_op("rev", {tail.id()}, {{"axes", Ints{1}}}));
+      return e.with(b.concat({e, negative ? -tail : tail}, 1));
+    };
+    w = {mirror(w.re, false), complex ? mirror(w.im, true) : Expr()};
+  }
+  w = transform(w, s.length, s.inverse ? 1 : -1);
+  Expr scale = s.inverse ? 1 / size_value(b, s.length, x.dtype()) : Expr();
+  Dim kept = s.onesided && !s.inverse ? floordiv(s.length, 2) + 1 : s.length;
+  Ints back(perm.size());
+  for (std::size_t i = 0; i < perm.size(); ++i) back[at(perm[i])] = static_cast<std::int64_t>(i);
+  auto placed = [&](Expr e) {
+    if (s.inverse) e = e * scale;
+    e = slice_along(e, 1, 0, kept);
+    Dims shape = outer;
+    shape.push_back(kept);
+    e = e.with(b.transpose(b.reshape(e, shape), back));
+    shape = e.type().shape;
+    shape.push_back(1);
+    return e.with(b.reshape(e, shape)).to(t);
+  };
+  Expr re = placed(w.re);
+  if (real_result) return re;
+  Expr im = w.real() ? re.with(b.zeros(re.type())) : placed(w.im);
+  return re.with(b.concat({re, im}, last));
+}
+
+// ---- DFT --------------------------------------------------------------------------------------------------
+
+Result<Dim> scalar_dim(const InferCtx& c, std::size_t i) {
+  AG_TRY(Dims v, required_ints(c, i));
+  if (v.size() != 1)
+    return c.error(Code::AG2204, fmt::format("`{}` of `{}` is one number", c.op().operands[i].name, op_title(c)), {},
+                   {i});
+  return v[0];
+}
+
+Dim dft_length(const Dim& size, const std::optional<Dim>& given, bool real_result) {
+  return given ? *given : real_result ? (size - Dim(1)) * Dim(2) : size;
+}
+
+Types infer_dft(const InferCtx& c) {
+  Type t = c.in(0);
+  const bool inverse = attr_int(c.attrs(), "inverse", 0) != 0, onesided = attr_int(c.attrs(), "onesided", 0) != 0;
+  if (t.rank() < 2 || !(t.shape.back().is(1) || t.shape.back().is(2)))
+    return c.error(Code::AG2204, fmt::format("`DFT` needs [..., 1] or [..., 2] with rank 2 at least, not {}", t.str()),
+                   "the last axis holds the real and the imaginary part", {0});
+  std::int64_t axis = attr_int(c.attrs(), "axis", c.op().operands.size() == 2 ? 1 : -2);
+  if (c.has(2)) {
+    AG_TRY(Ints given, required_constants(c, 2));
+    if (given.size() != 1) return c.error(Code::AG2204, "`DFT` takes one axis", {}, {2});
+    axis = given[0];
+  }
+  AG_TRY(axis, checked_axis(c, axis, t.rank()));
+  if (axis == t.rank() - 1)
+    return c.error(Code::AG2202, "`DFT` cannot run along the last axis, which holds real and imaginary parts", {}, {0});
+  std::optional<Dim> length;
+  if (c.has(1)) {
+    AG_TRY(length, scalar_dim(c, 1));
+  }
+  Dim n = dft_length(t.shape[at(axis)], length, inverse && onesided);
+  if (n.is_const() && (n.value() < 1 || n.value() > max_transform))
+    return c.error(Code::AG2206, fmt::format("`DFT` of {} elements", n.str()), fmt::format("1 to {}", max_transform),
+                   {0});
+  t.shape[at(axis)] = onesided && !inverse ? floordiv(n, 2) + 1 : n;
+  t.shape.back() = onesided && inverse ? 1 : 2;
+  AG_TRY_(checked_shape(c, t.shape));
+  return std::vector<Type>{std::move(t)};
+}
+
+std::vector<ValueId> dft(Builder& b, const View& n) {
+  Spectrum s{attr_int(n.attrs(), "axis", n.node().op->operands.size() == 2 ? 1 : -2),
+             {},
+             attr_int(n.attrs(), "inverse", 0) != 0,
+             attr_int(n.attrs(), "onesided", 0) != 0};
+  if (auto given = known_constants(n, 2)) s.axis = (*given)[0];
+  s.axis = *normalize_axis(s.axis, n.in(0).rank());
+  std::optional<Dim> length;
+  if (n.has(1)) length = (*known(n, 1))[0];
+  s.length = dft_length(n.in(0).shape[at(s.axis)], length, s.inverse && s.onesided);
+  return {transformed(Expr(b, n.operand(0)), s)};
+}
+
+// ---- STFT -------------------------------------------------------------------------------------------------
+
+struct Frames {
+  Dim step, length, count;
+};
+Frames frames_of(const Dims& signal, const Dim& step, const std::optional<Dim>& window,
+                 const std::optional<Dim>& length) {
+  Dim n = length ? *length : window ? *window : signal[1];
+  return {step, n, floordiv(signal[1] - n, step) + 1};
+}
+
+Types infer_stft(const InferCtx& c) {
+  const Type& x = c.in(0);
+  if (x.rank() != 2 && !(x.rank() == 3 && (x.shape[2].is(1) || x.shape[2].is(2))))
+    return c.error(Code::AG2204, "`STFT` needs a signal [batch, length] or [batch, length, 1 or 2], not " + x.str(), {},
+                   {0});
+  AG_TRY(Dim step, scalar_dim(c, 1));
+  std::optional<Dim> window, length;
+  if (c.has(2)) {
+    if (c.in(2).rank() != 1) return c.error(Code::AG2204, "the window of `STFT` is a vector", {}, {2});
+    window = c.in(2).shape[0];
+  }
+  if (c.has(3)) {
+    AG_TRY(length, scalar_dim(c, 3));
+  }
+  if (!window && !length) return c.error(Code::AG2206, "`STFT` needs a window or a frame length");
+  Frames f = frames_of(x.shape, step, window, length);
+  const bool fits = (!step.is_const() || step.value() > 0) && (!f.length.is_const() || f.length.value() > 0) &&
+                    (!window || !window->is_const() || !f.length.is_const() || *window == f.length);
+  if (!fits)
+    return c.error(Code::AG2206,
+                   fmt::format("`STFT` with frames of {} every {}{}", f.length.str(), step.str(),
+                               window ? " and a window of " + window->str() : ""),
+                   {}, {0});
+  const bool onesided = attr_int(c.attrs(), "onesided", 1) != 0;
+  AG_TRY(Dims shape,
+         checked_shape(c, {x.shape[0], max(f.count, 0), onesided ? floordiv(f.length, 2) + 1 : f.length, 2}));
+  return std::vector<Type>{{x.dtype, std::move(shape)}};
+}
+
+std::vector<ValueId> stft(Builder& b, const View& n) {
+  Expr x(b, n.operand(0));
+  Dims signal = x.type().shape;
+  std::optional<Dim> window, length;
+  if (n.has(2)) window = n.in(2).shape[0];
+  if (n.has(3)) length = (*known(n, 3))[0];
+  Frames f = frames_of(signal, (*known(n, 1))[0], window, length);
+  f.count = n.out().shape[1];
+  if (signal.size() == 2) x = x.with(b.reshape(x, {signal[0], signal[1], 1}));
+  Type places{DType::i64, {f.count, f.length}};
+  Expr index = Expr(b, b.iota(places, 0)) * size_value(b, f.step, DType::i64) + Expr(b, b.iota(places, 1));
+  Expr frames = take(x, index, 1);  // [batch, frames, length, 1 or 2]
+  if (n.has(2)) frames = frames * Expr(b, b.reshape(n.operand(2), {f.length, 1}));
+  return {transformed(frames, {2, f.length, false, attr_int(n.attrs(), "onesided", 1) != 0})};
+}
+
+// ---- Windows ----------------------------------------------------------------------------------------------
+
+Types infer_window(const InferCtx& c) {
+  AG_TRY(Dim n, scalar_dim(c, 0));
+  AG_TRY(Dims shape, checked_shape(c, {n}));
+  DType t = c.attrs().get_or<DType>("output_datatype", DType::f32);
+  if (is_storage(t) || t == DType::boolean)
+    return c.error(Code::AG2206, fmt::format("`{}` does not give {}", op_title(c), dtype_name(t)));
+  return std::vector<Type>{{t, std::move(shape)}};
+}
+
+/// a0 - a1 cos(2 pi i / N) + a2 cos(4 pi i / N), where N is the size, or one less if not periodic.
+template <auto coefficients>
+std::vector<ValueId> window(Builder& b, const View& n) {
+  Type t = n.out();
+  DType real = t.dtype == DType::f64 ? DType::f64 : DType::f32;
+  Expr i(b, b.iota(t.with(real), 0));
+  Dim period = attr_int(n.attrs(), "periodic", 1) ? t.shape[0] : t.shape[0] - Dim(1);
+  Expr angle = i * (2 * std::numbers::pi) / size_value(b, period, real);
+  constexpr auto a = coefficients();
+  Expr y = call("cos", angle) * -a[1] + a[0];
+  if (a[2] != 0) y = y + call("cos", angle * 2.0) * a[2];
+  return {y.to(t.dtype)};
+}
+
+constexpr std::array<double, 3> hann() { return {0.5, 0.5, 0}; }
+constexpr std::array<double, 3> hamming() { return {25.0 / 46.0, 21.0 / 46.0, 0}; }
+constexpr std::array<double, 3> blackman() { return {0.42, 0.5, 0.08}; }
+
+// ---- MelWeightMatrix --------------------------------------------------------------------------------------
+
+Types infer_mel(const InferCtx& c) {
+  AG_TRY(Dim bands, scalar_dim(c, 0));
+  AG_TRY(Dim length, scalar_dim(c, 1));
+  for (std::size_t i = 2; i < 5; ++i)
+    if (!c.in(i).elems().is(1)) return c.error(Code::AG2204, "operands of `MelWeightMatrix` are scalars", {}, {i});
+  AG_TRY(Dims shape, checked_shape(c, {floordiv(length, 2) + 1, bands}));
+  return std::vector<Type>{{c.attrs().get_or<DType>("output_datatype", DType::f32), std::move(shape)}};
+}
+
+/// Triangles over the bins of a spectrum, whose corners are evenly spaced on the mel scale 2595 log10(1 + f / 700).
+std::vector<ValueId> mel(Builder& b, const View& n) {
+  Type t = n.out();
+  Dim length = (*known(n, 1))[0], bands = t.shape[1];
+  const DType real = DType::f64;
+  auto scalar = [&](std::size_t i) { return Expr(b, b.reshape(n.operand(i), {})).to(real); };
+  auto to_mel = [](Expr f) { return call("log1p", f / 700.0) * (2595 / std::numbers::ln10); };
+  Expr low = to_mel(scalar(3)), high = to_mel(scalar(4));
+  Expr count = size_value(b, bands + 2, real);
+  Expr point(b, b.iota({real, {bands + 2}}, 0));
+  Expr hertz = call("expm1", (point * ((high - low) / count) + low) * (std::numbers::ln10 / 2595)) * 700.0;
+  Expr corner = call("floor", hertz * size_value(b, length + 1, real) / scalar(2));
+  auto corners = [&](std::int64_t from) { return slice_along(corner, 0, from, bands + from); };
+  Expr left = corners(0), center = corners(1), right = corners(2);
+  Expr bin(b, b.iota({real, t.shape}, 0));
+  Expr rise = center - left, fall = right - center;
+  Expr up = select(rise == 0.0, 1, (bin - left) / select(rise == 0.0, 1, rise));
+  Expr rising = both(bin >= left, bin <= center), falling = both(bin >= center, bin < right);
+  Expr y = select(falling, (right - bin) / select(fall == 0.0, 1, fall), select(rising, up, 0));
+  return {y.to(t.dtype)};
+}
+
+// ---- The table --------------------------------------------------------------------------------------------
+
+OpSample dft_sample(std::string_view type, std::int64_t length, std::int64_t axis, bool inverse, bool onesided) {
+  OpSample s = sample({type}, {{"inverse", std::int64_t{inverse}}, {"onesided", std::int64_t{onesided}}});
+  s.operands.push_back(sample_ints({length}));
+  s.operands.push_back(sample_ints({axis}));
+  return s;
+}
+
+OpInfo window_op(std::string_view name, std::string_view summary,
+                 std::vector<ValueId> (*decompose)(Builder&, const View&)) {
+  OpInfo o = composite({.name = name, .since = 17, .summary = summary});
+  o.operands = {int_operand("size")};
+  o.results = {{"output", "R"}};
+  o.attrs = {{"output_datatype", AttrKind::dtype}, int_attr("periodic", 1)};
+  o.infer = infer_window;
+  o.decompose = decompose;
+  o.zero_gradient = true;
+  o.samples = [] {
+    return std::vector<OpSample>{
+        OpSample{{sample_ints({10})}, {}},
+        OpSample{{sample_ints({7})}, {{"periodic", std::int64_t{0}}, {"output_datatype", DType::f64}}}};
+  };
+  return o;
+}
+
+OpInfo dft_op(std::string_view name, int since, int until, bool axis_operand) {
+  OpInfo o = composite({.name = name,
+                        .onnx = "DFT",
+                        .since = since,
+                        .until = until,
+                        .summary = "discrete Fourier transform along an axis; [..., 2] holds complex numbers"});
+  o.operands = {{.name = "input", .dtypes = floats}, int_operand("dft_length", true)};
+  if (axis_operand) o.operands.push_back(int_operand("axis", true));
+  o.attrs = {int_attr("inverse", 0), int_attr("onesided", 0)};
+  if (!axis_operand) o.attrs.push_back(int_attr("axis", 1));
+  o.infer = infer_dft;
+  o.decompose = dft;
+  return o;
+}
+
+}  // namespace
+
+std::vector<OpInfo> spectral_ops() {
+  OpInfo old = dft_op("DFT_17", 17, 19, false), current = dft_op("DFT", 20, 1 << 20, true);
+  old.samples = [] {
+    OpSample real = sample({"f64[2,6,1]"}, {{"onesided", std::int64_t{1}}}),
+             front = sample({"f32[3,4,2]"}, {{"axis", std::int64_t{0}}});
+    real.operands.push_back(sample_ints({6}));
+    front.operands.push_back(sample_ints({3}));
+    return std::vector<OpSample>{real, front};
+  };
+  current.samples = [] {
+    std::vector<OpSample> out{
+        dft_sample("f64[5,2]", 5, 0, false, false),    dft_sample("f64[2,60,2]", 60, 1, false, false),
+        dft_sample("f32[3,37,1]", 40, 1, false, true), dft_sample("f64[6,3,2]", 4, 0, true, false),
+        dft_sample("f64[2,5,2]", 8, -2, true, true),   dft_sample("f64[1,131,1]", 131, 1, false, false),
+        dft_sample("f16[8,2]", 8, 0, false, false)};
+    return out;
+  };
+  OpInfo frames = composite({.name = "STFT", .since = 17, .summary = "Fourier transforms of windows along a signal"});
+  frames.operands = {{.name = "signal", .dtypes = floats},
+                     int_operand("frame_step"),
+                     {.name = "window", .dtypes = floats, .optional = true},
+                     int_operand("frame_length", true)};
+  frames.attrs = {int_attr("onesided", 1)};
+  frames.infer = infer_stft;
+  frames.decompose = stft;
+  frames.samples = [] {
+    OpSample length{{sample_operand("f64[2,20,1]"), sample_ints({4}), sample_operand("f64[8]"), sample_ints({8})}, {}};
+    OpSample window{{sample_operand("f64[1,17]"), sample_ints({3}), sample_operand("f64[6]"), sample_ints({6})},
+                    {{"onesided", std::int64_t{0}}}};
+    return std::vector<OpSample>{length, window};
+  };
+  OpInfo weights =
+      composite({.name = "MelWeightMatrix", .since = 17, .summary = "from a spectrum's bins to mel bands"});
+  weights.operands = {int_operand("num_mel_bins"),
+                      int_operand("dft_length"),
+                      {.name = "sample_rate", .type_var = "S", .dtypes = ints},
+                      {.name = "lower_edge_hertz", .type_var = "F", .dtypes = floats},
+                      {.name = "upper_edge_hertz", .type_var = "F", .dtypes = floats}};
+  weights.results = {{"output", "R"}};
+  weights.attrs = {{"output_datatype", AttrKind::dtype}};
+  weights.infer = infer_mel;
+  weights.decompose = mel;
+  weights.zero_gradient = true;
+  weights.samples = [] {
+    return std::vector<OpSample>{OpSample{{sample_ints({8}), sample_ints({16}), sample_operand("i32[]", 8192, 8192),
+                                           sample_operand("f32[]", 0, 0), sample_operand("f32[]", 4096, 4096)},
+                                          {}}};
+  };
+  std::vector<OpInfo> all{old,
+                          current,
+                          frames,
+                          weights,
+                          window_op("HannWindow", "raised cosine window", window<hann>),
+                          window_op("HammingWindow", "Hamming's window", window<hamming>),
+                          window_op("BlackmanWindow", "Blackman's window", window<blackman>)};
+  for (OpInfo& o : linalg_ops()) all.push_back(std::move(o));
+  return all;
+}
 
 }  // namespace ag

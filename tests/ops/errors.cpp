@@ -44,7 +44,7 @@ std::vector<Wrong> wrong_nodes() {
       {"Gather", {of("f32[4]"), sample_ints({4})}},
       {"BatchNormalization", {of("f32[2,3,4]"), of("f32[2]"), of("f32[3]"), of("f32[3]"), of("f32[3]")}},
       {"SoftmaxCrossEntropyLoss", {of("f32[4,3]"), of("i64[3]")}},
-      {"Dropout", {of("f32[4]"), of("f32[]"), of("bool[]")}},
+      {"Dropout", {of("f32[4]"), of("f32[2]"), of("bool[]")}},
       {"Einsum", {of("f32[2,3]"), of("f32[4,5]")}, {{"equation", std::string("ij,jk->ik")}}},
       {"Range", {sample_operand("i64[]"), of("i64[]"), of("i64[]")}},
   };

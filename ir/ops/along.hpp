@@ -1,0 +1,64 @@
+// Picking and placing along one axis, all other axes being batches: torch.gather, scatter_add; and moving along it.
+#pragma once
+#include "ir/ops/dims.hpp"
+
+namespace ag::ops {
+
+/// y[.., i, ..] = x[.., indices[.., i, ..], ..] along `axis`; the other sizes are equal and indices are in range.
+inline Expr take_along(Expr x, Expr indices, std::int64_t axis) {
+  std::int64_t rank = x.type().rank();
+  Ints others;
+  for (std::int64_t d = 0; d < rank; ++d)
+    if (d != axis) others.push_back(d);
+  return x.with(x.builder().add_op("gather", {x.id(), indices.id()},
+                                   {{"offset_dims", Ints{}},
+                                    {"collapsed_slice_dims", Ints{axis}},
+                                    {"operand_batching_dims", others},
+                                    {"start_indices_batching_dims", others},
+                                    {"start_index_map", Ints{axis}},
+                                    {"index_vector_dim", rank},
+                                    {"slice_sizes", Dims(static_cast<std::size_t>(rank), 1)}}));
+}
+
+/// `into` with updates combined in at indices along `axis`: the transpose of take_along for the kind "add".
+inline Expr scatter_along(Expr into, Expr indices, Expr updates, std::int64_t axis, const std::string& kind) {
+  std::int64_t rank = into.type().rank();
+  Ints others;
+  for (std::int64_t d = 0; d < rank; ++d)
+    if (d != axis) others.push_back(d);
+  return into.with(into.builder().add_op("scatter", {into.id(), indices.id(), updates.id()},
+                                         {{"update_window_dims", Ints{}},
+                                          {"inserted_window_dims", Ints{axis}},
+                                          {"input_batching_dims", others},
+                                          {"scatter_indices_batching_dims", others},
+                                          {"scatter_dims_to_operand_dims", Ints{axis}},
+                                          {"index_vector_dim", rank},
+                                          {"kind", kind}}));
+}
+
+/// y[i] = x[i - by] along `axis` (by is 1 or -1), `fill` where there is none.
+inline Expr shifted(Expr x, std::int64_t axis, std::int64_t by, double fill = 0) {
+  Dims shape = x.type().shape, low(shape.size(), 0), high(shape.size(), 0);
+  auto d = static_cast<std::size_t>(axis);
+  if (shape[d].is(0)) return x;
+  low[d] = by;
+  high[d] = -by;
+  Ints interior(shape.size(), 0);
+  return x.with(
+      x.builder().add_op("pad", {x.id(), x.lit(fill).id()}, {{"low", low}, {"high", high}, {"interior", interior}}));
+}
+
+/// Elements [from, to) along `axis`.
+inline Expr slice_along(Expr x, std::int64_t axis, const Dim& from, const Dim& to) {
+  Dims limit = x.type().shape, start(limit.size(), 0);
+  start[static_cast<std::size_t>(axis)] = from;
+  limit[static_cast<std::size_t>(axis)] = to;
+  return x.with(x.builder().slice(x, start, limit));
+}
+
+/// 0, 1, ... along `axis` as i64 in the shape of x.
+inline Expr places_along(Expr x, std::int64_t axis) {
+  return x.with(x.builder().iota(x.type().with(DType::i64), axis));
+}
+
+}  // namespace ag::ops

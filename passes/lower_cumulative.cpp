@@ -1,0 +1,41 @@
+// Cumulative ops -> one kernel: all other axes in parallel, the accumulator carried along the axis in order. Lanes run
+// over the last axis if that is not the one accumulated along.
+#include "ir/ops/lowering.hpp"
+#include "passes/lower_own.hpp"
+#include "passes/own_kernel.hpp"
+
+namespace ag::passes {
+
+Result<std::vector<LoweredKernel>> lower_cumulative(const Graph& g, NodeId id) {
+  using loop::Op;
+  using LV = loop::ValueId;
+  OwnKernel k(g, id);
+  loop::Builder& b = k.builder();
+  CumulativeDesc desc = describe_cumulative(k.view());
+  const std::size_t operands = k.node().operands.size();
+  for (std::size_t i = 0; i < operands; ++i) k.read(i);
+  loop::BufferId out = k.result(0, loop::Access::write);
+  const Dims shape = k.type().shape;
+  const DType t = k.type().dtype, wide = accumulator_dtype(t);
+  std::size_t axis = desc.axis, last = shape.size();
+  while (last > axis + 1 && shape[last - 1].is(1)) --last;
+  std::vector<LV> at(shape.size());
+  k.nest(axes_without(shape.size(), axis), shape, at, last > axis + 1, [&] {
+    LV n = b.dim(shape[axis]);
+    LV first = b.constant_bits({wide, 1, 1}, loop::reduce_identity(desc.kind, wide));
+    b.for_(b.index(0), n, b.index(1), {}, {first}, [&](LV step, const loop::Builder::Values& carried) {
+      at[axis] = desc.reverse ? b.sub(b.sub(n, b.index(1)), step) : step;
+      LV next = carried[0];
+      if (desc.recurrence) next = b.mul(b.cast(k.operand(0, at), wide), next);
+      LV x = b.cast(k.operand(operands - 1, at), wide);
+      next = b.op(loop::reduce_op(desc.kind), {next, x});
+      b.store(out, k.at_result(0, at), b.cast(desc.exclusive ? carried[0] : next, t));
+      return loop::Builder::Values{next};
+    });
+  });
+  std::vector<LoweredKernel> kernels;
+  kernels.push_back(k.finish(std::string(k.node().op->name), k.type().elems() * Dim(4)));
+  return kernels;
+}
+
+}  // namespace ag::passes

@@ -1,0 +1,65 @@
+// A kernel of one node whose class writes its own loops: parameters for what chosen operands are made of and for
+// results, nests of parallel loops, estimates. Sort, cumulative and the like are written with it.
+#pragma once
+#include <unordered_map>
+
+#include "passes/lower_kernel.hpp"
+
+namespace ag::passes {
+
+class OwnKernel : public ElementSource {
+ public:
+  OwnKernel(const Graph& g, NodeId id) : g_(g), id_(id), b_("k") {
+    lowered_.origins.push_back(id);
+    b_.set_origin(1);
+  }
+
+  /// Declares the leaves of an operand as parameters; all operands come before the first result.
+  void read(std::size_t operand);
+  /// The buffer of a result.
+  loop::BufferId result(std::uint32_t r, loop::Access access);
+
+  /// Element `index` of an operand.
+  loop::ValueId operand(std::size_t i, std::span<const loop::ValueId> index) {
+    return element(node().operands[i], index);
+  }
+  loop::ValueId at_result(std::uint32_t r, std::span<const loop::ValueId> index) {
+    return linear_index(b_, type(r).shape, index);
+  }
+  /// Parallel loops over these axes of `shape`, outermost first, around `body`; `at` receives their indices (0 for an
+  /// axis of size one). The last one goes to lanes if asked: `body` is the same for each of its indices.
+  void nest(const std::vector<std::size_t>& axes, const Dims& shape, std::vector<loop::ValueId>& at, bool lanes,
+            const std::function<void()>& body);
+  LoweredKernel finish(std::string label, const Dim& flops);
+
+  const Node& node() const { return g_.node(id_); }
+  NodeView view() const { return {g_, id_}; }
+  const Type& type(std::uint32_t r = 0) const { return g_.type(node().result(r)); }
+  const Type& in(std::size_t i) const { return g_.type(node().operands[i]); }
+
+  loop::Builder& builder() override { return b_; }
+  const Graph& graph() const override { return g_; }
+  loop::ValueId leaf(ValueId v, std::span<const loop::ValueId> index) override {
+    return b_.load(reads_.at(v), linear_index(b_, g_.type(v).shape, index));
+  }
+  void trap(NodeId, loop::ValueId cond, std::uint32_t kind, loop::ValueId detail) override {
+    b_.trap(cond, kind, detail);
+  }
+
+ private:
+  const Graph& g_;
+  NodeId id_;
+  loop::Builder b_;
+  LoweredKernel lowered_;
+  std::unordered_map<ValueId, loop::BufferId> reads_;
+};
+
+/// All axes but one.
+inline std::vector<std::size_t> axes_without(std::size_t rank, std::size_t axis) {
+  std::vector<std::size_t> out;
+  for (std::size_t d = 0; d < rank; ++d)
+    if (d != axis) out.push_back(d);
+  return out;
+}
+
+}  // namespace ag::passes
