@@ -6,12 +6,47 @@
 
 namespace ag::passes {
 
+namespace {
+
+/// The dividend if `v` is `op` (div or rem) by this size.
+std::optional<loop::ValueId> dividend(const loop::Builder& b, loop::Op op, loop::ValueId v, loop::ValueId size) {
+  loop::StmtId def = b.kernel().values[v].def;
+  if (!def) return std::nullopt;
+  const loop::Stmt& s = b.kernel().stmts[def];
+  if (s.op != op || s.operands[1] != size) return std::nullopt;
+  return s.operands[0];
+}
+
+}  // namespace
+
+/// A reshape makes components by dividing a flat index; where they stand together again, the flat index is taken:
+/// with q = f div n, q * n + f rem n is f, and (q rem m) * n + f rem n is f rem (m * n).
 loop::ValueId linear_index(loop::Builder& b, const Dims& shape, std::span<const loop::ValueId> index) {
+  std::vector<std::size_t> axes;
+  for (std::size_t d = 0; d < shape.size(); ++d)
+    if (!shape[d].is(1)) axes.push_back(d);
   loop::ValueId sum = b.index(0);
   Dim stride = 1;
-  for (std::size_t d = shape.size(); d-- > 0;) {
-    if (!shape[d].is(1)) sum = b.add(b.mul(index[d], b.dim(stride)), sum);
-    stride = stride * shape[d];
+  while (!axes.empty()) {
+    Dim extent = shape[axes.back()];
+    loop::ValueId component = index[axes.back()], size = b.dim(extent);
+    axes.pop_back();
+    auto flat = dividend(b, loop::Op::rem, component, size);
+    for (auto rest = flat; rest && !axes.empty();) {
+      loop::ValueId outer = index[axes.back()], outer_size = b.dim(shape[axes.back()]);
+      auto whole = dividend(b, loop::Op::div, outer, size);
+      auto part = dividend(b, loop::Op::rem, outer, outer_size);
+      auto quotient = part ? dividend(b, loop::Op::div, *part, size) : std::nullopt;
+      bool ends = whole == rest;
+      if (!ends && quotient != rest) break;
+      extent = extent * shape[axes.back()];
+      component = ends ? *flat : b.op(loop::Op::rem, {*flat, b.dim(extent)});
+      rest = ends ? std::nullopt : part;
+      size = outer_size;
+      axes.pop_back();
+    }
+    sum = b.add(b.mul(component, b.dim(stride)), sum);
+    stride = stride * extent;
   }
   return sum;
 }
