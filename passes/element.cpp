@@ -8,19 +8,35 @@ namespace ag::passes {
 
 namespace {
 
-/// The dividend if `v` is `op` (div or rem) by this size.
-std::optional<loop::ValueId> dividend(const loop::Builder& b, loop::Op op, loop::ValueId v, loop::ValueId size) {
+const loop::Stmt* defining(const loop::Builder& b, loop::ValueId v) {
   loop::StmtId def = b.kernel().values[v].def;
-  if (!def) return std::nullopt;
-  const loop::Stmt& s = b.kernel().stmts[def];
-  if (s.op != op || s.operands[1] != size) return std::nullopt;
-  return s.operands[0];
+  return def ? &b.kernel().stmts[def] : nullptr;
+}
+
+/// The dividend if `v` is the remainder by this size.
+std::optional<loop::ValueId> remainder_of(const loop::Builder& b, loop::ValueId v, loop::ValueId size) {
+  const loop::Stmt* s = defining(b, v);
+  return s && s->op == loop::Op::rem && s->operands[1] == size ? std::optional(s->operands[0]) : std::nullopt;
+}
+
+/// If `v` is t + x div size: t, an invalid id for 0.
+std::optional<loop::ValueId> quotient_rest(loop::Builder& b, loop::ValueId v, loop::ValueId x, loop::ValueId size) {
+  const loop::Stmt* s = defining(b, v);
+  if (!s) return std::nullopt;
+  const loop::Op op = s->op;
+  const std::vector<loop::ValueId> operands = s->operands;
+  if (op == loop::Op::div && operands[0] == x && operands[1] == size) return loop::ValueId{};
+  if (op != loop::Op::add) return std::nullopt;
+  for (std::size_t i : {0u, 1u})
+    if (auto rest = quotient_rest(b, operands[i], x, size))
+      return *rest ? b.add(operands[1 - i], *rest) : operands[1 - i];
+  return std::nullopt;
 }
 
 }  // namespace
 
-/// A reshape makes components by dividing a flat index; where they stand together again, the flat index is taken:
-/// with q = f div n, q * n + f rem n is f, and (q rem m) * n + f rem n is f rem (m * n).
+/// A reshape makes components by dividing a flat index; where they stand together again, the flat index is taken: with
+/// q = t + f div n, q * n + f rem n is t * n + f, and (q rem m) * n + f rem n is (t * n + f) rem (m * n).
 loop::ValueId linear_index(loop::Builder& b, const Dims& shape, std::span<const loop::ValueId> index) {
   std::vector<std::size_t> axes;
   for (std::size_t d = 0; d < shape.size(); ++d)
@@ -31,17 +47,17 @@ loop::ValueId linear_index(loop::Builder& b, const Dims& shape, std::span<const 
     Dim extent = shape[axes.back()];
     loop::ValueId component = index[axes.back()], size = b.dim(extent);
     axes.pop_back();
-    auto flat = dividend(b, loop::Op::rem, component, size);
-    for (auto rest = flat; rest && !axes.empty();) {
+    auto divided = remainder_of(b, component, size);
+    loop::ValueId flat = divided.value_or(component);
+    while (divided && !axes.empty()) {
       loop::ValueId outer = index[axes.back()], outer_size = b.dim(shape[axes.back()]);
-      auto whole = dividend(b, loop::Op::div, outer, size);
-      auto part = dividend(b, loop::Op::rem, outer, outer_size);
-      auto quotient = part ? dividend(b, loop::Op::div, *part, size) : std::nullopt;
-      bool ends = whole == rest;
-      if (!ends && quotient != rest) break;
+      auto part = remainder_of(b, outer, outer_size);
+      auto more = quotient_rest(b, part.value_or(outer), *divided, size);
+      if (!more) break;
+      if (*more) flat = b.add(b.mul(*more, b.dim(extent)), flat);
       extent = extent * shape[axes.back()];
-      component = ends ? *flat : b.op(loop::Op::rem, {*flat, b.dim(extent)});
-      rest = ends ? std::nullopt : part;
+      component = part ? b.op(loop::Op::rem, {flat, b.dim(extent)}) : flat;
+      divided = part;
       size = outer_size;
       axes.pop_back();
     }

@@ -189,7 +189,7 @@ Result<std::vector<Array>> conv_eval(const EvalCtx& c) {
 
 // ---- As padding, windows and a product --------------------------------------------------------------------
 
-/// Fewer columns than this waste lanes: several axes are then taken as one.
+/// Fewer columns than this waste lanes: two axes are then taken as one.
 constexpr std::int64_t few_columns = 32;
 /// Output channels a group from which the filter gradient runs along them.
 constexpr std::int64_t many_channels = 8;
@@ -252,16 +252,33 @@ struct Lowering {
     bool few = columns.is_const() && columns.value() < few_columns;
     if (r == 2 && steps && !points && few && w.taps[0].is_const() && w.taps[1].is_const())
       return pitched(x, f, w, gaps, result);
-    x = grouped(padded(x, w, gaps, Ints(r, 0)));
+    x = padded(x, w, gaps, Ints(r, 0));
+    if (w.strides[r - 1] > 1) x = by_phase(x, w);
+    x = grouped(x);
     if (points && steps && w.space == w.count) {
       Dims xs = x.type().shape;
       Expr flat = reshape(x, {xs[0], xs[1], xs[2], ag::product(w.count)});
       return reshape(product(reshape(f, dims_between(fs, 0, 3)), flat, 0), result);
     }
-    Expr patches = unfold(x, w);
-    if (r > 1 && few && !fs[1].is(1))
-      patches = reshape(patches, joined(dims_between(patches.type().shape, 0, 3 + r), {ag::product(w.count)}));
-    return reshape(product(f, patches, r), result);
+    return reshape(product(f, unfold(x, w), r), result);
+  }
+
+  /// x laid out so that the elements that neighbouring windows read at one tap lie next to each other: along the last
+  /// axis first the elements 0, stride, 2 * stride ..., then 1, stride + 1, ... It is seen as before.
+  Expr by_phase(Expr x, Window& w) const {
+    std::size_t last = w.rank() - 1;
+    std::int64_t stride = w.strides[last];
+    Dims shape = x.type().shape, split = shape;
+    Dim length = ceildiv(w.space[last], stride);
+    auto axis = static_cast<std::int64_t>(shape.size()) - 1;
+    Window pad{{w.space[last]}, {1}, {length * stride}, {0}, {1}, {1}};
+    split.back() = length, split.push_back(stride);
+    Ints swapped = iota_ints(axis);
+    swapped.push_back(axis + 1), swapped.push_back(axis);
+    Expr phases = reshape(unfold(x, pad), split);
+    phases = materialized(phases.with(b.transpose(phases, swapped)));
+    shape.back() = w.space[last] = length * stride;
+    return reshape(phases.with(b.transpose(phases, swapped)), shape);
   }
 
   /// Two axes of few columns, stride 1: rows of the padded image follow each other in memory, so positions are taken

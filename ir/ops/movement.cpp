@@ -4,6 +4,7 @@
 #include "ir/ops/common.hpp"
 #include "ir/ops/eval.hpp"
 #include "ir/ops/families.hpp"
+#include "ir/ops/reshape.hpp"
 
 namespace ag {
 using namespace ops;
@@ -19,46 +20,6 @@ OpInfo movement(OpInfo o) {
   if (o.linearity == Linearity::none) o.linearity = Linearity::each;
   if (!o.linear_in) o.linear_in = 1;
   return o;
-}
-
-// ---- reshape ----------------------------------------------------------------------------------------------
-
-Types infer_reshape(const InferCtx& c) {
-  AG_TRY(Dims shape, checked_shape(c, attr_dims(c.attrs(), "shape")));
-  Dim difference = product(shape) - c.in(0).elems();
-  if (difference.is_const() && !difference.is(0))
-    return c.error(Code::AG2205,
-                   fmt::format("cannot reshape {} into {}: {} elements into {}", shape_str(c.in(0).shape),
-                               shape_str(shape), c.in(0).elems().str(), product(shape).str()),
-                   "a reshape keeps every element", {0});
-  return std::vector<Type>{{c.in(0).dtype, std::move(shape)}};
-}
-
-loop::ValueId reshape_element(ElementCtx& c, LoopValues index) {
-  loop::Builder& b = c.b();
-  Dims from = c.node().in(0).shape, to = c.node().out().shape;
-  loop::ValueId flat = b.index(0);
-  for (std::size_t d = 0; d < to.size(); ++d) flat = b.add(b.mul(flat, b.dim(to[d])), index[d]);
-  Elements out(from.size());
-  for (std::size_t d = from.size(); d-- > 0;) {
-    if (from[d].is(1)) {
-      out[d] = b.index(0);
-      continue;
-    }
-    bool outermost =
-        std::all_of(from.begin(), from.begin() + static_cast<std::ptrdiff_t>(d), [](const Dim& k) { return k.is(1); });
-    out[d] = outermost ? flat : b.op(L::rem, {flat, b.dim(from[d])});
-    if (!outermost) flat = b.op(L::div, {flat, b.dim(from[d])});
-  }
-  return c.operand(0, out);
-}
-
-Result<std::vector<Array>> reshape_eval(const EvalCtx& c) {
-  std::int64_t n = 1;
-  for (std::int64_t d : c.out_shapes[0]) n *= d;
-  if (n != c.in[0].elems())
-    return fail(Code::AG2205, place(c), fmt::format("cannot reshape {} elements into {}", c.in[0].elems(), n));
-  return one(c.in[0].reshaped(c.out_shapes[0]));
 }
 
 // ---- transpose --------------------------------------------------------------------------------------------
@@ -480,23 +441,7 @@ std::vector<OpSample> slice_samples() {
 
 std::vector<OpInfo> movement_ops() {
   return {
-      movement({.name = "reshape",
-                .summary = "the same elements in row-major order in another shape",
-                .attrs = {{"shape", AttrKind::dims, true}},
-                .infer = infer_reshape,
-                .known_ints = [](const View& n) { return known(n, 0); },
-                .eval = reshape_eval,
-                .transpose = [](Builder& b, const View& n, std::size_t,
-                                ValueId ct) { return b.reshape(ct, Dims(n.in(0).shape)); },
-                .element = reshape_element,
-                .inlined = true,
-                .samples =
-                    [] {
-                      return std::vector<OpSample>{sample({"f64[2,6]"}, {{"shape", Dims{3, 4}}}),
-                                                   sample({"f64[]"}, {{"shape", Dims{1, 1}}}),
-                                                   sample({"i32[0,3]"}, {{"shape", Dims{2, 0}}}),
-                                                   sample({"f64[2,3,1]"}, {{"shape", Dims{1, 6}}})};
-                    }}),
+      reshape_op(),
       movement({.name = "transpose",
                 .onnx = "Transpose",
                 .summary = "axes permuted; axis i of the result is axis perm[i]; reversed without `perm`",

@@ -84,14 +84,13 @@ Types infer_fold(const InferCtx& c) {
 
 loop::ReduceKind kind_named(std::string_view name) {
   using loop::ReduceKind;
-  return name == "max"    ? ReduceKind::max
-         : name == "min"  ? ReduceKind::min
-         : name == "prod" ? ReduceKind::prod
-                          : ReduceKind::sum;
+  return name == "max" ? ReduceKind::max : name == "min" ? ReduceKind::min : ReduceKind::prod;
 }
 
 std::uint64_t outside_bits(const Attrs& a, DType t) {
-  return loop::reduce_identity(kind_named(attr_string(a, "outside", "sum")), t);
+  std::string kind = attr_string(a, "outside", "sum");
+  return kind == "sum" ? 0
+                       : loop::reduce_identity(kind_named(kind), t);  // padding is 0, not the -0 that changes no sum
 }
 
 /// Place of a tap on axis d, clamped into the axis where it may be padding; `valid` then says whether it is not.
@@ -182,7 +181,7 @@ LoopValue sum_over_taps(loop::Builder& b, const Window& w, std::span<const LoopV
                         const std::function<LoopValue(const LoopVector& taps, const LoopVector& positions)>& term) {
   DType wide = accumulator_dtype(t);
   LoopVector taps(w.rank()), positions(w.rank());
-  LoopValue nothing = b.constant_bits({wide, 1, 1}, loop::reduce_identity(loop::ReduceKind::sum, wide));
+  LoopValue nothing = b.constant_bits({wide, 1, 1}, 0);
   auto add = [&](LoopValue sum, LoopValue x) { return b.op(wide == DType::boolean ? L::or_ : L::add, {sum, x}); };
   std::function<LoopValue(std::size_t, LoopValue, LoopValue)> sum = [&](std::size_t d, LoopValue so_far,
                                                                         LoopValue valid) -> LoopValue {
@@ -222,7 +221,7 @@ LoopValue scatter_element(ElementCtx& c, LoopValues index) {
   Layout l = scatter_layout(c.node().attrs(), c.node().in(0).shape);
   DType t = c.node().out().dtype;
   if (has_empty(l.w.count) || has_empty(l.w.taps)) return b.constant_int(t, 0);
-  LoopValue zero = b.constant_bits({t, 1, 1}, loop::reduce_identity(loop::ReduceKind::sum, t));
+  LoopValue zero = b.constant_bits({t, 1, 1}, 0);
   return sum_over_taps(b, l.w, index.subspan(l.lead), t, [&](const LoopVector& taps, const LoopVector& positions) {
     LoopVector from(index.begin(), index.begin() + static_cast<std::ptrdiff_t>(l.lead));
     from.insert(from.end(), positions.begin(), positions.end());
@@ -283,7 +282,7 @@ LoopValue gather_element(ElementCtx& c, LoopValues index) {
   loop::Builder& b = c.b();
   Layout l = unfold_layout(c.node().attrs(), c.node().in(0).shape);
   DType t = c.node().out().dtype;
-  LoopValue nothing = b.constant_bits({t, 1, 1}, loop::reduce_identity(loop::ReduceKind::sum, t));
+  LoopValue nothing = b.constant_bits({t, 1, 1}, 0);
   if (has_empty(l.w.space)) return nothing;
   LoopValue number = c.operand(1, index), valid;
   LoopVector from(index.begin(), index.end());
