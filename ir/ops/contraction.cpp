@@ -1,6 +1,7 @@
 // dot_general: the product of matrices, with any number of batch, free and contracted axes.
 #include <cmath>
 
+#include "ir/ops/batching.hpp"
 #include "ir/ops/common.hpp"
 #include "ir/ops/eval.hpp"
 #include "ir/ops/families.hpp"
@@ -165,6 +166,26 @@ ContractionDesc describe(const View& n) {
   return {narrow(a.lhs_batch), narrow(a.rhs_batch), narrow(a.lhs_contract), narrow(a.rhs_contract)};
 }
 
+/// Both sides batched: one more batch axis. One side: its batch axis is a free one, brought to the front afterwards.
+std::vector<ValueId> dot_batch(Builder& b, const View& n, const BatchArgs& v) {
+  Axes a = axes_of(n);
+  auto moved = [](Ints axes, bool batched) { return batched ? behind_batch(std::move(axes)) : axes; };
+  bool left = v.batched[0], right = v.batched[1];
+  Ints lhs_batch = moved(a.lhs_batch, left), rhs_batch = moved(a.rhs_batch, right);
+  if (left && right) {
+    lhs_batch.insert(lhs_batch.begin(), 0);
+    rhs_batch.insert(rhs_batch.begin(), 0);
+  }
+  ValueId y = b.dot_general(v.operands[0], v.operands[1], moved(a.lhs_contract, left), moved(a.rhs_contract, right),
+                            lhs_batch, rhs_batch);
+  if (left && right) return {y};
+  auto at = static_cast<std::int64_t>(a.lhs_batch.size() + (left ? 0 : a.lhs_free.size()));
+  Ints perm = iota_ints(b.type(y).rank());
+  perm.erase(perm.begin() + at);
+  perm.insert(perm.begin(), at);
+  return {b.transpose(y, perm)};
+}
+
 std::vector<OpSample> dot_samples() {
   auto dims = [](Ints lc, Ints rc, Ints lb = {}, Ints rb = {}) {
     return Attrs{{"lhs_contract", lc}, {"rhs_contract", rc}, {"lhs_batch", lb}, {"rhs_batch", rb}};
@@ -193,6 +214,7 @@ std::vector<OpInfo> contraction_ops() {
              {"rhs_batch", AttrKind::ints}};
   o.infer = infer_dot;
   o.eval = dot_eval;
+  o.batch = dot_batch;
   o.linearity = Linearity::each;
   o.linear_in = 3;
   o.transpose = dot_transpose;

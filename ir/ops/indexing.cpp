@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "ir/ops/batching.hpp"
 #include "ir/ops/common.hpp"
 #include "ir/ops/eval.hpp"
 #include "ir/ops/families.hpp"
@@ -380,6 +381,43 @@ void scatter_jvp(Builder& b, const View& v, Cotangents t, std::vector<ValueId>& 
   out[0] = s.into(tx, tu, "add");
 }
 
+// ---- Batching ---------------------------------------------------------------------------------------------
+
+/// Numbers for one more axis in front: of the operand and the windowed value (a window axis) if only those are
+/// batched, of the indices if only they are, of all (a batching axis) otherwise.
+Numbers batched_numbers(Numbers n, bool operand, bool indices) {
+  n.offset = behind_batch(n.offset);
+  if (operand) {
+    n.collapsed = behind_batch(n.collapsed);
+    n.operand_batching = behind_batch(n.operand_batching);
+    n.index_map = behind_batch(n.index_map);
+  }
+  if (indices) {
+    n.indices_batching = behind_batch(n.indices_batching);
+    ++n.index_vector_dim;
+  }
+  if (operand && indices) {
+    n.operand_batching.insert(n.operand_batching.begin(), 0);
+    n.indices_batching.insert(n.indices_batching.begin(), 0);
+  } else if (operand) {
+    n.offset.insert(n.offset.begin(), 0);
+  }
+  return n;
+}
+
+std::vector<ValueId> gather_batch(Builder& b, const View& v, const BatchArgs& a) {
+  Dims sizes = attr_dims(v.attrs(), "slice_sizes");
+  if (a.batched[0]) sizes.insert(sizes.begin(), a.batched[1] ? Dim(1) : a.size);
+  Numbers n = batched_numbers(gather_numbers(v.attrs()), a.batched[0], a.batched[1]);
+  return {b.add_op("gather", {a.operands[0], a.operands[1]}, gather_attrs(n, std::move(sizes)))};
+}
+
+std::vector<ValueId> scatter_batch(Builder& b, const View& v, const BatchArgs& a) {
+  Numbers n = batched_numbers(scatter_numbers(v.attrs()), true, a.batched[1]);
+  return {b.add_op("scatter", {with_batch_axis(b, v, a, 0), a.operands[1], with_batch_axis(b, v, a, 2)},
+                   scatter_attrs(n, attr_string(v.attrs(), "kind", "set")))};
+}
+
 // ---- Samples ----------------------------------------------------------------------------------------------
 
 OpSample::Operand index_operand(std::string_view type, const Ints& values) {
@@ -437,6 +475,7 @@ std::vector<OpInfo> indexing_ops() {
   gather.linear_in = 1;
   gather.transpose = gather_transpose;
   gather.element = gather_element;
+  gather.batch = gather_batch;
   gather.samples = gather_samples;
 
   OpInfo scatter{.name = "scatter",
@@ -459,6 +498,7 @@ std::vector<OpInfo> indexing_ops() {
   scatter.eval = scatter_eval;
   scatter.vjp = scatter_vjp;
   scatter.jvp = scatter_jvp;
+  scatter.batch = scatter_batch;
   scatter.samples = scatter_samples;
   return {gather, scatter};
 }

@@ -1,6 +1,7 @@
 // Ops that move elements: every element of the result is an element of an operand. All are linear.
 #include <algorithm>
 
+#include "ir/ops/batching.hpp"
 #include "ir/ops/common.hpp"
 #include "ir/ops/eval.hpp"
 #include "ir/ops/families.hpp"
@@ -437,6 +438,48 @@ std::vector<OpSample> slice_samples() {
           sample({"i64[4]"}, bounds({2}, {2}, {1})), sample({"f64[]"}, bounds({}, {}, {}))};
 }
 
+// ---- Batching ---------------------------------------------------------------------------------------------
+
+Dims with_size(Dims dims, const Dim& size) {
+  dims.insert(dims.begin(), size);
+  return dims;
+}
+
+std::vector<ValueId> transpose_batch(Builder& b, const View& n, const BatchArgs& a) {
+  Ints perm = behind_batch(perm_of(n.attrs(), n.in(0).rank()));
+  perm.insert(perm.begin(), 0);
+  return {b.transpose(a.operands[0], perm)};
+}
+
+std::vector<ValueId> broadcast_batch(Builder& b, const View& n, const BatchArgs& a) {
+  Ints dims = behind_batch(attr_ints(n.attrs(), "dims"));
+  dims.insert(dims.begin(), 0);
+  return {b.broadcast_in_dim(a.operands[0], with_size(attr_dims(n.attrs(), "shape"), a.size), dims)};
+}
+
+std::vector<ValueId> slice_batch(Builder& b, const View& n, const BatchArgs& a) {
+  Ints stride = attr_ints(n.attrs(), "stride");
+  stride.insert(stride.begin(), 1);
+  return {b.slice(a.operands[0], with_size(attr_dims(n.attrs(), "start"), 0),
+                  with_size(attr_dims(n.attrs(), "limit"), a.size), stride)};
+}
+
+/// A padding value of each member's own: padded with zeros, then put where nothing else is.
+std::vector<ValueId> pad_batch(Builder& b, const View& n, const BatchArgs& a) {
+  Ints interior = attr_ints(n.attrs(), "interior");
+  interior.insert(interior.begin(), 0);
+  Attrs attrs{{"low", with_size(attr_dims(n.attrs(), "low"), 0)},
+              {"high", with_size(attr_dims(n.attrs(), "high"), 0)},
+              {"interior", interior}};
+  ValueId x = with_batch_axis(b, n, a, 0);
+  if (!a.batched[1]) return {b.add_op("pad", {x, a.operands[1]}, attrs)};
+  DType t = n.in(0).dtype;
+  ValueId padded = b.add_op("pad", {x, b.convert(b.scalar(DType::f32, 0), t)}, attrs);
+  ValueId inside = b.add_op("pad", {b.full({DType::boolean, b.type(x).shape}, 1), b.scalar(DType::boolean, 0)}, attrs);
+  ValueId value = b.broadcast_in_dim(a.operands[1], b.type(padded).shape, {0});
+  return {b.select(inside, padded, value)};
+}
+
 }  // namespace
 
 std::vector<OpInfo> movement_ops() {
@@ -449,6 +492,7 @@ std::vector<OpInfo> movement_ops() {
                 .infer = infer_transpose,
                 .eval = transpose_eval,
                 .transpose = transpose_transpose,
+                .batch = transpose_batch,
                 .element = transpose_element,
                 .inlined = true,
                 .samples =
@@ -463,6 +507,7 @@ std::vector<OpInfo> movement_ops() {
                 .infer = infer_broadcast,
                 .eval = broadcast_eval,
                 .transpose = broadcast_transpose,
+                .batch = broadcast_batch,
                 .element = broadcast_element,
                 .inlined = true,
                 .samples =
@@ -483,6 +528,7 @@ std::vector<OpInfo> movement_ops() {
                 .known_ints = slice_known,
                 .eval = slice_eval,
                 .transpose = slice_transpose,
+                .batch = slice_batch,
                 .element = slice_element,
                 .inlined = true,
                 .samples = slice_samples}),
@@ -493,6 +539,7 @@ std::vector<OpInfo> movement_ops() {
                 .eval = rev_eval,
                 .transpose = [](Builder& b, const View& n, std::size_t,
                                 ValueId ct) { return b.add_op("rev", {ct}, n.attrs()); },
+                .batch = batch_along_axes,
                 .element = rev_element,
                 .inlined = true,
                 .samples =
@@ -511,6 +558,7 @@ std::vector<OpInfo> movement_ops() {
            .linearity = Linearity::joint,
            .linear_in = 3,
            .transpose = pad_transpose,
+           .batch = pad_batch,
            .element = pad_element,
            .samples = pad_samples}),
       movement({.name = "concat",
@@ -524,6 +572,7 @@ std::vector<OpInfo> movement_ops() {
                 .linearity = Linearity::joint,
                 .linear_in = 1u << 31,
                 .transpose = concat_transpose,
+                .batch = batch_along_axes,
                 .element = concat_element,
                 .samples =
                     [] {

@@ -5,6 +5,7 @@
 #include <functional>
 #include <limits>
 
+#include "ir/ops/batching.hpp"
 #include "ir/ops/common.hpp"
 #include "ir/ops/eval.hpp"
 #include "ir/ops/families.hpp"
@@ -208,6 +209,14 @@ Result<std::vector<Array>> sum_to_eval(const EvalCtx& c) {
   return one(reduce_array(loop::ReduceKind::sum, c.in[0], kept, axes).reshaped(to));
 }
 
+std::vector<ValueId> sum_to_batch(Builder& b, const View& n, const BatchArgs& a) {
+  Dims shape = attr_dims(n.attrs(), "shape"), aligned = shape;
+  aligned.insert(aligned.begin(), n.in(0).shape.size() - shape.size(), Dim(1));
+  aligned.insert(aligned.begin(), a.size);
+  shape.insert(shape.begin(), a.size);
+  return {b.reshape(b.sum_to(a.operands[0], aligned), shape)};
+}
+
 // ---- The table --------------------------------------------------------------------------------------------
 
 std::vector<OpSample> reduce_samples() {
@@ -227,6 +236,7 @@ OpInfo reduction(OpInfo o, DTypeSet set = numeric) {
   o.attrs = {{"axes", AttrKind::ints, true, "the axes that are summed up, dropped from the result"}};
   o.infer = infer_reduce;
   o.eval = reduce_eval<kind>;
+  o.batch = batch_along_axes;
   o.reduce = describe<kind>;
   o.samples = reduce_samples;
   return o;
@@ -257,6 +267,7 @@ std::vector<OpInfo> reduce_ops() {
   sum_to.attrs = {{"shape", AttrKind::dims, true}};
   sum_to.infer = infer_sum_to;
   sum_to.eval = sum_to_eval;
+  sum_to.batch = sum_to_batch;
   sum_to.element = sum_to_element;
   sum_to.linearity = Linearity::each;
   sum_to.linear_in = 1;

@@ -126,6 +126,11 @@ OpInfo reshape_op() {
           .linear_in = 1,
           .transpose = [](Builder& b, const View& n, std::size_t,
                           ValueId ct) { return b.reshape(ct, Dims(n.in(0).shape)); },
+          .batch = [](Builder& b, const View& n, const BatchArgs& a) -> std::vector<ValueId> {
+            Dims shape = attr_dims(n.attrs(), "shape");
+            shape.insert(shape.begin(), a.size);
+            return {b.reshape(a.operands[0], std::move(shape))};
+          },
           .element = reshape_element,
           .inlined = true,
           .samples =

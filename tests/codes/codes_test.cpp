@@ -12,6 +12,7 @@
 #include "codegen/backend.hpp"
 #include "ir/loop/interp.hpp"
 #include "ir/op.hpp"
+#include "passes/batch.hpp"
 #include "passes/pass.hpp"
 #include "tests/loop/kernels.hpp"
 
@@ -41,12 +42,15 @@ const std::pair<const char*, std::string> files[] = {
     { "op": "ReduceSum", "in": ["y_grad"], "out": "s", "attrs": { "keepdims": 0 } } ],
   "outputs": ["s"] }
 )"},
-    {"if.json", R"({ "ag": 1, "opset": 21, "name": "if",
-  "inputs": [ { "name": "c", "type": "bool[]" }, { "name": "a", "type": "f32[]" } ],
+    {"grow.json", R"({ "ag": 1, "opset": 21, "name": "grow",
+  "inputs": [ { "name": "a", "type": "f32[2]" } ],
   "nodes": [
-    { "op": "If", "in": ["c"], "out": "b",
-      "regions": { "then_branch": { "outputs": ["a"] }, "else_branch": { "outputs": ["a"] } } } ],
-  "outputs": ["b"] }
+    { "op": "Loop", "in": [3, null, "a"], "out": "b",
+      "regions": { "body": { "inputs": [ "i", "go", { "name": "u", "type": "f32[?]" } ],
+        "nodes": [ { "op": "Concat", "in": ["u", "a"], "out": "v", "attrs": { "axis": 0 } } ],
+        "outputs": ["go", "v"] } } },
+    { "op": "ReduceSum", "in": ["b"], "out": "s", "attrs": { "keepdims": 0 } } ],
+  "outputs": ["s"] }
 )"},
     {"sizes.json", R"({ "ag": 1, "opset": 21, "name": "sizes",
   "inputs": [ { "name": "c", "type": "bool[]" }, { "name": "a", "type": "f32[2]" }, { "name": "b", "type": "f32[3]" } ],
@@ -142,6 +146,22 @@ return "y" %2)"));
       interpret(*g, std::vector{Array::scalar(DType::i64, 1000), Array::scalar(DType::f32, 1)}, {.max_trips = 10}));
 }
 
+/// Members of a batch that gather different numbers of values.
+std::string batched() {
+  auto g = parse_graph(text_graph(R"(%0: i64[] = input "trips"
+%1: f32[] = input "x"
+%2: f32[], %3: f32[u1.99] = Loop %0, _, %1
+region body {
+  %0: i64[] = input "i"
+  %1: bool[] = input "go"
+  %2: f32[] = input "acc"
+  %3: f32[] = neg %2
+  return "again" %1, "next" %3, "each" %3
+}
+return "y" %3)"));
+  return g ? shown(passes::batch(*g, {true, false}, 4)) : shown(g);
+}
+
 std::string without_evaluation() {
   static const OpInfo op{.name = "mystery"};
   Graph g = one_node("neg", {"f32[3]"});
@@ -220,12 +240,13 @@ std::vector<Cause> causes() {
       {"AG3001", "check m.json --grad y:x", {}},
       {"AG3002", "check m.json --grad s:q", {}},
       {"AG3003", "check m.json --grad s:i", {}},
-      {"AG3004", "check if.json --grad b:a", {}},
+      {"AG3004", "check grow.json --grad s:a", {}},
       {"AG3005", "check m.json --grad y:x --grad-seed y=w", {}},
       {"AG3006", "check m.json --grad s:y", {}},
       {"AG3007", "check m.json --grad s:w", {}},
       {"AG3008", "check m.json --grad s:trainable", {}},
       {"AG3009", "gradcheck exp.json --input x=rand", {}},
+      {"AG3010", "a Loop that gathers, with a trip count for each member", batched},
       {"AG4001", "compile m.json --target cpu:i486x --emit loops", {}},
       {"AG4001", "compile m.json --target tpu", {}},
       {"AG4002", "compile m.json --target cpu:x86-64-v2", {}},
