@@ -108,7 +108,7 @@ class Batcher {
     else if (!n.regions.empty())
       out = ad::is_recurrence(n) ? recurrence(b, g, n, in) : branches(b, g, n, in);
     else
-      refuse(g, n, "it has no batching rule");
+      out = one_by_one(b, g, id, in);
     if (out.empty()) return false;
     for (std::uint32_t r = 0; r < n.result_count; ++r) map[n.result(r).index] = out[r];
     return true;
@@ -139,6 +139,51 @@ class Batcher {
     ValueId y = b.add_op(n.op->name, operands, n.attrs);
     Type want = batched_type(g.type(n.result()));
     return b.type(y).shape == want.shape ? y : b.broadcast_to(y, want.shape);
+  }
+
+  /// An op without a rule: a Scan over the members.
+  Lanes one_by_one(GraphBuilder& b, const Graph& g, NodeId id, const Lanes& in) {
+    const Node& n = g.node(id);
+    for (std::uint32_t r = 0; r < n.result_count; ++r)
+      if (!sizes_known(g, n.result(r)))
+        return refuse(g, n, "the sizes of its results differ from member to member"), Lanes{};
+    auto body = std::make_shared<Graph>();
+    body->opset = g.opset;
+    GraphBuilder inner(*body);
+    GraphBuilder::NodeArgs args;
+    std::map<ValueId, ValueId> inside;
+    for (bool batched : {true, false})  // sequences, then captures
+      for (std::size_t i = 0; i < in.size(); ++i)
+        if (ValueId v = n.operands[i]; v && in[i].batched == batched && !inside.contains(v)) {
+          const LiteralPtr* literal = g.def(v).attrs.get<LiteralPtr>("value");
+          inside[v] = literal ? inner.constant(*literal) : inner.input("", g.type(v));
+          if (!literal) args.operands.push_back(in[i].id);
+        }
+    auto sequences = std::ranges::count_if(inside, [&](const auto& p) {
+      auto at = std::ranges::find(n.operands, p.first) - n.operands.begin();
+      return in[static_cast<std::size_t>(at)].batched;
+    });
+    inner.set_origin(n.locs);
+    NodeId copy = inner.copy(g, id, [&](ValueId v) {
+      auto it = inside.find(v);
+      return it == inside.end() ? ValueId{} : it->second;
+    });
+    for (std::uint32_t r = 0; r < n.result_count; ++r) body->outputs.push_back({"", body->node(copy).result(r), {}});
+    args.attrs = {{"num_scan_inputs", static_cast<std::int64_t>(sequences)},
+                  {"captures", static_cast<std::int64_t>(args.operands.size()) - sequences}};
+    args.regions = {body};
+    for (std::uint32_t r = 0; r < n.result_count; ++r) args.stated.push_back(batched_type(g.type(n.result(r))));
+    return results(b, ad::must_add(b, op("Scan"), std::move(args)), Bits(n.result_count, true));
+  }
+
+  /// No unbacked symbol of the node's own.
+  static bool sizes_known(const Graph& g, ValueId v) {
+    std::set<std::string> from;
+    for (ValueId o : g.def(v).operands)
+      if (o) from.merge(ad::symbols_of(g.type(o)));
+    for (const std::string& s : ad::symbols_of(g.type(v)))
+      if (s.find('.') != s.npos && !from.contains(s)) return false;
+    return true;
   }
 
   // -- regions ------------------------------------------------------------------------------------------------
