@@ -5,23 +5,17 @@
 #include <fmt/format.h>
 
 #include "frontend/json/import.hpp"
+#include "frontend/onnx/onnx.hpp"
 
 namespace ag {
 namespace {
 
 namespace fs = std::filesystem;
 
-/// A protobuf ModelProto starts with field 1 (ir_version, a small varint) and then field 2, 3, 7 or 8.
-bool looks_like_onnx(std::string_view s) {
-  if (s.size() < 3 || s[0] != '\x08' || static_cast<unsigned char>(s[1]) > 64) return false;
-  auto tag = static_cast<unsigned char>(s[2]);
-  return tag == 0x12 || tag == 0x1a || tag == 0x22 || tag == 0x28 || tag == 0x32 || tag == 0x3a || tag == 0x42;
-}
-
 enum class Format { json, text, onnx, unknown };
 
 Format sniff(std::string_view s, std::string_view name) {
-  if (looks_like_onnx(s) || name.ends_with(".onnx")) return Format::onnx;
+  if (onnx::looks_like_model(s) || name.ends_with(".onnx")) return Format::onnx;
   std::size_t p = s.find_first_not_of(" \t\r\n");
   if (p == s.npos) return name.ends_with(".ag") ? Format::text : Format::json;
   if (s[p] == '{' || name.ends_with(".json")) return Format::json;
@@ -37,11 +31,15 @@ Result<Graph> load_from(std::string text, const std::string& name, std::vector<s
   Format format = sniff(text, name);
   Loc whole;
   whole.file = std::make_shared<std::string>(name);
-  if (format == Format::onnx)
-    return fail(error(Code::AG0009, whole, fmt::format("`{}` is an ONNX model, which is not read yet", name))
-                    .note("this version reads ag graphs in JSON and ag's IR text"));
+  if (format == Format::onnx) {
+    onnx::ImportOptions import{.folders = std::move(folders), .data = options.data, .max_errors = options.max_errors};
+    return onnx::import_model(std::move(text), name, import);
+  }
+  if (text.size() > options.json.max_bytes)
+    return fail(Code::AG0006, whole,
+                fmt::format("`{}` has {} bytes; the limit is {}", name, text.size(), options.json.max_bytes));
   if (format == Format::unknown)
-    return fail(error(Code::AG0010, whole, fmt::format("`{}` is neither a JSON graph nor IR text", name)));
+    return fail(error(Code::AG0010, whole, fmt::format("`{}` is neither a JSON graph nor an ONNX model nor IR text", name)));
   auto file = sources.add(name, text);
   if (format == Format::text) {
     // Long constants lie in the folder that the caller names, else beside the text.
@@ -59,6 +57,9 @@ Result<Graph> load_from(std::string text, const std::string& name, std::vector<s
   return json::import_graph(**doc, import);
 }
 
+/// The bytes as a string; they are freed before anything is built from it.
+std::string take_text(data::Bytes bytes) { return {bytes.begin(), bytes.end()}; }
+
 }  // namespace
 
 Result<Graph> load_text(std::string text, const std::string& name, const std::string& folder, Sources& sources,
@@ -70,10 +71,10 @@ Result<Graph> load_text(std::string text, const std::string& name, const std::st
 
 Result<Graph> load(const std::string& path, Sources& sources, const LoadOptions& options) {
   if (path == "-") {
-    AG_TRY(data::Bytes bytes, data::read_stdin(options.json.max_bytes));
-    return load_from(std::string(bytes.begin(), bytes.end()), "<stdin>", {}, sources, options);
+    AG_TRY(data::Bytes bytes, data::read_stdin(onnx::max_model_bytes));
+    return load_from(take_text(std::move(bytes)), "<stdin>", {}, sources, options);
   }
-  AG_TRY(data::Bytes bytes, data::read_file(path, options.json.max_bytes));
+  AG_TRY(data::Bytes bytes, data::read_file(path, onnx::max_model_bytes));
   // Data lies beside the graph: in its folder, or, where the name is a symbolic link, in that of the real file.
   std::vector<std::string> folders;
   std::string folder = fs::path(path).parent_path().string();
@@ -81,7 +82,7 @@ Result<Graph> load(const std::string& path, Sources& sources, const LoadOptions&
   std::error_code ec;
   fs::path real = fs::canonical(path, ec);
   if (!ec && fs::is_symlink(path, ec)) folders.push_back(real.parent_path().string());
-  return load_from(std::string(bytes.begin(), bytes.end()), path, std::move(folders), sources, options);
+  return load_from(take_text(std::move(bytes)), path, std::move(folders), sources, options);
 }
 
 }  // namespace ag

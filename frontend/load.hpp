@@ -16,7 +16,7 @@ struct LoadOptions {
   std::size_t max_errors = 20;
 };
 
-/// Reads `path`, or standard input for "-": a JSON graph or IR text, told apart by content. The text is registered in
+/// Reads `path`, or standard input for "-": a JSON graph, an ONNX model or IR text, told apart by content. The text is registered in
 /// `sources`, so that errors can show it. Data files that the graph names are looked up beside it.
 Result<Graph> load(const std::string& path, Sources& sources, const LoadOptions& options = {});
 

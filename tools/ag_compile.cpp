@@ -42,7 +42,7 @@ const Command commands[] = {
 const char* const help_text = R"(ag-compile - compile, differentiate, run and inspect tensor programs
 
 Usage:  ag-compile [compile] MODEL [-o OUT] [options]
-        ag-compile COMMAND MODEL [options]      MODEL: .json, .ag text, or - for standard input
+        ag-compile COMMAND MODEL [options]      MODEL: .json, .onnx, .ag text, or - for standard input
 
 Examples
   ag-compile run examples/two_dot.json --input x=0,1,2,3      value and gradient
@@ -52,7 +52,7 @@ Examples
 Commands
   Build  compile (default)  check  convert  opt
   Run    run  bench  gradcheck
-  Look   inspect  ops [NAME]  targets  explain CODE          (conform DIR is not there yet)
+  Look   inspect  ops [NAME]  targets  explain CODE  conform DIR [--json F]  (-v says why a case runs on the host)
 
 Common options
   -O0..-O3             optimisation level                                  [-O2]

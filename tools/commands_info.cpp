@@ -107,8 +107,4 @@ int explain_command(Session& s) {
   return exit_ok;
 }
 
-int conform_command(Session& s) {
-  return s.failed({error(Code::AG0407, {}, "`conform` is not there yet: it runs ONNX models, which are not read yet")});
-}
-
 }  // namespace ag::tools

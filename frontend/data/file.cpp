@@ -29,6 +29,7 @@ class Fd {
   }
   int get() const { return fd_; }
   bool ok() const { return fd_ >= 0; }
+  int release() { return std::exchange(fd_, -1); }
 
  private:
   int fd_;
@@ -135,8 +136,8 @@ Result<Bytes> read_stdin(std::size_t max_bytes) {
   }
 }
 
-Result<Bytes> read_beneath(const std::vector<std::string>& folders, std::string_view relative, const Limits& limits,
-                           const Loc& loc) {
+Result<BeneathFile> BeneathFile::open(const std::vector<std::string>& folders, std::string_view relative,
+                                      const Limits& limits, const Loc& loc) {
   std::string path(relative);
   if (std::string_view why = refuse_path(relative); !why.empty())
     return fail(error(Code::AG0015, loc, fmt::format("data file `{}` is not allowed: {}", path, why))
@@ -158,12 +159,39 @@ Result<Bytes> read_beneath(const std::vector<std::string>& folders, std::string_
       return fail(
           Code::AG0015, loc,
           fmt::format("data file `{}` is not allowed: it is a hard link to a file that may lie elsewhere", path));
-    return read_all(fd.get(), static_cast<std::size_t>(st.st_size), path, loc);
+    return BeneathFile(fd.release(), static_cast<std::uint64_t>(st.st_size), std::move(path));
   }
   if (why == EXDEV || why == ELOOP)
     return fail(Code::AG0015, loc,
                 fmt::format("data file `{}` is not allowed: a symbolic link leads out of the graph's folder", path));
   return fail(Code::AG0001, loc, fmt::format("cannot read `{}`: {}", path, reason(why)));
+}
+
+BeneathFile::BeneathFile(BeneathFile&& o) noexcept
+    : fd_(std::exchange(o.fd_, -1)), size_(o.size_), path_(std::move(o.path_)) {}
+
+BeneathFile::~BeneathFile() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+Status BeneathFile::read(std::uint64_t offset, std::span<std::byte> into, const Loc& loc) const {
+  for (std::size_t done = 0; done < into.size();) {
+    ssize_t n = ::pread(fd_, into.data() + done, into.size() - done, static_cast<off_t>(offset + done));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return fail(Code::AG0001, loc, fmt::format("cannot read `{}`: {}", path_, reason(errno)));
+    if (n == 0)
+      return fail(Code::AG0001, loc, fmt::format("cannot read `{}`: it became shorter while being read", path_));
+    done += static_cast<std::size_t>(n);
+  }
+  return {};
+}
+
+Result<Bytes> read_beneath(const std::vector<std::string>& folders, std::string_view relative, const Limits& limits,
+                           const Loc& loc) {
+  AG_TRY(BeneathFile file, BeneathFile::open(folders, relative, limits, loc));
+  Bytes out(file.size());
+  AG_TRY_(file.read(0, std::as_writable_bytes(std::span(out)), loc));
+  return out;
 }
 
 namespace {

@@ -1,6 +1,8 @@
 // Files as bytes: only regular ones, never more than was checked, never outside the folder that was given.
 #pragma once
 #include <cstddef>
+#include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,6 +25,25 @@ using Bytes = std::vector<char>;
 Result<Bytes> read_file(const std::string& path, std::size_t max_bytes, const Loc& loc = {});
 /// Everything from standard input, at most `max_bytes`.
 Result<Bytes> read_stdin(std::size_t max_bytes);
+
+/// An open file that a graph names, under the conditions of read_beneath, to be read in parts.
+class BeneathFile {
+ public:
+  static Result<BeneathFile> open(const std::vector<std::string>& folders, std::string_view relative,
+                                  const Limits& limits, const Loc& loc);
+  BeneathFile(BeneathFile&& o) noexcept;
+  BeneathFile& operator=(BeneathFile&&) = delete;
+  ~BeneathFile();
+  std::uint64_t size() const { return size_; }
+  /// Exactly these bytes; AG0001 if the file became shorter than it was when it was opened.
+  Status read(std::uint64_t offset, std::span<std::byte> into, const Loc& loc) const;
+
+ private:
+  BeneathFile(int fd, std::uint64_t size, std::string path) : fd_(fd), size_(size), path_(std::move(path)) {}
+  int fd_;
+  std::uint64_t size_;
+  std::string path_;
+};
 
 /// A file that a graph names. `folders` are those it may lie in (the graph file's own, the one of the file behind a
 /// symbolic link); empty: the graph came from no folder, so no file may be named. The path must be relative and

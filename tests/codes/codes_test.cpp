@@ -232,7 +232,6 @@ std::vector<Cause> causes() {
       {"AG0404", "run exp.json --input z=1", {}},
       {"AG0405", "run exp.json", {}},
       {"AG0406", "ops tahn", {}},
-      {"AG0407", "conform folder", {}},
       {"AG1107", "check order.ag", {}},
       {"AG1108", "check deep.ag", {}},
       {"AG2103", "check type.ag", {}},
