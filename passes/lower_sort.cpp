@@ -2,7 +2,7 @@
 //
 // On a CPU each row is a stable merge sort from below, O(n log n), of keys and places in scratch memory. The keys are
 // unsigned integers that order as wanted (sort_key), so that one comparison serves every dtype and direction. Rows of
-// a matrix (argsort_rows) are compared element by element where they lie; only places move.
+// matrices (argsort_rows) are compared element by element where they lie; only places move.
 //
 // A GPU has no scratch memory of a thread: there the place of each element is the number of those before it, one
 // thread an element, O(n) each.
@@ -24,8 +24,8 @@ class SortKernel {
         b_(k_.builder()),
         rows_(k_.node().op->name == "argsort_rows"),
         down_(k_.node().attrs.get_or<bool>("descending", false)),
-        axis_(static_cast<std::size_t>(k_.node().attrs.get_or<std::int64_t>("axis", 0))),
         shape_(k_.type().shape),
+        axis_(rows_ ? shape_.size() - 1 : static_cast<std::size_t>(k_.node().attrs.get_or<std::int64_t>("axis", 0))),
         at_(shape_.size()) {
     k_.read(0);
     out_ = k_.result(0, loop::Access::write);
@@ -78,8 +78,8 @@ class SortKernel {
   OwnKernel k_;
   loop::Builder& b_;
   bool rows_, down_;
-  std::size_t axis_;
   Dims shape_;
+  std::size_t axis_;
   LVs at_;
   loop::BufferId out_, places_, keys_;
   LV n_;
@@ -110,8 +110,13 @@ class SortKernel {
   LV precedes(LV key_i, LV i, LV key_j, LV j) {
     if (!rows_) return b_.op(Op::cmp_lt, {key_i, key_j});
     // The first column in which the two rows differ decides.
-    LV columns = b_.dim(k_.in(0).shape[1]), no = b_.constant_int(DType::boolean, 0);
-    auto element = [&](LV row, LV column) { return sort_key(b_, k_.operand(0, LVs{row, column}), false); };
+    LV columns = b_.dim(k_.in(0).shape.back()), no = b_.constant_int(DType::boolean, 0);
+    auto element = [&](LV row, LV column) {
+      LVs place = at_;
+      place[axis_] = row;
+      place.push_back(column);
+      return sort_key(b_, k_.operand(0, place), false);
+    };
     return b_.while_(
         {zero(), no, no},
         [&](const LVs& v) {

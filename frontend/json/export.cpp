@@ -314,7 +314,8 @@ std::string Exporter::node_text(const Node& n) {
   bool any = false;
   for (const AttrSpec& spec : op.attrs) {
     const AttrValue* value = n.attrs.find(spec.name);
-    if (!value || spec.name == "captures" || (spec.fallback && equal(*value, *spec.fallback))) continue;
+    if (!value || spec.name == "captures" || spec.name == "ordinal" || (spec.fallback && equal(*value, *spec.fallback)))
+      continue;
     attrs.add(spec.name, attr_text(*value));
     any = true;
   }

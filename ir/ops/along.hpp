@@ -56,6 +56,21 @@ inline Expr slice_along(Expr x, std::int64_t axis, const Dim& from, const Dim& t
   return x.with(x.builder().slice(x, start, limit));
 }
 
+/// For batching rules: an operand that has no batch axis, repeated along it.
+inline ValueId with_batch(GraphBuilder& b, const BatchArgs& args, std::size_t i) {
+  ValueId v = args.operands[i];
+  if (args.batched[i]) return v;
+  Dims shape = b.type(v).shape;
+  shape.insert(shape.begin(), args.size);
+  return b.broadcast_to(v, shape);
+}
+/// The batching rule of an op whose first axes are batches anyway.
+inline std::vector<ValueId> batch_in_front(GraphBuilder& b, const NodeView& n, const BatchArgs& args) {
+  std::vector<ValueId> operands;
+  for (std::size_t i = 0; i < args.operands.size(); ++i) operands.push_back(with_batch(b, args, i));
+  return b.add_multi(n.node().op->name, operands, n.attrs());
+}
+
 /// 0, 1, ... along `axis` as i64 in the shape of x.
 inline Expr places_along(Expr x, std::int64_t axis) {
   return x.with(x.builder().iota(x.type().with(DType::i64), axis));

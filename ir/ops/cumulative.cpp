@@ -170,15 +170,7 @@ std::vector<ValueId> batch_scan(Builder& b, const View& n, const BatchArgs& args
   Attrs attrs = n.attrs();
   attrs.set("axis", attr_int(attrs, "axis", 0) + 1);
   std::vector<ValueId> operands;
-  for (std::size_t i = 0; i < args.operands.size(); ++i) {
-    ValueId v = args.operands[i];
-    if (!args.batched[i]) {
-      Dims shape = b.type(v).shape;
-      shape.insert(shape.begin(), args.size);
-      v = b.broadcast_to(v, shape);
-    }
-    operands.push_back(v);
-  }
+  for (std::size_t i = 0; i < args.operands.size(); ++i) operands.push_back(with_batch(b, args, i));
   return {b.add_op(n.node().op->name, operands, attrs)};
 }
 

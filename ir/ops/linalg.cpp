@@ -210,6 +210,7 @@ std::vector<OpInfo> linalg_ops() {
   lu.results = {{"lu"}, {"rows", "I"}, {"sign"}};
   lu.infer = infer_lu;
   lu.eval = lu_eval;
+  lu.batch = batch_in_front;
   lu.samples = [] {
     return std::vector<OpSample>{sample({"f64[4,4]"}),   sample({"f32[2,3,3]"}), sample({"f64[1,1]"}),
                                  sample({"f32[0,2,2]"}), sample({"f64[3,0,0]"}), sample({"f32[3,3]"}, {}, 0, 0)};
@@ -223,6 +224,7 @@ std::vector<OpInfo> linalg_ops() {
                        {.name = "b", .dtypes = reals}};
   lu_solve.infer = infer_lu_solve;
   lu_solve.eval = lu_solve_eval;
+  lu_solve.batch = batch_in_front;
   lu_solve.samples = [] {
     OpSample s{{sample_operand("f64[3,3]", 0.5, 2), sample_ints({2, 0, 1}), sample_operand("f64[3,5]")}, {}};
     return std::vector<OpSample>{s};

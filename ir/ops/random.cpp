@@ -20,23 +20,32 @@ Types infer_bits(const InferCtx& c) {
   const Type* t = c.attrs().get<Type>("type");
   if (!t || (t->dtype != DType::u32 && t->dtype != DType::u64))
     return c.error(Code::AG2206, "`rng_bits` gives u32 or u64");
-  if (c.has(0) && c.in(0).rank() != 0)
-    return c.error(Code::AG2204, "the key of `rng_bits` is a scalar, not " + c.in(0).str(), {}, {0});
+  if (c.has(0)) {  // a key for each index of the first axes
+    const Dims& keys = c.in(0).shape;
+    if (keys.size() > t->shape.size() || !std::equal(keys.begin(), keys.end(), t->shape.begin()))
+      return c.error(Code::AG2204,
+                     fmt::format("the key of `rng_bits` {} is a scalar, or one for each index of the first axes: {}",
+                                 t->str(), c.in(0).str()),
+                     {}, {0});
+  }
   AG_TRY_(checked_shape(c, t->shape));
   return std::vector<Type>{*t};
 }
 
 Result<std::vector<Array>> bits_eval(const EvalCtx& c) {
   Array out(c.node.out().dtype, c.out_shapes[0]);
-  auto key = static_cast<std::uint64_t>(attr_int(c.node.attrs(), "key", 0));
-  if (c.node.has(0)) key += static_cast<std::uint64_t>(c.in[0].get_int(0));
-  const std::int64_t each = out.dtype() == DType::u32 ? 4 : 2;
-  for (std::int64_t i = 0; i < out.elems(); i += each) {
-    auto words = philox4x32(key, static_cast<std::uint64_t>(i / each));
-    for (std::int64_t j = 0; j < each && i + j < out.elems(); ++j) {
-      auto w = static_cast<std::size_t>(j);
-      out.set_int(i + j, each == 4 ? static_cast<std::int64_t>(words[w])
-                                   : std::bit_cast<std::int64_t>(words[2 * w] | std::uint64_t{words[2 * w + 1]} << 32));
+  const auto base = static_cast<std::uint64_t>(attr_int(c.node.attrs(), "key", 0));
+  const std::int64_t each = out.dtype() == DType::u32 ? 4 : 2, keys = c.node.has(0) ? c.in[0].elems() : 1,
+                     count = keys ? out.elems() / keys : 0;
+  for (std::int64_t row = 0; row < keys; ++row) {
+    const std::uint64_t key = base + (c.node.has(0) ? static_cast<std::uint64_t>(c.in[0].get_int(row)) : 0);
+    for (std::int64_t i = 0; i < count; i += each) {
+      auto words = philox4x32(key, static_cast<std::uint64_t>(i / each));
+      for (std::int64_t j = 0; j < each && i + j < count; ++j) {
+        auto w = static_cast<std::size_t>(j);
+        std::uint64_t bits = each == 4 ? words[w] : words[2 * w] | std::uint64_t{words[2 * w + 1]} << 32;
+        out.set_int(row * count + i + j, std::bit_cast<std::int64_t>(bits));
+      }
     }
   }
   return one(std::move(out));
@@ -69,10 +78,11 @@ loop::ValueId bits_element(ElementCtx& c, LoopValues index) {
   loop::Builder& b = c.b();
   const Dims shape = c.node().out().shape;
   loop::ValueId flat = b.index(0);
-  for (std::size_t d = 0; d < shape.size(); ++d) flat = b.add(b.mul(flat, b.dim(shape[d])), index[d]);
+  const std::size_t keyed = c.node().has(0) ? c.node().in(0).shape.size() : 0;
+  for (std::size_t d = keyed; d < shape.size(); ++d) flat = b.add(b.mul(flat, b.dim(shape[d])), index[d]);
   flat = b.cast(flat, DType::u64);
   loop::ValueId key = b.constant_int(DType::u64, attr_int(c.node().attrs(), "key", 0));
-  if (c.node().has(0)) key = b.add(key, c.operand(0, {}));
+  if (c.node().has(0)) key = b.add(key, c.operand(0, index.first(keyed)));
   const bool narrow = c.node().out().dtype == DType::u32;
   auto u64 = [&](std::int64_t v) { return b.constant_int(DType::u64, v); };
   Words w = philox(b, key, b.op(L::shr, {flat, u64(narrow ? 2 : 1)}));
@@ -81,6 +91,15 @@ loop::ValueId bits_element(ElementCtx& c, LoopValues index) {
   if (narrow) return b.select(is(0), w[0], b.select(is(1), w[1], b.select(is(2), w[2], w[3])));
   loop::ValueId low = b.select(is(0), w[0], w[2]), high = b.select(is(0), w[1], w[3]);
   return b.op(L::or_, {b.cast(low, DType::u64), b.op(L::shl, {b.cast(high, DType::u64), u64(32)})});
+}
+
+/// A key for each of the batch.
+std::vector<ValueId> bits_batch(Builder& b, const View& n, const BatchArgs& args) {
+  Attrs attrs = n.attrs();
+  Type t = n.out();
+  t.shape.insert(t.shape.begin(), args.size);
+  attrs.set("type", t);
+  return {b.add_op("rng_bits", {args.operands[0]}, attrs)};
 }
 
 // ---- Keys and distributions -------------------------------------------------------------------------------
@@ -311,12 +330,14 @@ OpInfo bits_op() {
   o.infer = infer_bits;
   o.eval = bits_eval;
   o.element = bits_element;
+  o.batch = bits_batch;
   o.cost = 80;
   o.samples = [] {
     return std::vector<OpSample>{sample({}, {{"type", sample_type("u32[3,7]")}, {"key", std::int64_t{-5}}}),
                                  sample({}, {{"type", sample_type("u64[11]")}, {"key", std::int64_t{1} << 40}}),
                                  sample({}, {{"type", sample_type("u32[0]")}}),
-                                 OpSample{{sample_operand("u64[]", 0, 1000)}, {{"type", sample_type("u32[4,2]")}}}};
+                                 OpSample{{sample_operand("u64[]", 0, 1000)}, {{"type", sample_type("u32[4,2]")}}},
+                                 OpSample{{sample_operand("u64[3]", 0, 9)}, {{"type", sample_type("u64[3,5]")}}}};
   };
   return o;
 }

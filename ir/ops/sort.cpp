@@ -82,25 +82,32 @@ std::vector<OpSample> argsort_samples() {
 // ---- argsort_rows -----------------------------------------------------------------------------------------
 
 Types infer_argsort_rows(const InferCtx& c) {
-  if (c.in(0).rank() != 2)
-    return c.error(Code::AG2204, "`argsort_rows` sorts the rows of a matrix, not " + c.in(0).str(), {}, {0});
-  return std::vector<Type>{{DType::i64, {c.in(0).shape[0]}}};
+  const Dims& shape = c.in(0).shape;
+  if (shape.size() < 2)
+    return c.error(Code::AG2204, "`argsort_rows` sorts the rows of matrices, not " + c.in(0).str(), {}, {0});
+  return std::vector<Type>{{DType::i64, Dims(shape.begin(), shape.end() - 1)}};
 }
 
 Result<std::vector<Array>> argsort_rows_eval(const EvalCtx& c) {
   const Array& x = c.in[0];
-  const std::int64_t n = x.shape()[0], m = x.shape()[1];
+  const std::int64_t rank = static_cast<std::int64_t>(x.shape().size()), n = x.shape()[at(rank - 2)],
+                     m = x.shape()[at(rank - 1)];
+  Array out(DType::i64, c.out_shapes[0]);
   std::vector<std::int64_t> order(at(n));
-  std::iota(order.begin(), order.end(), 0);
   KeyOrder less{x};
-  std::stable_sort(order.begin(), order.end(), [&](std::int64_t i, std::int64_t j) {
-    for (std::int64_t k = 0; k < m; ++k) {
-      if (less(i * m + k, j * m + k)) return true;
-      if (less(j * m + k, i * m + k)) return false;
-    }
-    return false;
-  });
-  return one(Array::ints(order));
+  for (std::int64_t base = 0; base < out.elems(); base += n) {
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [&](std::int64_t i, std::int64_t j) {
+      for (std::int64_t k = 0; k < m; ++k) {
+        std::int64_t p = (base + i) * m + k, q = (base + j) * m + k;
+        if (less(p, q)) return true;
+        if (less(q, p)) return false;
+      }
+      return false;
+    });
+    for (std::int64_t i = 0; i < n; ++i) out.set_int(base + i, order[at(i)]);
+  }
+  return one(std::move(out));
 }
 
 // ---- searchsorted -----------------------------------------------------------------------------------------
@@ -293,15 +300,17 @@ std::vector<OpInfo> sort_ops() {
 
   OpInfo rows{.name = "argsort_rows",
               .lower_class = LowerClass::sort,
-              .summary = "the places of a matrix's rows in lexicographic order; stable"};
+              .summary = "the places of the rows of matrices in lexicographic order; stable"};
   rows.operands = {{.name = "x", .dtypes = any_dtype}};
   rows.results = {{"order", "I"}};
   rows.infer = infer_argsort_rows;
   rows.eval = argsort_rows_eval;
+  rows.batch = batch_in_front;
   rows.zero_gradient = true;
   rows.samples = [] {
-    return std::vector<OpSample>{sample({"i32[9,2]"}, {}, 0, 2), sample({"f32[5,3]"}, {}), sample({"bool[12,3]"}),
-                                 sample({"f64[4,0]"}), sample({"i64[0,2]"})};
+    return std::vector<OpSample>{sample({"i32[9,2]"}, {}, 0, 2), sample({"f32[5,3]"}, {}),
+                                 sample({"bool[12,3]"}),         sample({"f64[4,0]"}),
+                                 sample({"i64[0,2]"}),           sample({"u8[3,7,2]"}, {}, 0, 1)};
   };
 
   OpInfo search{.name = "searchsorted",
@@ -314,6 +323,7 @@ std::vector<OpInfo> sort_ops() {
   search.eval = searchsorted_eval;
   search.zero_gradient = true;
   search.element = searchsorted_element;
+  search.batch = batch_in_front;
   search.cost = 40;
   search.samples = searchsorted_samples;
 
