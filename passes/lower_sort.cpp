@@ -2,7 +2,9 @@
 //
 // On a CPU each row is a stable merge sort from below, O(n log n), of keys and places in scratch memory. The keys are
 // unsigned integers that order as wanted (sort_key), so that one comparison serves every dtype and direction. Rows of
-// matrices (argsort_rows) are compared element by element where they lie; only places move.
+// matrices (argsort_rows) are compared element by element where they lie; only places move. Where only the first few
+// places are wanted, those of the elements seen so far are kept in order: most elements are turned away by one
+// comparison.
 //
 // A GPU has no scratch memory of a thread: there the place of each element is the number of those before it, one
 // thread an element, O(n) each.
@@ -29,11 +31,19 @@ class SortKernel {
         at_(shape_.size()) {
     k_.read(0);
     out_ = k_.result(0, loop::Access::write);
-    n_ = b_.dim(shape_[axis_]);
+    size_ = k_.in(0).shape[axis_];
+    n_ = b_.dim(size_);
+    kept_ = shape_[axis_];
+  }
+
+  /// Whether keeping the best in order beats sorting all.
+  bool few() const {
+    return !rows_ && kept_.is_const() && kept_.value() <= 64 && kept_ != size_ &&
+           !(size_.is_const() && size_.value() < 4 * kept_.value());
   }
 
   LoweredKernel merge_sort() {
-    const Dim room = shape_[axis_] * Dim(2);
+    const Dim room = size_ * Dim(2);
     places_ = b_.alloc(DType::i64, room, loop::Scope::scratch);
     if (!rows_) keys_ = b_.alloc(key_type(), room, loop::Scope::scratch);
     k_.nest(axes_without(shape_.size(), axis_), shape_, at_, false, [&] {
@@ -47,18 +57,41 @@ class SortKernel {
             });
             return LVs{b_.mul(v[0], b_.index(2)), v[2], v[1]};
           });
-      each(zero(), n_, [&](LV i) {
-        at_[axis_] = i;
-        b_.store(out_, k_.at_result(0, at_), b_.load(places_, b_.add(last[1], i)));
-      });
+      each(zero(), b_.dim(kept_), [&](LV i) { store(i, b_.load(places_, b_.add(last[1], i))); });
     });
-    return k_.finish("sort", k_.type().elems() * Dim(rows_ ? 256 : 128));
+    return k_.finish("sort", elements() * Dim(rows_ ? 256 : 128));
+  }
+
+  LoweredKernel keep_few() {
+    places_ = b_.alloc(DType::i64, kept_, loop::Scope::scratch);
+    keys_ = b_.alloc(key_type(), kept_, loop::Scope::scratch);
+    LV room = b_.dim(kept_), one = b_.index(1);
+    k_.nest(axes_without(shape_.size(), axis_), shape_, at_, false, [&] {
+      if (kept_.is(0)) return;
+      each(zero(), room, [&](LV i) { put(zero(), i, i, b_.constant_int(key_type(), 0)); });
+      b_.for_(zero(), n_, one, {}, {zero()}, [&](LV i, const LVs& held) {
+        LV mine = key(i), space = b_.op(Op::cmp_lt, {held[0], room});
+        LV better = b_.op(Op::cmp_lt, {mine, b_.load(keys_, b_.sub(room, one))});
+        b_.if_(
+            b_.op(Op::or_, {space, better}),
+            [&] {
+              insert(mine, i, b_.select(space, held[0], b_.sub(room, one)));
+              return LVs{};
+            },
+            [] { return LVs{}; });
+        return LVs{b_.op(Op::min, {b_.add(held[0], one), room})};
+      });
+      each(zero(), room, [&](LV i) { store(i, b_.load(places_, i)); });
+    });
+    return k_.finish("top", elements() * Dim(4));
   }
 
   LoweredKernel rank_sort() {
     std::vector<std::size_t> all;
     for (std::size_t d = 0; d < shape_.size(); ++d) all.push_back(d);
-    k_.nest(all, shape_, at_, false, [&] {
+    Dims space = shape_;
+    space[axis_] = size_;
+    k_.nest(all, space, at_, false, [&] {
       const LV i = at_[axis_];
       const LV mine = rows_ ? LV{} : key(i);
       LV before = b_.for_(zero(), n_, b_.index(1), {}, {zero()}, [&](LV j, const LVs& count) {
@@ -67,11 +100,10 @@ class SortKernel {
         LV tie = b_.op(Op::and_, {b_.op(Op::cmp_lt, {j, i}), b_.op(Op::not_, {precedes(mine, i, other, j)})});
         return LVs{b_.add(count[0], b_.cast(b_.op(Op::or_, {less, tie}), DType::i64))};
       })[0];
-      at_[axis_] = before;
-      b_.store(out_, k_.at_result(0, at_), i);
-      at_[axis_] = i;
+      if (kept_ == size_) return store(before, i);
+      b_.if_(b_.op(Op::cmp_lt, {before, b_.dim(kept_)}), [&] { return store(before, i), LVs{}; }, [] { return LVs{}; });
     });
-    return k_.finish("sort", k_.type().elems() * shape_[axis_] * Dim(8));
+    return k_.finish("sort", elements() * size_ * Dim(8));
   }
 
  private:
@@ -82,9 +114,36 @@ class SortKernel {
   std::size_t axis_;
   LVs at_;
   loop::BufferId out_, places_, keys_;
+  Dim size_, kept_;  // of the axis; how many places are wanted
   LV n_;
 
   LV zero() { return b_.index(0); }
+
+  Dim elements() const { return product(rows_ ? shape_ : k_.in(0).shape); }
+
+  /// Place number i of the result's current row.
+  void store(LV i, LV place) {
+    LVs at = at_;
+    at[axis_] = i;
+    b_.store(out_, k_.at_result(0, at), place);
+  }
+
+  /// Moves what belongs after `key` up by one, from position `last` on, and puts it there. Equal keys stay before it.
+  void insert(LV key, LV place, LV last) {
+    LV one = b_.index(1);
+    LV to = b_.while_(
+        {last},
+        [&](const LVs& v) {
+          LV before = b_.load(keys_, b_.op(Op::max, {b_.sub(v[0], one), zero()}));
+          return std::pair{b_.op(Op::and_, {b_.op(Op::cmp_gt, {v[0], zero()}), b_.op(Op::cmp_lt, {key, before})}), v};
+        },
+        [&](const LVs& v) {
+          LV before = b_.sub(v[0], one);
+          put(zero(), v[0], b_.load(places_, before), b_.load(keys_, before));
+          return LVs{before};
+        })[0];
+    put(zero(), to, place, key);
+  }
 
   DType key_type() const {
     constexpr DType of_bytes[] = {DType::u8,  DType::u8,  DType::u16, DType::u16, DType::u32,
@@ -160,7 +219,7 @@ class SortKernel {
 Result<std::vector<LoweredKernel>> lower_sort(const Graph& g, NodeId id, bool gpu) {
   SortKernel kernel(g, id);
   std::vector<LoweredKernel> kernels;
-  kernels.push_back(gpu ? kernel.rank_sort() : kernel.merge_sort());
+  kernels.push_back(gpu ? kernel.rank_sort() : kernel.few() ? kernel.keep_few() : kernel.merge_sort());
   return kernels;
 }
 

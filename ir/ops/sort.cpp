@@ -36,7 +36,16 @@ Types infer_argsort(const InferCtx& c) {
   std::int64_t axis = attr_int(c.attrs(), "axis", 0);
   if (axis < 0 || axis >= c.in(0).rank())
     return c.error(Code::AG2202, fmt::format("`argsort` of {} has no axis {}", c.in(0).str(), axis), {}, {0});
-  return std::vector<Type>{c.in(0).with(DType::i64)};
+  Type t = c.in(0).with(DType::i64);
+  if (const Dims* count = c.attrs().get<Dims>("count")) {
+    Dim room = count->size() == 1 ? t.shape[at(axis)] - (*count)[0] : Dim::invalid();
+    if (!room.valid() || (room.is_const() && room.value() < 0))
+      return c.error(Code::AG2206, fmt::format("`argsort` of {} keeps {}", c.in(0).str(), shape_str(*count)),
+                     "one number, at most the axis's size", {0});
+    t.shape[at(axis)] = (*count)[0];
+    AG_TRY_(checked_shape(c, t.shape));
+  }
+  return std::vector<Type>{std::move(t)};
 }
 
 Result<std::vector<Array>> argsort_eval(const EvalCtx& c) {
@@ -46,7 +55,10 @@ Result<std::vector<Array>> argsort_eval(const EvalCtx& c) {
   Shape strides = row_major_strides(x.shape()), rows = x.shape();
   const std::int64_t n = x.shape()[axis], stride = strides[axis];
   rows[axis] = 1;
-  Array out(DType::i64, x.shape());
+  Array out(DType::i64, c.out_shapes[0]);
+  const std::int64_t kept = out.shape()[axis];
+  const Shape out_strides = row_major_strides(out.shape());
+  if (kept > n) return c.error(Code::AG2206, fmt::format("keeps {} of {}", kept, n));
   std::vector<std::int64_t> order(at(n));
   if (n == 0) return one(std::move(out));
   for_each_index(rows, [&](const Shape& row, std::int64_t) {
@@ -57,7 +69,8 @@ Result<std::vector<Array>> argsort_eval(const EvalCtx& c) {
       std::int64_t a = base + i * stride, b = base + j * stride;
       return down ? less(b, a) : less(a, b);
     });
-    for (std::int64_t i = 0; i < n; ++i) out.set_int(base + i * stride, order[at(i)]);
+    const std::int64_t to = flat_index(row, out_strides);
+    for (std::int64_t i = 0; i < kept; ++i) out.set_int(to + i * out_strides[axis], order[at(i)]);
   });
   return one(std::move(out));
 }
@@ -73,10 +86,17 @@ std::vector<OpSample> argsort_samples() {
     return sample({type}, {{"axis", axis}, {"descending", down}}, is_unsigned_int(sample_type(type).dtype) ? 0 : -high,
                   high);
   };
+  auto first = [&](std::string_view type, std::int64_t axis, std::int64_t count) {
+    OpSample s = with(type, axis, true, 2);
+    s.attrs.set("count", Dims{count});
+    return s;
+  };
   return {with("f64[3,7]", 1, false, 2), with("f32[5,3]", 0, true, 2),  with("i32[2,9]", 1, false, 2),
           with("i8[2,5,2]", 1, true, 3), with("u64[40]", 0, false, 9),  with("u8[3,4]", 1, true, 3),
           with("bool[9]", 0, false, 1),  with("f16[2,6]", 1, false, 1), with("bf16[6]", 0, true, 1),
-          with("f32[0,3]", 1, false, 1), with("f32[3,0]", 1, true, 1),  with("i64[1]", 0, false, 9)};
+          with("f32[0,3]", 1, false, 1), with("f32[3,0]", 1, true, 1),  with("i64[1]", 0, false, 9),
+          first("f32[3,40]", 1, 3),      first("f16[20,2]", 0, 1),      first("i32[2,9]", 1, 7),
+          first("f64[2,3]", 1, 0)};
 }
 
 // ---- argsort_rows -----------------------------------------------------------------------------------------
@@ -219,8 +239,7 @@ std::vector<ValueId> top_k(Builder& b, const View& n) {
   std::int64_t axis = *normalize_axis(attr_int(n.attrs(), "axis", -1), n.in(0).rank());
   bool largest = attr_int(n.attrs(), "largest", 1) != 0;
   Dim k = n.out().shape[at(axis)];
-  Expr order(b, b.add_op("argsort", {x.id()}, {{"axis", axis}, {"descending", largest}}));
-  Expr best = slice_along(order, axis, 0, k);
+  Expr best(b, b.add_op("argsort", {x.id()}, {{"axis", axis}, {"descending", largest}, {"count", Dims{k}}}));
   return {take_along(x, best, axis), best};
 }
 
@@ -291,7 +310,8 @@ std::vector<OpInfo> sort_ops() {
   argsort.operands = {{.name = "x", .dtypes = any_dtype}};
   argsort.results = {{"order", "I"}};
   argsort.attrs = {{"axis", AttrKind::integer, true},
-                   {"descending", AttrKind::boolean, false, "largest first", AttrValue(false)}};
+                   {"descending", AttrKind::boolean, false, "largest first", AttrValue(false)},
+                   {"count", AttrKind::dims, false, "how many of the order are wanted; all if left out"}};
   argsort.infer = infer_argsort;
   argsort.eval = argsort_eval;
   argsort.zero_gradient = true;

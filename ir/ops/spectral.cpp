@@ -20,7 +20,7 @@ namespace {
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
-constexpr std::int64_t radix = 32;              ///< largest size that is a factor of its own
+constexpr std::int64_t radix = 16;              ///< largest size that is a factor of its own
 constexpr std::int64_t matrix_prime = 128;      ///< largest prime that is a matrix
 constexpr std::int64_t max_transform = 1 << 26; ///< elements of a table
 
@@ -67,8 +67,8 @@ Wave operator*(const Wave& x, const Wave& y) {
 Wave reshaped(const Wave& x, const Dims& shape) {
   return x.each([&](Expr e) { return e.with(e.builder().reshape(e, shape)); });
 }
-Wave swapped(const Wave& x) {  // the last two of three axes
-  return x.each([](Expr e) { return e.with(e.builder().transpose(e, {0, 2, 1})); });
+Wave permuted(const Wave& x, const Ints& perm) {
+  return x.each([&](Expr e) { return e.with(e.builder().transpose(e, perm)); });
 }
 
 Wave transform(const Wave& x, std::int64_t n, int sign);
@@ -78,25 +78,38 @@ Wave times_matrix(const Wave& x, const Wave& matrix) {
   return bilinear(x, matrix, [](Expr a, Expr b) { return a.with(a.builder().dot_general(a, b, {1}, {0})); });
 }
 
-Wave by_matrix(const Wave& x, std::int64_t n, int sign) {
+Table matrix_table(std::int64_t n, int sign) {
   Table table;
   for (std::int64_t j = 0; j < n; ++j)
     for (std::int64_t k = 0; k < n; ++k) table.push_back(turn(j * k, n, sign));
-  return times_matrix(x, constant(x.re, table, {n, n}));
+  return table;
 }
 
-/// j = j1 b + j2 and k = k1 + a k2: over j1, then factors, then over j2.
+Wave by_matrix(const Wave& x, std::int64_t n, int sign) {
+  return times_matrix(x, constant(x.re, matrix_table(n, sign), {n, n}));
+}
+
+/// j = j1 b + j2 and k = k1 + a k2: over j1, then factors, then over j2. Columns lie along j2 in the first product and
+/// along k2 in the second, so that neither needs its operands transposed.
 Wave by_factors(const Wave& x, std::int64_t a, std::int64_t b, int sign) {
   const std::int64_t n = a * b;
   const Dim rows = x.re.type().shape[0];
-  Wave y = swapped(reshaped(x, {rows, a, b}));  // [rows, j2, j1]
-  y = reshaped(transform(reshaped(y, {rows * Dim(b), a}), a, sign), {rows, b, a});
   Table factors;
-  for (std::int64_t j = 0; j < b; ++j)
-    for (std::int64_t k = 0; k < a; ++k) factors.push_back(turn(j * k, n, sign));
-  y = swapped(y * constant(x.re, factors, {b, a}));  // [rows, k1, j2]
-  y = reshaped(transform(reshaped(y, {rows * Dim(a), b}), b, sign), {rows, a, b});
-  return reshaped(swapped(y), {rows, n});
+  for (std::int64_t k = 0; k < a; ++k)
+    for (std::int64_t j = 0; j < b; ++j) factors.push_back(turn(j * k, n, sign));
+  Wave y;  // [k1, rows, j2]
+  if (a <= matrix_prime) {
+    Wave matrix = constant(x.re, matrix_table(a, sign), {a, a});
+    y = bilinear(reshaped(x, {rows, a, b}), matrix,
+                 [](Expr v, Expr m) { return v.with(v.builder().dot_general(m, v, {1}, {1})); });
+  } else {
+    y = permuted(reshaped(x, {rows, a, b}), {0, 2, 1});
+    y = reshaped(transform(reshaped(y, {rows * Dim(b), a}), a, sign), {rows, b, a});
+    y = permuted(y, {2, 0, 1});
+  }
+  y = y * constant(x.re, factors, {a, 1, b});
+  y = reshaped(transform(reshaped(y, {rows * Dim(a), b}), b, sign), {a, rows, b});
+  return reshaped(permuted(y, {1, 2, 0}), {rows, n});
 }
 
 /// For tables only: a size that is a power of two.
@@ -138,18 +151,23 @@ Wave by_chirp(const Wave& x, std::int64_t n, int sign) {
   return y.each([&](Expr e) { return slice_along(e, 1, 0, n); }) * waves;
 }
 
-std::int64_t largest_factor(std::int64_t n) {
-  for (std::int64_t a = std::min(radix, n); a > 1; --a)
-    if (n % a == 0) return a;
-  for (std::int64_t a = radix + 1; a * a <= n; ++a)
-    if (n % a == 0) return a;
-  return n;
+/// A factor up to `radix` of which as few as possible make up n, about equal ones; else the smallest prime factor.
+std::int64_t factor_of(std::int64_t n) {
+  const double size = std::log(static_cast<double>(n)), stages = std::ceil(size / std::log(double(radix)) - 1e-9);
+  std::int64_t best = 1;
+  for (std::int64_t a = 2; a <= std::min(radix, n); ++a)
+    if (n % a == 0 && (best == 1 || std::fabs(std::log(static_cast<double>(a)) - size / stages) <
+                                        std::fabs(std::log(static_cast<double>(best)) - size / stages)))
+      best = a;
+  for (std::int64_t a = radix + 1; best == 1 && a * a <= n; ++a)
+    if (n % a == 0) best = a;
+  return best == 1 ? n : best;
 }
 
 /// Along axis 1 of [rows, n], not divided by n.
 Wave transform(const Wave& x, std::int64_t n, int sign) {
   if (n <= 1) return x;
-  const std::int64_t a = largest_factor(n);
+  const std::int64_t a = factor_of(n);
   if (a < n) return by_factors(x, a, n / a, sign);
   return n <= matrix_prime ? by_matrix(x, n, sign) : by_chirp(x, n, sign);
 }
