@@ -5,6 +5,7 @@
 
 #include "ir/check.hpp"
 #include "ir/op.hpp"
+#include "ir/symbols.hpp"
 
 namespace ag {
 namespace {
@@ -346,8 +347,9 @@ NodeId GraphBuilder::copy_node(const Graph& from, NodeId id, const std::function
   const Node& made = graph_.node(fresh);
   for (std::uint32_t r = 0; r < old.result_count; ++r) {
     const Value& was = from.value(old.result(r));
-    if (graph_.next_unbacked() != first_fresh)
-      unify(was.type, graph_.type(made.result(r)), symbols, [](const std::string&) { return true; });
+    bool fresh_sizes = graph_.next_unbacked() != first_fresh;  // else sizes that only the data knew may be known now
+    unify(was.type, graph_.type(made.result(r)), symbols,
+          [&](const std::string& s) { return fresh_sizes || is_unbacked(s); });
     if (names && !was.name.empty() && graph_.value(made.result(r)).name.empty() && !graph_.find(was.name))
       graph_.set_name(made.result(r), was.name);
   }

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "ir/interp_map.hpp"
+#include "ir/symbols.hpp"
 
 namespace ag {
 namespace {
@@ -115,9 +116,13 @@ class Interpreter {
       p.live[g.value(o.value).node.index] = true;
       used[o.value.index] = true;  // never freed
     }
+    const auto definitions = unbacked_definitions(g);
     for (std::size_t i = g.node_count(); i-- > 0;) {
       if (!p.live[i]) continue;
       const Node& n = g.node(NodeId(i));
+      if (!definitions.empty())
+        for (const std::string& s : unbacked_symbols(g, NodeId(i)))
+          if (auto d = definitions.find(s); d != definitions.end()) p.live[d->second.index] = true;
       for (std::uint32_t r = 0; r < n.result_count; ++r)
         if (!used[n.result(r).index]) p.last_uses[i].push_back(n.result(r));
       for (ValueId v : n.operands) {
@@ -233,7 +238,9 @@ class Interpreter {
   Result<std::vector<Array>> region(const Graph& g, std::span<const Array> inputs, const DimEnv& outer, int depth) {
     std::vector<std::vector<std::int64_t>> shapes;
     for (const Array& a : inputs) shapes.push_back(a.shape());
-    AG_TRY(DimEnv dims, bind_dims(g, shapes, outer));
+    DimEnv visible = outer;  // unbacked symbols are numbered graph by graph: a region does not mean those outside
+    std::erase_if(visible, [](const auto& entry) { return is_unbacked(entry.first); });
+    AG_TRY(DimEnv dims, bind_dims(g, shapes, visible));
     return run(g, inputs, std::move(dims), depth);
   }
 
@@ -242,12 +249,28 @@ class Interpreter {
     auto& g = plan.decomposed[view.id.index];
     const Node& n = view.node();
     if (!g) g = decompose_alone(view.graph, n);
+    // Sizes that the decomposition names for itself are none of those outside, whatever their numbers.
+    DimEnv visible = dims;
+    std::erase_if(visible, [](const auto& entry) { return is_unbacked(entry.first); });
+    for (ValueId v : n.operands)
+      if (v) keep_unbacked(view.graph.type(v).shape, dims, visible);
+    for (const auto& [name, value] : n.attrs)
+      if (const Dims* d = std::get_if<Dims>(&value)) keep_unbacked(*d, dims, visible);
+    for (std::uint32_t r = 0; r < n.result_count; ++r) keep_unbacked(view.out(r).shape, dims, visible);
     std::vector<Array> inputs;
     std::set<ValueId> seen;
     for (std::size_t i = 0; i < n.operands.size(); ++i)
       if (n.operands[i] && seen.insert(n.operands[i]).second && view.graph.def(n.operands[i]).op->name != "constant")
         inputs.push_back(in[i]);
-    return run(*g, inputs, dims, depth + 1);
+    return run(*g, inputs, std::move(visible), depth + 1);
+  }
+
+  /// Known sizes among those that `shape` mentions.
+  static void keep_unbacked(const Dims& shape, const DimEnv& dims, DimEnv& out) {
+    std::set<std::string> symbols;
+    for (const Dim& d : shape) d.collect_symbols(symbols);
+    for (const std::string& s : symbols)
+      if (auto it = dims.find(s); it != dims.end()) out.insert(*it);
   }
 };
 

@@ -1,5 +1,7 @@
 #include <algorithm>
+#include <set>
 
+#include "ir/symbols.hpp"
 #include "passes/element.hpp"
 #include "passes/plan.hpp"
 #include "passes/rebuild.hpp"
@@ -49,6 +51,7 @@ class Planner {
 
   Plan run() {
     live_ = live_nodes(g_);
+    find_sizes();
     for (NodeId id : g_.node_ids()) {
       if (!live_[id.index] || is_virtual(g_, id)) continue;
       if (!fuse_ || !join_a_producer(id)) start_group(id);
@@ -64,6 +67,32 @@ class Planner {
   Plan plan_;
   std::vector<bool> live_;
   std::vector<std::vector<bool>> before_;  // before_[a][b]: group b must run before group a
+
+  // By node: nodes that tell the sizes that only the data know, of it and of the virtual values it is computed through.
+  std::vector<std::vector<NodeId>> sizes_;
+
+  void find_sizes() {
+    sizes_.resize(g_.node_count());
+    const auto definitions = unbacked_definitions(g_);
+    if (definitions.empty()) return;
+    for (NodeId id : g_.node_ids()) {
+      std::set<NodeId> from;
+      for (const std::string& s : unbacked_symbols(g_, id))
+        if (auto d = definitions.find(s); d != definitions.end() && d->second < id) from.insert(d->second);
+      for (ValueId v : g_.node(id).operands)
+        if (NodeId p = v ? g_.value(v).node : NodeId{}; p && is_virtual(g_, p))
+          from.insert(sizes_[p.index].begin(), sizes_[p.index].end());
+      sizes_[id.index].assign(from.begin(), from.end());
+    }
+  }
+
+  /// Adds the groups that must have run before the node's sizes are known.
+  void add_size_groups(NodeId id, std::vector<GroupId>& groups) const {
+    for (NodeId d : sizes_[id.index]) {
+      GroupId gid = plan_.group_of[d.index];
+      if (gid && std::find(groups.begin(), groups.end(), gid) == groups.end()) groups.push_back(gid);
+    }
+  }
 
   LowerClass cls(NodeId id) const { return g_.node(id).op->lower_class; }
 
@@ -104,11 +133,12 @@ class Planner {
     if (c != LowerClass::map && c != LowerClass::reduce && c != LowerClass::index) return false;
     LeafProbe probe(g_);
     std::vector<LeafProbe::Leaf> found = leaves(probe, id, probe.indices(domain(id)));
-    std::vector<GroupId> candidates = producer_groups(found);
+    std::vector<GroupId> candidates = producer_groups(found), producers = candidates;
+    add_size_groups(id, producers);
     // The latest group first: the value is most likely to be in registers there.
     std::sort(candidates.rbegin(), candidates.rend());
     for (GroupId gid : candidates)
-      if (try_join(id, gid, candidates)) return true;
+      if (try_join(id, gid, producers)) return true;
     return false;
   }
 
@@ -228,6 +258,7 @@ class Planner {
     bool simple = cls(id) == LowerClass::map || cls(id) == LowerClass::index || cls(id) == LowerClass::reduce;
     std::vector<GroupId> producers =
         producer_groups(leaves(probe, id, simple ? probe.indices(domain(id)) : std::vector<loop::ValueId>{}));
+    add_size_groups(id, producers);
     GroupId gid = plan_.groups.push(std::move(group));
     plan_.group_of[id.index] = gid;
     before_.emplace_back(gid.index + 1);
@@ -287,6 +318,7 @@ class Planner {
     probe.compute(id, probe.indices(group.full));
     std::vector<GroupId> producers = producer_groups(probe.leaves);
     for (const auto& leaf : probe.leaves) plan_.stored[leaf.value.index] = true;
+    add_size_groups(id, producers);
     GroupId gid = plan_.groups.push(std::move(group));
     copies_.emplace_back(v, gid);
     before_.emplace_back(gid.index + 1);

@@ -1,7 +1,8 @@
 // Gives every temp its place in the arena. Temps of constant size: greedy by size, largest first, each at the
 // lowest offset where nothing alive at the same time lies (within about a tenth of the best known heuristics,
 // arXiv 2001.03288). Temps of symbolic size follow in slots, one after the other; a slot serves all temps of the
-// same size whose lives do not meet, and its offset is the sum of the sizes before it.
+// same size whose lives do not meet, and its offset is the sum of the sizes before it. Temps whose sizes become known
+// only while the program runs lie in the arena of their segment, in slots too.
 #include <algorithm>
 #include <set>
 
@@ -80,52 +81,59 @@ Dim place_symbolic(Program& p, std::vector<Item>& items, Dim base) {
   return base;
 }
 
-void collect_scratch(const loop::Seq& seq, const Program& p, std::set<Dim>& sizes) {
-  auto nested = [&](const std::shared_ptr<loop::Seq>& s) {
-    if (s) collect_scratch(*s, p, sizes);
-  };
-  for (const auto& step : seq.steps) {
-    if (const auto* call = std::get_if<loop::KernelCall>(&step.value)) {
-      const loop::Kernel& k = p.kernels[call->kernel];
-      std::map<std::string, Dim, std::less<>> env;
-      for (std::size_t i = 0; i < k.dims.size(); ++i) env.emplace(k.dims[i], call->dims[i]);
-      sizes.insert(scratch_bytes(k).substitute(env));
-    } else if (const auto* branch = std::get_if<loop::IfStep>(&step.value)) {
-      nested(branch->then), nested(branch->otherwise);
-    } else if (const auto* loop = std::get_if<loop::WhileStep>(&step.value)) {
-      nested(loop->cond), nested(loop->body);
-    }
+/// Scratch that the kernels of each segment need, of one thread.
+std::vector<Dim> scratch_needs(const Program& p, const loop::SegmentIndex& segments) {
+  std::vector<std::set<Dim>> sizes(p.segments.size() + 1);
+  loop::for_each_step(p.body, [&](const loop::Step& step) {
+    const auto* call = std::get_if<loop::KernelCall>(&step.value);
+    if (!call) return;
+    const loop::Kernel& k = p.kernels[call->kernel];
+    std::map<std::string, Dim, std::less<>> env;
+    for (std::size_t i = 0; i < k.dims.size(); ++i) env.emplace(k.dims[i], call->dims[i]);
+    Dim bytes = scratch_bytes(k).substitute(env);
+    sizes[segments.of(bytes)].insert(bytes);
+  });
+  std::vector<Dim> out;
+  for (const std::set<Dim>& all : sizes) {
+    out.push_back(0);
+    for (const Dim& d : all) out.back() = max(out.back(), d);
   }
+  return out;
 }
 
 Result<Program> run(Program p, PassContext&) {
   AG_TRY(const loop::Storage storage, loop::resolve_storage(p));
   const auto live = loop::live_ranges(p, storage);
-  std::vector<Item> constant, symbolic;
+  const loop::SegmentIndex segments(p);
+  std::vector<Item> constant;
+  std::vector<std::vector<Item>> symbolic(p.segments.size() + 1);
   for (std::size_t i = 0; i < p.buffers.size(); ++i) {
     const ProgramBufferId id(i);
     auto& b = p.buffers[id];
     if (b.kind != loop::BufferKind::temp) continue;
     b.planned = true;
     b.offset = 0;
-    if (storage.home[id] != id || live[id].empty()) continue;
+    if (storage.home[id] != id || b.place != loop::Place::arena || live[id].empty()) continue;
     const Dim bytes = byte_size(b);
     if (!bytes.valid() || (bytes.is_const() && bytes.value() < 0))
       return fail(Code::AG1093, {}, "the size of temp `" + b.name + "` exceeds 64 bits");
-    (bytes.is_const() ? constant : symbolic).push_back({id, live[id], bytes});
+    (bytes.is_const() ? constant : symbolic[segments.of(b.shape)]).push_back({id, live[id], bytes});
   }
   const auto top = place_constant(constant);
   if (!top) return fail(Code::AG1093, {}, "the temporaries of the program exceed 64 bits");
   for (const Item& item : constant) p.buffers[item.id].offset = item.begin;
-  p.arena_bytes = place_symbolic(p, symbolic, *top);
+  const std::vector<Dim> scratch = scratch_needs(p, segments);
+  p.arena_bytes = place_symbolic(p, symbolic[0], *top);
+  p.scratch_bytes = scratch[0];
+  for (std::size_t i = 0; i < p.segments.size(); ++i) {
+    loop::Segment& s = p.segments[loop::SegmentId(i)];
+    s.arena_bytes = place_symbolic(p, symbolic[i + 1], 0);
+    s.scratch_bytes = scratch[i + 1];
+  }
   for (std::size_t i = 0; i < p.buffers.size(); ++i) {  // aliases show the place of their home
     const ProgramBufferId id(i), home = storage.home[id];
     if (p.buffers[id].kind == loop::BufferKind::temp) p.buffers[id].offset = p.buffers[home].offset;
   }
-  std::set<Dim> scratch;
-  collect_scratch(p.body, p, scratch);
-  p.scratch_bytes = 0;
-  for (const Dim& d : scratch) p.scratch_bytes = max(p.scratch_bytes, d);
   return p;
 }
 

@@ -1,6 +1,7 @@
 #include "passes/rebuild.hpp"
 
 #include "ir/op.hpp"
+#include "ir/symbols.hpp"
 
 namespace ag::passes {
 
@@ -69,10 +70,14 @@ std::vector<bool> live_nodes(const Graph& g) {
     mark(r.seed);
     for (const std::string& w : r.wrt) mark(w);
   }
+  const auto definitions = unbacked_definitions(g);
   for (std::size_t i = g.node_count(); i-- > 0;) {
     if (!live[i]) continue;
     for (ValueId v : g.node(NodeId(i)).operands)
       if (v) live[g.value(v).node.index] = true;
+    if (definitions.empty()) continue;
+    for (const std::string& s : unbacked_symbols(g, NodeId(i)))
+      if (auto d = definitions.find(s); d != definitions.end()) live[d->second.index] = true;
   }
   return live;
 }

@@ -2,8 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
+#include <set>
 
 #include "ir/loop/storage.hpp"
 #include "ir/loop/text.hpp"
@@ -12,6 +14,7 @@ namespace ag::loop {
 namespace {
 
 constexpr std::array<std::string_view, 5> kind_names{"input", "output", "constant", "temp", "state"};
+constexpr std::array<std::string_view, 3> place_names{"arena", "growable", "slot"};
 constexpr std::array<std::string_view, 3> rel_names{"==", "<=", "|"};
 constexpr std::string_view digits64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
@@ -74,12 +77,27 @@ std::string buffer_text(const ProgramBuffer& b, std::size_t i) {
   s += fmt::format(": {}", kind_names[static_cast<std::size_t>(b.kind)]);
   if (numbered(b.kind)) s += fmt::format(" {}", b.index);
   s += fmt::format(" {}[{}]", dtype_name(b.dtype), sizes(b.shape));
+  if (b.place != Place::arena) s += fmt::format(" {}", place_names[static_cast<std::size_t>(b.place)]);
   if (b.planned) s += fmt::format(" offset({})", b.offset.str());
   if (b.alias_of) s += " alias " + name(b.alias_of);
   auto bytes = constant_bytes(b);
   if (b.constant && bytes)
     s += " = " + quote(base64(static_cast<const unsigned char*>(b.constant.get()), static_cast<std::size_t>(*bytes)));
   return s;
+}
+
+std::string from(std::uint32_t source) { return source ? fmt::format(" from {}", source - 1) : ""; }
+std::string guard_text(const DimGuard& g) {
+  return fmt::format("guard {} {} {} {}{}", g.lhs.str(), rel_names[static_cast<std::size_t>(g.rel)], g.rhs.str(),
+                     quote(g.text), from(g.source));
+}
+std::string segment_text(const Segment& s) {
+  std::string out =
+      fmt::format("  segment({}) {{\n", joined(s.symbols, [](const std::string& n) { return Dim::symbol(n).str(); }));
+  for (const DimGuard& g : s.guards) out += "    " + guard_text(g) + "\n";
+  if (!s.arena_bytes.is(0)) out += fmt::format("    arena({})\n", s.arena_bytes.str());
+  if (!s.scratch_bytes.is(0)) out += fmt::format("    scratch({})\n", s.scratch_bytes.str());
+  return out + "  }\n";
 }
 
 void print_seq(const Seq& seq, int depth, std::string& out) {
@@ -110,6 +128,20 @@ void print_seq(const Seq& seq, int depth, std::string& out) {
       nested(loop->cond);
       out += " do";
       nested(loop->body);
+    } else if (auto* bind = std::get_if<BindStep>(&step.value)) {
+      std::string values = bind->values ? name(bind->values) : fmt::format("({})", sizes(bind->exprs));
+      out += fmt::format("bind {} = {}{}", bind->segment.index, values, from(bind->source));
+      if (!bind->label.empty()) out += " " + quote(bind->label);
+    } else if (auto* swap = std::get_if<SwapStep>(&step.value)) {
+      out += fmt::format("swap {}, {}", name(swap->a), name(swap->b));
+    } else if (auto* slot = std::get_if<SlotStep>(&step.value)) {
+      out += fmt::format("slot {} = {} at {}", name(slot->view), name(slot->of), name(slot->index));
+      if (slot->backwards) out += fmt::format(" backwards {}", slot->count.str());
+      out += from(slot->source);
+    } else if (auto* check = std::get_if<CheckStep>(&step.value)) {
+      out += fmt::format("check {{\n");
+      for (const DimGuard& g : check->guards) out += pad + "  " + guard_text(g) + "\n";
+      out += pad + "}";
     }
     out += "\n";
   }
@@ -124,9 +156,8 @@ std::string print(const Program& p) {
   out += fmt::format("  inputs({})\n  outputs({})\n", names(p.inputs), names(p.outputs));
   for (const DimSource& d : p.dim_sources)
     out += fmt::format("  dim {} = input {} axis {}\n", Dim::symbol(d.symbol).str(), d.input, d.axis);
-  for (const DimGuard& g : p.guards)
-    out += fmt::format("  guard {} {} {} {}\n", g.lhs.str(), rel_names[static_cast<std::size_t>(g.rel)], g.rhs.str(),
-                       quote(g.text));
+  for (const DimGuard& g : p.guards) out += "  " + guard_text(g) + "\n";
+  for (const Segment& s : p.segments) out += segment_text(s);
   for (const Loc& l : p.sources)
     out += fmt::format("  source {} {} {} {} {} {}\n", quote(l.file ? *l.file : ""), l.line, l.col, l.end_line,
                        l.end_col, quote(l.pointer));
@@ -138,101 +169,7 @@ std::string print(const Program& p) {
   return out + "  }\n}\n";
 }
 
-// Verifying.
-
 namespace {
-
-class ProgramVerifier {
- public:
-  ProgramVerifier(const Program& p, bool mapped) : p_(p), mapped_(mapped) {}
-
-  Status run() {
-    for (const Kernel& k : p_.kernels) AG_TRY_(verify(k, mapped_));
-    std::size_t i = 0;
-    for (const ProgramBuffer& b : p_.buffers) AG_TRY_(buffer(b, i++));
-    for (auto [list, kind] : {std::pair{&p_.inputs, BufferKind::input}, {&p_.outputs, BufferKind::output}})
-      for (ProgramBufferId id : *list) AG_TRY_(reference(id, kind == BufferKind::input ? "an input" : "an output"));
-    for (const DimSource& d : p_.dim_sources)
-      AG_TRY_(check(d.input < p_.inputs.size() && d.axis < p_.buffers[p_.inputs[d.input]].shape.size(),
-                    "size `{}` is read from input {}, axis {}, which does not exist", d.symbol, d.input, d.axis));
-    AG_TRY_(seq(p_.body, 0));
-    return verify_storage(p_);
-  }
-
- private:
-  const Program& p_;
-  bool mapped_;
-
-  template <class... Args>
-  Status check(bool ok, fmt::format_string<Args...> format, Args&&... args) {
-    if (ok) return {};
-    return fail(Code::AG1806, {},
-                fmt::format("program `{}`: ", p_.name) + fmt::format(format, std::forward<Args>(args)...));
-  }
-
-  Status reference(ProgramBufferId id, std::string_view what) {
-    return check(p_.buffers.contains(id), "{} refers to buffer {}, which does not exist", what, id.index);
-  }
-
-  Status buffer(const ProgramBuffer& b, std::size_t i) {
-    for (const Dim& d : b.shape)
-      AG_TRY_(check(d.valid() && !(d.is_const() && d.value() < 0), "buffer p{} has a malformed size", i));
-    AG_TRY_(check(product(b.shape).valid() && b.offset.valid(), "the size of buffer p{} overflows", i));
-    AG_TRY_(check(!b.alias_of || b.alias_of.index < i, "buffer p{} shares memory with a later one", i));
-    return check(!b.constant || constant_bytes(b), "constant p{} has no constant size", i);
-  }
-
-  Status call(const KernelCall& c) {
-    AG_TRY_(check(p_.kernels.contains(c.kernel), "a call of kernel {}, which does not exist", c.kernel.index));
-    const Kernel& k = p_.kernels[c.kernel];
-    AG_TRY_(check(c.buffers.size() == k.param_count(), "kernel {} (@{}) takes {} buffers, a call gives {}",
-                  c.kernel.index, k.name, k.param_count(), c.buffers.size()));
-    AG_TRY_(check(c.dims.size() == k.dims.size(), "kernel {} (@{}) takes {} sizes, a call gives {}", c.kernel.index,
-                  k.name, k.dims.size(), c.dims.size()));
-    for (std::size_t i = 0; i < c.buffers.size(); ++i) {
-      AG_TRY_(reference(c.buffers[i], "a call"));
-      DType have = p_.buffers[c.buffers[i]].dtype, want = k.buffers[i].dtype;
-      AG_TRY_(check(have == want, "parameter {} of kernel {} (@{}) is {}, the call gives {}", i, c.kernel.index, k.name,
-                    dtype_name(want), dtype_name(have)));
-    }
-    for (const Dim& d : c.dims) AG_TRY_(check(d.valid(), "a size given to kernel {} overflows", c.kernel.index));
-    for (std::uint32_t o : c.origins)
-      AG_TRY_(check(p_.sources.empty() || o < p_.sources.size(),
-                    "a call's origin refers to source {}, which does not exist", o));
-    return {};
-  }
-
-  Status predicate(ProgramBufferId id) {
-    AG_TRY_(reference(id, "a predicate"));
-    return check(p_.buffers[id].dtype == DType::boolean, "predicate p{} is not a bool", id.index);
-  }
-
-  Status nested(const std::shared_ptr<Seq>& s, int depth) {
-    AG_TRY_(check(s != nullptr, "a branch or loop lacks a sequence"));
-    return seq(*s, depth + 1);
-  }
-
-  Status seq(const Seq& s, int depth) {
-    AG_TRY_(check(depth <= max_nesting, "steps nest deeper than {}", max_nesting));
-    for (const Step& step : s.steps) {
-      if (auto* c = std::get_if<KernelCall>(&step.value)) {
-        AG_TRY_(call(*c));
-      } else if (auto* h = std::get_if<HostCall>(&step.value)) {
-        for (ProgramBufferId id : h->inputs) AG_TRY_(reference(id, "a host call"));
-        for (ProgramBufferId id : h->outputs) AG_TRY_(reference(id, "a host call"));
-      } else if (auto* i = std::get_if<IfStep>(&step.value)) {
-        AG_TRY_(predicate(i->predicate));
-        AG_TRY_(nested(i->then, depth));
-        AG_TRY_(nested(i->otherwise, depth));
-      } else if (auto* w = std::get_if<WhileStep>(&step.value)) {
-        AG_TRY_(predicate(w->predicate));
-        AG_TRY_(nested(w->cond, depth));
-        AG_TRY_(nested(w->body, depth));
-      }
-    }
-    return {};
-  }
-};
 
 // Parsing.
 
@@ -269,7 +206,8 @@ class ProgramParser {
     if (lex_.accept("inputs")) return references(p_.inputs);
     if (lex_.accept("outputs")) return references(p_.outputs);
     if (lex_.accept("dim")) return dim_source();
-    if (lex_.accept("guard")) return guard();
+    if (lex_.accept("guard")) return guard(p_.guards);
+    if (lex_.accept("segment")) return segment();
     if (lex_.accept("source")) return source();
     if (lex_.accept("arena")) return parenthesised(p_.arena_bytes);
     if (lex_.accept("scratch")) return parenthesised(p_.scratch_bytes);
@@ -345,6 +283,8 @@ class ProgramParser {
       AG_TRY(Dim d, lex_.dim());
       b.shape.push_back(std::move(d));
     }
+    for (std::size_t i = 1; i < place_names.size(); ++i)
+      if (lex_.accept(place_names[i])) b.place = static_cast<Place>(i);
     b.planned = lex_.accept("offset");
     if (b.planned) AG_TRY_(parenthesised(b.offset));
     if (lex_.accept("alias")) {
@@ -375,7 +315,72 @@ class ProgramParser {
     return {};
   }
 
-  Status guard() {
+  Status from(std::uint32_t& source) {
+    if (!lex_.accept("from")) return {};
+    AG_TRY_(number(source));
+    return source == UINT32_MAX ? lex_.unexpected("a source") : Status((++source, Status()));
+  }
+
+  Status segment() {
+    Segment s;
+    AG_TRY_(list([&]() -> Status {
+      AG_TRY(Dim symbol, lex_.dim());
+      if (!symbol.as_symbol()) return fail(Code::AG0801, lex_.loc(), "a segment has symbols");
+      s.symbols.push_back(*symbol.as_symbol());
+      return {};
+    }));
+    AG_TRY_(lex_.expect("{"));
+    while (!lex_.accept("}")) {
+      if (lex_.accept("guard")) {
+        AG_TRY_(guard(s.guards));
+      } else if (lex_.accept("arena")) {
+        AG_TRY_(parenthesised(s.arena_bytes));
+      } else if (lex_.accept("scratch")) {
+        AG_TRY_(parenthesised(s.scratch_bytes));
+      } else {
+        return lex_.unexpected("guard, arena, scratch or `}`");
+      }
+    }
+    p_.segments.push(std::move(s));
+    return {};
+  }
+
+  Result<BindStep> bind() {
+    BindStep s;
+    std::uint32_t n = 0;
+    AG_TRY_(number(n));
+    s.segment = SegmentId(std::size_t{n});
+    AG_TRY_(lex_.expect("="));
+    if (lex_.peek().text == "(") {
+      AG_TRY_(list([&]() -> Status {
+        AG_TRY(Dim d, lex_.dim());
+        s.exprs.push_back(std::move(d));
+        return {};
+      }));
+    } else {
+      AG_TRY(s.values, reference());
+    }
+    AG_TRY_(from(s.source));
+    AG_TRY_(label(s.label));
+    return s;
+  }
+
+  Result<SlotStep> slot() {
+    SlotStep s;
+    AG_TRY(s.view, reference());
+    AG_TRY_(lex_.expect("="));
+    AG_TRY(s.of, reference());
+    AG_TRY_(lex_.expect("at"));
+    AG_TRY(s.index, reference());
+    s.backwards = lex_.accept("backwards");
+    if (s.backwards) {
+      AG_TRY(s.count, lex_.dim());
+    }
+    AG_TRY_(from(s.source));
+    return s;
+  }
+
+  Status guard(std::vector<DimGuard>& to) {
     DimGuard g;
     AG_TRY(g.lhs, lex_.dim());
     std::size_t rel = 0;
@@ -384,7 +389,8 @@ class ProgramParser {
     g.rel = static_cast<DimGuard::Rel>(rel);
     AG_TRY(g.rhs, lex_.dim());
     AG_TRY_(label(g.text));
-    p_.guards.push_back(std::move(g));
+    AG_TRY_(from(g.source));
+    to.push_back(std::move(g));
     return {};
   }
 
@@ -421,8 +427,26 @@ class ProgramParser {
         AG_TRY_(lex_.expect("do"));
         AG_TRY(s.body, nested(depth));
         step.value = std::move(s);
+      } else if (lex_.accept("bind")) {
+        AG_TRY(step.value, bind());
+      } else if (lex_.accept("swap")) {
+        SwapStep s;
+        AG_TRY(s.a, reference());
+        AG_TRY_(lex_.expect(","));
+        AG_TRY(s.b, reference());
+        step.value = s;
+      } else if (lex_.accept("slot")) {
+        AG_TRY(step.value, slot());
+      } else if (lex_.accept("check")) {
+        CheckStep s;
+        AG_TRY_(lex_.expect("{"));
+        while (!lex_.accept("}")) {
+          AG_TRY_(lex_.expect("guard"));
+          AG_TRY_(guard(s.guards));
+        }
+        step.value = std::move(s);
       } else {
-        return lex_.unexpected("call, host, if, while or `}`");
+        return lex_.unexpected("call, host, if, while, bind, swap, slot, check or `}`");
       }
       out.steps.push_back(std::move(step));
     }
@@ -465,8 +489,6 @@ class ProgramParser {
 };
 
 }  // namespace
-
-Status verify(const Program& program, bool mapped) { return ProgramVerifier(program, mapped).run(); }
 
 Result<Program> parse_program(std::string_view text, std::string file) {
   return ProgramParser(text, std::move(file)).run();

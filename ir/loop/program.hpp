@@ -1,6 +1,8 @@
 // A lowered computation: buffers, kernels, and the structured table of steps that runs them.
 // Knows nothing of tensor graphs and nothing of machine code.
 #pragma once
+#include <functional>
+#include <map>
 #include <memory>
 #include <variant>
 
@@ -10,8 +12,16 @@ namespace ag::loop {
 
 using ProgramBufferId = Id<struct ProgramBufferTag>;
 using KernelId = Id<struct KernelTag>;
+using SegmentId = Id<struct SegmentTag>;
 
 enum class BufferKind : std::uint8_t { input, output, constant, temp, state };
+
+/// Where a temp's memory comes from.
+enum class Place : std::uint8_t {
+  arena,     ///< an offset in the arena of its segment
+  growable,  ///< memory of its own that keeps its contents when it grows: what a loop carries or gathers
+  slot       ///< a part of another buffer, which a SlotStep chooses
+};
 
 struct ProgramBuffer {
   std::string name;          ///< the graph's name of an input or output; else for dumps
@@ -20,7 +30,8 @@ struct ProgramBuffer {
   Dims shape;                ///< of inputs, outputs; element count of temps is product(shape)
   std::uint32_t index = 0;   ///< which input, output or constant
   std::shared_ptr<const void> constant;  ///< constant: the bytes, product(shape) elements
-  // Filled by the pass plan_memory for temps. Bytes, 64-aligned.
+  Place place = Place::arena;
+  // Filled by the pass plan_memory for temps. Bytes, 64-aligned, in the arena of the buffer's segment.
   Dim offset;
   bool planned = false;
   /// A temp or output that shares an earlier buffer's memory (in place, views).
@@ -57,10 +68,28 @@ struct WhileStep {
   ProgramBufferId predicate;
   std::shared_ptr<Seq> cond, body;
 };
-struct Step {
-  std::variant<KernelCall, HostCall, IfStep, WhileStep> value;
+/// The symbols of a segment get the values of the first elements of an i64 buffer, or of expressions over sizes known
+/// by now (its own former values among them); then everything whose sizes are known by them is bound: buffers, kernels,
+/// memory. Binding equal values again costs next to nothing.
+struct BindStep {
+  SegmentId segment;
+  ProgramBufferId values;    ///< or, if invalid,
+  Dims exprs;                ///< one per symbol
+  std::uint32_t source = 0;  ///< 1 + index into Program::sources; 0: none
+  std::string label;
 };
-
+/// Two temps of equal size exchange their memory, and with it their values.
+struct SwapStep {
+  ProgramBufferId a, b;
+};
+/// `view` (Place::slot) becomes part number index[0] of `of`, parts of the view's size lying one after the other;
+/// counted from the end, count - 1 - index[0], if `backwards`. A growable `of` is made large enough first.
+struct SlotStep {
+  ProgramBufferId view, of, index;
+  bool backwards = false;
+  Dim count;
+  std::uint32_t source = 0;  ///< as in BindStep
+};
 struct DimSource {  ///< where a symbol's value is read at bind time
   std::string symbol;
   std::uint32_t input = 0, axis = 0;
@@ -70,6 +99,23 @@ struct DimGuard {
   Dim lhs, rhs;
   enum class Rel : std::uint8_t { eq, le, divides } rel = Rel::eq;
   std::string text;
+  std::uint32_t source = 0;  ///< 1 + index into Program::sources; 0: none
+};
+
+/// Requirements of a branch or a loop's body: checked where they stand, since it may never run.
+struct CheckStep {
+  std::vector<DimGuard> guards;
+};
+struct Step {
+  std::variant<KernelCall, HostCall, IfStep, WhileStep, BindStep, SwapStep, SlotStep, CheckStep> value;
+};
+
+/// Sizes that become known together while the program runs. A buffer, kernel call or guard belongs to the last segment
+/// that has one of its symbols; without any to the program itself, whose sizes the inputs tell.
+struct Segment {
+  std::vector<std::string> symbols;
+  std::vector<DimGuard> guards;
+  Dim arena_bytes, scratch_bytes;  ///< after plan_memory
 };
 
 struct Program {
@@ -81,10 +127,25 @@ struct Program {
   Seq body;
   std::vector<DimSource> dim_sources;
   std::vector<DimGuard> guards;
+  IdMap<SegmentId, Segment> segments;  ///< in the order in which they are first bound
   std::vector<Loc> sources;  ///< places that origins point to
   Dim arena_bytes;  ///< after plan_memory
   Dim scratch_bytes;  ///< per thread: the largest Scope::scratch need of a kernel
 };
+
+/// 1 + the index of the last segment that has one of the symbols; 0: only inputs tell them.
+class SegmentIndex {
+ public:
+  explicit SegmentIndex(const Program& program);
+  std::size_t of(const Dim& d) const;
+  std::size_t of(const Dims& dims) const;
+
+ private:
+  std::map<std::string, std::size_t, std::less<>> segment_of_;
+};
+
+/// f(step) for every step, those nested in others included, in the order of the text.
+void for_each_step(const Seq& seq, const std::function<void(const Step&)>& f);
 
 /// Kernels, references, types and numbers of arguments. (AG1806, and what verify(Kernel) finds.)
 Status verify(const Program& program, bool mapped = false);

@@ -35,6 +35,16 @@ class LiveWalk {
         r = {std::min(r.first, loop->range.first), std::max(r.last, loop->range.last)};
       }
     }
+    for (bool changed = true; changed;) {  // what exchanges its memory needs both places all the time
+      changed = false;
+      for (auto [a, b] : swapped_) {
+        const LiveRange both{std::min(ranges_[a].first, ranges_[b].first), std::max(ranges_[a].last, ranges_[b].last)};
+        for (ProgramBufferId id : {a, b}) {
+          changed = changed || ranges_[id].first != both.first || ranges_[id].last != both.last;
+          ranges_[id] = both;
+        }
+      }
+    }
     return std::move(ranges_);
   }
 
@@ -102,6 +112,18 @@ class LiveWalk {
     for (auto id : c.inputs) touch(id, Touch::read, loop);
     for (auto id : c.outputs) touch(id, write, loop);
   }
+  void visit(const CheckStep&, const Loop*, Touch) {}
+  void visit(const BindStep& s, const Loop* loop, Touch) {
+    if (s.values) touch(s.values, Touch::read, loop);
+  }
+  void visit(const SwapStep& s, const Loop* loop, Touch) {
+    for (auto id : {s.a, s.b}) touch(id, Touch::read, loop);
+    if (program_.buffers.contains(s.a) && program_.buffers.contains(s.b))
+      swapped_.emplace_back(storage_.home[s.a], storage_.home[s.b]);
+  }
+  void visit(const SlotStep& s, const Loop* loop, Touch) {
+    for (auto id : {s.of, s.index, s.view}) touch(id, Touch::read, loop);
+  }
   void visit(const IfStep& s, const Loop* loop, Touch) {
     touch(s.predicate, Touch::read, loop);
     seq(s.then, loop);
@@ -121,6 +143,7 @@ class LiveWalk {
   IdMap<ProgramBufferId, LiveRange> ranges_;
   IdMap<ProgramBufferId, Use> uses_;
   std::vector<std::unique_ptr<Loop>> loops_;
+  std::vector<std::pair<ProgramBufferId, ProgramBufferId>> swapped_;
   std::uint32_t now_ = 0;
 };
 
@@ -146,7 +169,7 @@ Result<Storage> resolve_storage(const Program& program) {
     if (root != id && has_own_memory(buffers[id].kind))
       return fail(Code::AG1091, {},
                   fmt::format("buffer `{}` has memory of its own and cannot be an alias", display(program, id)));
-    if (!provably_fits(byte_size(buffers[id]), byte_size(buffers[root])))
+    if (buffers[root].place != Place::growable && !provably_fits(byte_size(buffers[id]), byte_size(buffers[root])))
       return fail(Code::AG1091, {},
                   fmt::format("buffer `{}` does not fit into `{}`, whose memory it shares", display(program, id),
                               display(program, root)));
@@ -159,6 +182,7 @@ Result<Storage> resolve_storage(const Program& program) {
     if (!buffers.contains(id)) return fail(Code::AG1091, {}, fmt::format("output {} is no buffer", o));
     const ProgramBufferId root = s.home[id];
     if (buffers[id].kind != BufferKind::output || has_own_memory(buffers[root].kind) || moved[root].valid()) continue;
+    if (buffers[root].place != Place::arena) continue;
     if (!provably_fits(byte_size(buffers[root]), byte_size(buffers[id]))) continue;
     moved[root] = id;
     s.copied[o] = false;
@@ -179,18 +203,24 @@ IdMap<ProgramBufferId, LiveRange> live_ranges(const Program& program, const Stor
 
 Status check_memory_plan(const Program& program, const Storage& storage, const DimEnv& env) {
   struct Placed {
+    std::size_t segment;
     std::int64_t begin, end;
     ProgramBufferId id;
   };
   const auto live = live_ranges(program, storage);
-  const auto arena = program.arena_bytes.eval(env);
-  if (!arena)
-    return fail(Code::AG1093, {}, fmt::format("arena size `{}` cannot be computed", program.arena_bytes.str()));
+  const SegmentIndex segments(program);
+  std::vector<std::int64_t> arenas;
+  for (std::size_t i = 0; i <= program.segments.size(); ++i) {
+    const Dim& bytes = i ? program.segments[SegmentId(i - 1)].arena_bytes : program.arena_bytes;
+    const auto arena = bytes.eval(env);
+    if (!arena) return fail(Code::AG1093, {}, fmt::format("arena size `{}` cannot be computed", bytes.str()));
+    arenas.push_back(*arena);
+  }
   std::vector<Placed> placed;
   for (std::size_t i = 0; i < program.buffers.size(); ++i) {
     const ProgramBufferId id(i);
     const ProgramBuffer& b = program.buffers[id];
-    if (storage.home[id] != id || b.kind != BufferKind::temp || live[id].empty()) continue;
+    if (storage.home[id] != id || b.kind != BufferKind::temp || b.place != Place::arena || live[id].empty()) continue;
     if (!b.planned)
       return fail(Code::AG1092, {}, fmt::format("temp `{}` has no place in the arena", display(program, id)));
     const auto bytes = byte_size(b).eval(env), begin = b.offset.eval(env);
@@ -199,15 +229,18 @@ Status check_memory_plan(const Program& program, const Storage& storage, const D
       return fail(Code::AG1093, {},
                   fmt::format("size `{}` or offset `{}` of temp `{}` cannot be computed", byte_size(b).str(),
                               b.offset.str(), display(program, id)));
-    if (*begin < 0 || *begin % buffer_alignment != 0 || *end > *arena)
+    const std::size_t segment = segments.of(b.shape);
+    if (*begin < 0 || *begin % buffer_alignment != 0 || *end > arenas[segment])
       return fail(Code::AG1092, {},
                   fmt::format("temp `{}` at {} to {} is misaligned or outside the arena of {} bytes",
-                              display(program, id), *begin, *end, *arena));
-    if (*bytes > 0) placed.push_back({*begin, *end, id});
+                              display(program, id), *begin, *end, arenas[segment]));
+    if (*bytes > 0) placed.push_back({segment, *begin, *end, id});
   }
-  std::sort(placed.begin(), placed.end(), [](auto& a, auto& b) { return a.begin < b.begin; });
+  std::sort(placed.begin(), placed.end(), [](auto& a, auto& b) {
+    return std::tie(a.segment, a.begin) < std::tie(b.segment, b.begin);
+  });
   for (std::size_t i = 0; i < placed.size(); ++i)
-    for (std::size_t j = i + 1; j < placed.size() && placed[j].begin < placed[i].end; ++j)
+    for (std::size_t j = i + 1; j < placed.size() && placed[j].segment == placed[i].segment && placed[j].begin < placed[i].end; ++j)
       if (live[placed[i].id].overlaps(live[placed[j].id]))
         return fail(Code::AG1092, {},
                     fmt::format("temps `{}` and `{}` live at the same time and overlap in the arena",
@@ -220,6 +253,7 @@ Status verify_storage(const Program& program) {
   bool planned = false;
   std::set<std::string> symbols;
   program.arena_bytes.collect_symbols(symbols);
+  for (const Segment& segment : program.segments) segment.arena_bytes.collect_symbols(symbols);
   for (const ProgramBuffer& b : program.buffers) {
     planned = planned || b.planned;
     byte_size(b).collect_symbols(symbols);

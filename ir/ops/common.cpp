@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "ir/ops/dims.hpp"
+
 namespace ag::ops {
 
 std::string_view op_title(const InferCtx& c) { return c.op().onnx.empty() ? c.op().name : c.op().onnx; }
@@ -136,6 +138,14 @@ Type sample_type(std::string_view text) {
   auto t = Type::parse(text);
   AG_CHECK(t, "type of a sample");
   return *t;
+}
+
+void define_sizes(Builder& b, ValueId values, const Dims& symbols) {
+  GraphBuilder::NodeArgs args;
+  args.operands = {values};
+  for (const Dim& d : symbols) args.stated.push_back({DType::boolean, {d, 0}});
+  if (auto made = b.try_add(op("sizes"), std::move(args)); !made)
+    internal_error("sizes that cannot be named: " + made.error()[0].message, __FILE__, __LINE__);
 }
 
 OpSample::Operand sample_operand(std::string_view type, double low, double high) {

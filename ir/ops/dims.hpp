@@ -16,6 +16,11 @@ inline Expr size_vector(Builder& b, const Dims& d) {
   return {b, b.add_op("dims", std::vector<ValueId>{}, {{"values", d}})};
 }
 
+/// Makes symbols of a result's type known: symbols[i] is element i of `values` (i64[n]), checked when it runs. For
+/// decompositions of ops whose type rule named those sizes by InferCtx::unbacked(); what is not a bare unbacked symbol
+/// (a size known after all) is compared by the ops that use it. From here on ordinary ops may mention the symbols.
+void define_sizes(Builder& b, ValueId values, const Dims& symbols);
+
 /// Number of elements that a reduction over `axes` of `shape` combines.
 inline Dim reduced_count(const Dims& shape, const Ints& axes) {
   Dim n = 1;

@@ -1,6 +1,6 @@
 // ONNX's gathers and scatters: negative indices count from the end, others out of range are run-time errors.
 #include "ir/ops/common.hpp"
-#include "ir/ops/dims.hpp"
+#include "ir/ops/data_sizes.hpp"
 #include "ir/ops/families.hpp"
 
 namespace ag {
@@ -232,20 +232,20 @@ std::vector<ValueId> scatter_nd(Builder& b, const View& n) {
 
 // ---- OneHot -----------------------------------------------------------------------------------------------
 
-Result<Dim> depth_of(const InferCtx& c) {
-  if (!is_float(c.in(1).dtype)) {
-    AG_TRY(Dims v, required_ints(c, 1));
-    if (v.size() == 1) return v[0];
-  } else if (const Literal* l = c.literal(1); l && l->materialize().elems() == 1) {
-    return Dim(l->materialize().get_int(0));
-  }
-  return c.error(Code::AG2207,
-                 fmt::format("`OneHot` needs a constant `depth`: {} is {}", operand_name(c, 1), c.in(1).str()),
-                 "decides the shape of the result", {1});
+/// The depth if the compiler knows it.
+std::optional<Dim> depth_of(const Graph& g, ValueId v) {
+  if (const auto& known = g.value(v).known_ints; known && known->size() == 1) return (*known)[0];
+  const Node& def = g.def(v);
+  const LiteralPtr* l = def.op->name == "constant" ? def.attrs.get<LiteralPtr>("value") : nullptr;
+  if (l && (*l)->materialize().elems() == 1) return Dim((*l)->materialize().get_int(0));
+  return std::nullopt;
 }
 
 Types infer_one_hot(const InferCtx& c) {
-  AG_TRY(Dim depth, depth_of(c));
+  if (!c.in(1).elems().is(1))
+    return c.error(Code::AG2204, fmt::format("`depth` of `OneHot` is a scalar: {} is {}", operand_name(c, 1), c.in(1).str()),
+                   {}, {1});
+  Dim depth = depth_of(c.graph(), c.operand(1)).value_or(c.unbacked(0));
   AG_TRY(int axis, checked_axis(c, attr_int(c.attrs(), "axis", -1), c.in(0).rank() + 1));
   if (c.in(2).rank() != 1 || (c.in(2).shape[0].is_const() && !c.in(2).shape[0].is(2)))
     return c.error(Code::AG2204,
@@ -260,6 +260,7 @@ Types infer_one_hot(const InferCtx& c) {
 std::vector<ValueId> one_hot(Builder& b, const View& n) {
   Type t = n.out();
   std::size_t axis = at(*normalize_axis(attr_int(n.attrs(), "axis", -1), t.rank()));
+  if (!depth_of(n.graph, n.operand(1)) || names_sizes(n)) define_sizes(b, as_sizes(b, n.operand(1)), {t.shape[axis]});
   Expr indices = Expr(b, n.operand(0)).to(DType::i64), values(b, n.operand(2));
   indices = wrap_negative(indices, size_value(b, t.shape[axis], DType::i64));
   indices = indices.with(b.reshape(indices, with_unit_axis(indices.type().shape, axis)));

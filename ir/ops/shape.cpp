@@ -1,8 +1,9 @@
 // ONNX ops that take, give or change shapes. Their integer operands must follow from constants and shapes.
+#include <array>
 #include <cmath>
 
 #include "ir/ops/common.hpp"
-#include "ir/ops/dims.hpp"
+#include "ir/ops/data_sizes.hpp"
 #include "ir/ops/families.hpp"
 
 namespace ag {
@@ -39,6 +40,7 @@ Dim remaining(Dims all, Dims taken) {
 }
 
 Types infer_reshape(const InferCtx& c) {
+  if (!c.ints(1)) return infer_reshape_by_data(c);
   const Dims& from = c.in(0).shape;
   AG_TRY(Dims wanted, required_ints(c, 1));
   bool allow_zero = attr_int(c.attrs(), "allowzero", 0) != 0;
@@ -131,6 +133,7 @@ Types infer_flatten(const InferCtx& c) {
 }
 
 Types infer_expand(const InferCtx& c) {
+  if (!c.ints(1)) return infer_expand_by_data(c);
   AG_TRY(Dims wanted, required_ints(c, 1));
   AG_TRY(wanted, checked_shape(c, wanted));
   auto shape = broadcast_shapes(c.in(0).shape, wanted);
@@ -148,6 +151,7 @@ std::optional<Dims> expand_known(const View& n) {
 }
 
 Types infer_tile(const InferCtx& c) {
+  if (!c.ints(1)) return infer_tile_by_data(c);
   AG_TRY(Dims repeats, required_ints(c, 1));
   if (repeats.size() != c.in(0).shape.size())
     return c.error(Code::AG2206,
@@ -161,6 +165,7 @@ Types infer_tile(const InferCtx& c) {
 }
 
 std::vector<ValueId> tile(Builder& b, const View& n) {
+  if (!known(n, 1) || names_sizes(n)) return tile_by_data(b, n);
   Dims from = n.in(0).shape, repeats = *known(n, 1), split;
   Ints dims;
   for (std::size_t d = 0; d < from.size(); ++d) {
@@ -222,7 +227,9 @@ LiteralPtr fill_literal(const Attrs& a) {
 }
 
 Types infer_constant_of_shape(const InferCtx& c) {
-  AG_TRY(Dims shape, required_ints(c, 0));
+  AG_TRY(PartDims some, sizes_of(c, 0));
+  Dims shape;
+  for (std::size_t i = 0; i < some.size(); ++i) shape.push_back(some[i] ? *some[i] : c.unbacked(i));
   AG_TRY(shape, checked_shape(c, shape));
   LiteralPtr l = fill_literal(c.attrs());
   if (l->materialize().elems() != 1) return c.error(Code::AG2206, "`value` of `ConstantOfShape` has one element");
@@ -230,6 +237,7 @@ Types infer_constant_of_shape(const InferCtx& c) {
 }
 std::vector<ValueId> constant_of_shape(Builder& b, const View& n) {
   Dims shape = n.out().shape;
+  if (!known(n, 0) || names_sizes(n)) define_sizes(b, as_sizes(b, n.operand(0)), shape);
   ValueId one = b.constant(make_literal(fill_literal(n.attrs())->materialize().reshaped({})));
   return {b.broadcast_to(one, shape)};
 }
@@ -238,35 +246,45 @@ std::optional<Dims> constant_of_shape_known(const View& n) {
   return Dims(at(n.out().elems().value()), Dim(fill_literal(n.attrs())->materialize().get_int(0)));
 }
 
-/// Number of elements of Range, from integers or from constant floats.
+/// The three scalars of a Range of floats, if they are constants.
+std::optional<std::array<double, 3>> float_range(const Graph& g, const std::array<ValueId, 3>& operands) {
+  std::array<double, 3> v;
+  for (std::size_t i = 0; i < 3; ++i) {
+    const Node& def = g.def(operands[i]);
+    const LiteralPtr* l = def.op->name == "constant" ? def.attrs.get<LiteralPtr>("value") : nullptr;
+    if (!l || (*l)->materialize().elems() != 1) return std::nullopt;
+    v[i] = (*l)->materialize().get_double(0);
+  }
+  return v;
+}
+
+/// Whether the compiler can tell the number of elements.
+bool known_range(const Graph& g, const std::array<ValueId, 3>& operands) {
+  if (is_float(g.type(operands[0]).dtype)) return float_range(g, operands).has_value();
+  for (ValueId v : operands)
+    if (!g.value(v).known_ints) return false;
+  const Dims& step = *g.value(operands[2]).known_ints;
+  return step.size() == 1 && step[0].is_const();
+}
+
+/// Number of elements of Range: from integers, from constant floats, or a size that the data tell.
 Result<Dim> range_length(const InferCtx& c) {
+  std::array<ValueId, 3> operands{c.operand(0), c.operand(1), c.operand(2)};
+  for (std::size_t i = 0; i < 3; ++i)
+    if (!c.in(i).elems().is(1)) return c.error(Code::AG2204, "`Range` takes scalars", {}, {i});
+  if (!known_range(c.graph(), operands)) return c.unbacked(0);
   if (is_float(c.in(0).dtype)) {
-    double v[3];
-    for (std::size_t i = 0; i < 3; ++i) {
-      const Literal* l = c.literal(i);
-      if (!l || l->materialize().elems() != 1)
-        return c.error(
-            Code::AG2207,
-            fmt::format("`Range` of floats needs constants, and {} is computed from data", operand_name(c, i)),
-            "decides the number of elements", {i});
-      v[i] = l->materialize().get_double(0);
-    }
+    auto v = *float_range(c.graph(), operands);
     double n = std::ceil((v[1] - v[0]) / v[2]);
     if (!(n < 9e15))
       return c.error(Code::AG2206, fmt::format("`Range` from {} to {} by {} has no end", v[0], v[1], v[2]));
     return Dim(static_cast<std::int64_t>(std::max(n, 0.0)));
   }
-  Dims v;
-  for (std::size_t i = 0; i < 3; ++i) {
-    AG_TRY(Dims one, required_ints(c, i));
-    if (one.size() != 1) return c.error(Code::AG2204, "`Range` takes scalars", {}, {i});
-    v.push_back(one[0]);
-  }
-  if (!v[2].is_const() || v[2].is(0))
-    return c.error(Code::AG2206, fmt::format("`Range` with a step of {}", v[2].str()),
-                   "a constant other than 0 is needed", {2});
-  Dim n = v[2].value() > 0 ? ceildiv(v[1] - v[0], v[2]) : ceildiv(v[0] - v[1], Dim(0) - v[2]);
-  return v[0].is(0) && v[2].is(1) && !n.is_const() ? n : max(n, 0);
+  Dim start = (*c.ints(0))[0], limit = (*c.ints(1))[0], step = (*c.ints(2))[0];
+  if (step.is(0))
+    return c.error(Code::AG2206, "`Range` with a step of 0", "a constant other than 0 is needed", {2});
+  Dim n = step.value() > 0 ? ceildiv(limit - start, step) : ceildiv(start - limit, Dim(0) - step);
+  return start.is(0) && step.is(1) && !n.is_const() ? n : max(n, 0);
 }
 Types infer_range(const InferCtx& c) {
   AG_TRY(Dim n, range_length(c));
@@ -274,6 +292,7 @@ Types infer_range(const InferCtx& c) {
   return std::vector<Type>{{c.in(0).dtype, std::move(shape)}};
 }
 std::vector<ValueId> range(Builder& b, const View& n) {
+  if (!known_range(n.graph, {n.operand(0), n.operand(1), n.operand(2)}) || names_sizes(n)) return range_by_data(b, n);
   Expr start(b, b.reshape(n.operand(0), {})), delta(b, b.reshape(n.operand(2), {}));
   Type t = n.out();
   Expr ramp(b, b.iota(t, 0));
@@ -359,7 +378,9 @@ std::vector<OpInfo> reshaping() {
                  .attrs = {int_attr("allowzero", 0)},
                  .infer = infer_reshape,
                  .known_ints = same_ints,
-                 .decompose = reshape_to_result,
+                 .decompose = [](Builder& b, const View& n) {
+                   return !known(n, 1) || names_sizes(n) ? reshape_by_data(b, n) : reshape_to_result(b, n);
+                 },
                  .samples =
                      [] {
                        return std::vector<OpSample>{with_ints("f64[2,6]", {{3, -1}}),
@@ -427,6 +448,7 @@ std::vector<OpInfo> reshaping() {
            .known_ints = expand_known,
            .decompose =
                [](Builder& b, const View& n) {
+                 if (!known(n, 1) || names_sizes(n)) return expand_by_data(b, n);
                  return std::vector<ValueId>{b.broadcast_to(n.operand(0), Dims(n.out().shape))};
                },
            .samples =

@@ -1,6 +1,6 @@
 // ONNX's Slice, Split and Pad.
 #include "ir/ops/common.hpp"
-#include "ir/ops/dims.hpp"
+#include "ir/ops/data_sizes.hpp"
 #include "ir/ops/families.hpp"
 
 namespace ag {
@@ -73,7 +73,16 @@ std::optional<std::vector<Cut>> cuts(const Dims& shape, const Dims& starts, cons
   return out;
 }
 
+/// Whether the compiler knows what a Slice cuts out.
+template <class Known, class Constants>
+bool known_cuts(Known known, Constants constants, bool axes, bool steps) {
+  return known(1) && known(2) && (!axes || constants(3)) && (!steps || constants(4));
+}
+
 Types infer_slice(const InferCtx& c) {
+  auto constants = [&](std::size_t i) { return as_constants(c.ints(i)).has_value(); };
+  if (!known_cuts([&](std::size_t i) { return c.ints(i).has_value(); }, constants, c.has(3), c.has(4)))
+    return infer_slice_by_data(c);
   AG_TRY(Dims starts, required_ints(c, 1));
   AG_TRY(Dims ends, required_ints(c, 2));
   std::optional<Ints> axes, steps;
@@ -101,7 +110,13 @@ std::vector<Cut> cuts_of(const View& n) {
   return *cuts(n.in(0).shape, *known(n, 1), *known(n, 2), known_constants(n, 3), known_constants(n, 4));
 }
 
+bool cuts_known(const View& n) {
+  auto constants = [&](std::size_t i) { return known_constants(n, i).has_value(); };
+  return known_cuts([&](std::size_t i) { return known(n, i).has_value(); }, constants, n.has(3), n.has(4));
+}
+
 std::vector<ValueId> slice(Builder& b, const View& n) {
+  if (!cuts_known(n) || names_sizes(n)) return slice_by_data(b, n);
   Ints reversed, stride;
   Dims start, limit;
   std::vector<Cut> all = cuts_of(n);
@@ -118,7 +133,7 @@ std::vector<ValueId> slice(Builder& b, const View& n) {
 
 std::optional<Dims> slice_known(const View& n) {
   auto v = known(n, 0);
-  if (!v || n.out().rank() != 1) return std::nullopt;
+  if (!v || n.out().rank() != 1 || !cuts_known(n)) return std::nullopt;
   Cut k = cuts_of(n)[0];
   if (!k.start.is_const() || !k.size.is_const()) return std::nullopt;
   if (k.reversed) std::reverse(v->begin(), v->end());
@@ -140,6 +155,7 @@ Result<Dims> split_sizes(const InferCtx& c, const Dim& size) {
 }
 
 Types infer_split(const InferCtx& c) {
+  if (c.has(1) && !c.ints(1)) return infer_split_by_data(c);
   AG_TRY(int axis, checked_axis(c, attr_int(c.attrs(), "axis", 0), c.in(0).rank()));
   const Dim& size = c.in(0).shape[at(axis)];
   AG_TRY(Dims sizes, split_sizes(c, size));
@@ -161,6 +177,7 @@ Types infer_split(const InferCtx& c) {
 }
 
 std::vector<ValueId> split(Builder& b, const View& n) {
+  if (n.has(1) && (!known(n, 1) || names_sizes(n))) return split_by_data(b, n);
   std::size_t axis = at(*normalize_axis(attr_int(n.attrs(), "axis", 0), n.in(0).rank()));
   Dims start(n.in(0).shape.size(), 0), limit = n.in(0).shape, sizes;
   for (std::uint32_t r = 0; r < n.node().result_count; ++r) sizes.push_back(n.out(r).shape[axis]);
@@ -192,6 +209,7 @@ std::optional<Padding> padding(std::size_t rank, const Dims& pads, const std::op
 }
 
 Types infer_pad(const InferCtx& c) {
+  if (!c.ints(1) || (c.has(3) && !as_constants(c.ints(3)))) return infer_pad_by_data(c);
   AG_TRY(Dims pads, required_ints(c, 1));
   std::optional<Ints> axes;
   if (c.has(3)) {
@@ -232,7 +250,13 @@ Expr source_index(Builder& b, const std::string& mode, const Dim& size, const Di
 
 std::vector<ValueId> pad(Builder& b, const View& n) {
   Dims from = n.in(0).shape, to = n.out().shape;
-  Padding p = *padding(from.size(), *known(n, 1), known_constants(n, 3));
+  Padding p;
+  if (known(n, 1) && (!n.has(3) || known_constants(n, 3)) && !names_sizes(n)) {
+    p = *padding(from.size(), *known(n, 1), known_constants(n, 3));
+  } else {
+    p.low = pad_by_data(b, n);
+    for (std::size_t d = 0; d < from.size(); ++d) p.high.push_back(to[d] - from[d] - p.low[d]);
+  }
   std::string mode = attr_string(n.attrs(), "mode", "constant");
   Expr x(b, n.operand(0));
   if (mode == "constant") {

@@ -89,6 +89,34 @@ Result<std::vector<Array>> dims_eval(const EvalCtx& c) {
   return one(Array::ints(concrete(c, attr_dims(c.node.attrs(), "values"))));
 }
 
+// ---- sizes: the other way round ---------------------------------------------------------------------------
+
+constexpr std::int64_t max_sizes = 64, max_size = std::int64_t{1} << 48;
+
+Types infer_sizes(const InferCtx& c) {
+  const Type& t = c.in(0);
+  Dim n = t.rank() == 0 ? Dim(1) : t.shape[0];
+  if (t.dtype != DType::i64 || t.rank() > 1 || !n.is_const() || n.value() < 1 || n.value() > max_sizes)
+    return c.error(Code::AG2204, fmt::format("`sizes` takes a vector i64[n] of up to {} sizes: {} is {}", max_sizes,
+                                             operand_name(c, 0), t.str()),
+                   {}, {0});
+  std::vector<Type> types;
+  for (std::int64_t i = 0; i < n.value(); ++i)
+    types.push_back({DType::boolean, {c.unbacked(static_cast<std::size_t>(i)), 0}});
+  return types;
+}
+
+Result<std::vector<Array>> sizes_eval(const EvalCtx& c) {
+  std::vector<Array> out;
+  for (std::int64_t i = 0; i < c.in[0].elems(); ++i) {
+    std::int64_t n = c.in[0].get_int(i);
+    if (n < 0 || n > max_size)
+      return fail(Code::AG5021, place(c), fmt::format("a size computed from data is {}", n));
+    out.emplace_back(DType::boolean, Shape{n, 0});
+  }
+  return out;
+}
+
 }  // namespace
 
 std::vector<OpInfo> source_ops() {
@@ -138,6 +166,14 @@ std::vector<OpInfo> source_ops() {
            [] {
              return std::vector<OpSample>{sample({}, {{"values", Dims{2, 3, 4}}}), sample({}, {{"values", Dims{}}})};
            }},
+      {.name = "sizes",
+       .lower_class = LowerClass::control,
+       .summary = "names the elements of a vector as sizes: empty results, whose first axes have those sizes",
+       .operands = {{"values", "I", set_of(DType::i64)}},
+       .results = {{.name = "witnesses", .type_var = "B", .variadic = true}},
+       .infer = infer_sizes,
+       .eval = sizes_eval,
+       .zero_gradient = true},
   };
 }
 

@@ -37,6 +37,8 @@ Result<std::int64_t> size_of(const Dim& d, const DimEnv& env, std::string_view w
                           env.empty() ? "" : " with ", env_text(env)));
 }
 
+}  // namespace
+
 Status check_rank(std::string_view role, const ProgramBuffer& b, const HostArray& array) {
   if (array.dtype != b.dtype)
     return fail(Code::AG5002, {},
@@ -54,7 +56,11 @@ Status check_rank(std::string_view role, const ProgramBuffer& b, const HostArray
   return {};
 }
 
-Status check_guard(const DimGuard& g, const DimEnv& env) {
+Loc source_of(const Program& program, std::uint32_t source) {
+  return source > 0 && source <= program.sources.size() ? program.sources[source - 1] : Loc{};
+}
+
+Status check_guard(const Program& program, const DimGuard& g, const DimEnv& env, Code code) {
   const auto lhs = g.lhs.eval(env), rhs = g.rhs.eval(env);
   bool holds = lhs && rhs;
   const char* relation = "equal";
@@ -75,11 +81,9 @@ Status check_guard(const DimGuard& g, const DimEnv& env) {
   auto value = [](const Dim& d, std::optional<std::int64_t> v) {
     return d.is_const() ? d.str() : fmt::format("`{}` ({})", d.str(), v ? fmt::to_string(*v) : "too large");
   };
-  return fail(error(Code::AG5006, {}, g.text.empty() ? "the sizes of the inputs do not fit together" : g.text)
+  return fail(error(code, source_of(program, g.source), g.text.empty() ? "the sizes of the inputs do not fit together" : g.text)
                   .note(fmt::format("{} must {} {}", value(g.lhs, lhs), relation, value(g.rhs, rhs))));
 }
-
-}  // namespace
 
 Status check_count(std::string_view role, std::size_t wanted, std::size_t passed) {
   if (wanted == passed) return {};
@@ -107,7 +111,7 @@ Result<DimEnv> bind_sizes(const Program& program, std::span<const HostArray> inp
     const ProgramBuffer& b = program.buffers[program.inputs[i]];
     AG_TRY_(check_array(program, "input", b, {}, inputs[i], env));
   }
-  for (const auto& g : program.guards) AG_TRY_(check_guard(g, env));
+  for (const auto& g : program.guards) AG_TRY_(check_guard(program, g, env, Code::AG5006));
   return env;
 }
 
@@ -157,52 +161,113 @@ Status check_memory(std::string_view role, const ProgramBuffer& b, std::int64_t 
 }
 
 Result<std::unique_ptr<Binding>> Binding::make(const Executable& e, DimEnv env, int threads) {
+  const Program& p = e.program_;
   auto b = std::make_unique<Binding>();
   b->env = std::move(env);
-  AG_TRY_(b->set_buffers(e));
-  AG_TRY_(b->set_calls(e, threads));
+  b->segments.resize(p.segments.size());
+  for (std::size_t s = 0; s < p.segments.size(); ++s) {
+    const auto& symbols = p.segments[loop::SegmentId(s)].symbols;
+    for (const std::string& name : symbols) b->env[name] = 0;
+    b->segments[s].values.resize(symbols.size());
+    b->segments[s].next.resize(symbols.size());
+  }
+  const std::size_t n = p.buffers.size();
+  b->shapes.resize(n), b->bytes.resize(n), b->offsets.resize(n), b->home_data.resize(n);
+  for (std::size_t i = 0; i < n; ++i) b->shapes[i].reserve(p.buffers[ProgramBufferId(i)].shape.size());
+  for (std::uint32_t i : e.segments_[0].buffers) AG_TRY_(b->set_buffer(e, i));
+  AG_TRY(b->arena_bytes, size_of(p.arena_bytes, b->env, "arena size", p.name));
+  AG_TRY(const std::int64_t scratch, size_of(p.scratch_bytes, b->env, "scratch size", p.name));
+  b->scratch_bytes = scratch / cache_line * cache_line + (scratch % cache_line ? cache_line : 0);
+  if (!e.fixed_plan_) AG_TRY_(loop::check_memory_plan(p, e.storage_, b->env));
+  b->prepare_calls(e);
+  for (const auto& entry : e.table_)
+    if (entry.kind == Executable::Entry::Kind::jump_if_false && b->bytes[entry.index] == 0)
+      return fail(Code::AG5020, {}, "a predicate has no element");
+  for (std::uint32_t i : e.segments_[0].calls) AG_TRY_(b->set_call(e, i, threads));
   b->set_passed(e);
   auto views = [&](const std::vector<ProgramBufferId>& ids) {
     std::vector<HostArray> out;
-    for (auto id : ids)
-      out.push_back(
-          {e.program_.buffers[id].dtype, b->shapes[id.index], nullptr, static_cast<std::size_t>(b->bytes[id.index])});
+    for (auto id : ids) out.push_back({p.buffers[id].dtype, b->shapes[id.index], nullptr, 0});
     return out;
   };
   for (const auto* call : e.host_calls_) b->host.push_back({views(call->inputs), views(call->outputs)});
+  b->set_hosts(e, 0);
   return b;
 }
 
-Status Binding::set_buffers(const Executable& e) {
+bool Binding::is_bound(const Executable& e, std::size_t segment, const std::int64_t* values) const {
+  const SegmentState& s = segments[segment];
+  if (!s.bound || !std::equal(s.values.begin(), s.values.end(), values)) return false;
+  return std::all_of(e.segments_[segment + 1].needs.begin(), e.segments_[segment + 1].needs.end(),
+                     [&](std::uint32_t d) { return segments[d].changed <= s.evaluated; });
+}
+
+Status Binding::update(const Executable& e, const loop::BindStep& step, const std::int64_t* values, int threads) {
+  constexpr std::int64_t max_size = std::int64_t{1} << 48;
   const Program& p = e.program_;
-  const std::size_t n = p.buffers.size();
-  shapes.resize(n), bytes.resize(n), offsets.resize(n), home_data.resize(n);
-  for (std::size_t i = 0; i < n; ++i) {
-    const ProgramBufferId id(i);
-    const ProgramBuffer& b = p.buffers[id];
-    std::optional<std::int64_t> total = static_cast<std::int64_t>(dtype_bytes(b.dtype));
-    for (const Dim& d : b.shape) {
-      AG_TRY(const std::int64_t size, size_of(d, env, "size", b.name));
-      shapes[i].push_back(size);
-      total = total ? checked_mul(*total, size) : total;
-    }
-    if (!total)
-      return fail(Code::AG5008, {},
-                  fmt::format("buffer `{}`, {}, is too large for this machine", b.name, describe(b.dtype, shapes[i])));
-    bytes[i] = *total;
-    if (b.kind == loop::BufferKind::temp && e.storage_.home[id] == id) {
-      AG_TRY(offsets[i], size_of(b.offset, env, "offset", b.name));
-    }
+  const loop::Segment& segment = p.segments[step.segment];
+  const Executable::Members& members = e.segments_[step.segment.index + 1];
+  SegmentState& s = segments[step.segment.index];
+  s.bound = false;
+  for (std::size_t i = 0; i < s.values.size(); ++i) {
+    if (values[i] < 0 || values[i] > max_size)
+      return fail(error(Code::AG5021, source_of(p, step.source),
+                        fmt::format("a size{} computed from data is {}",
+                                    step.label.empty() ? "" : " of `" + step.label + "`", values[i]))
+                      .note(fmt::format("it is called `{}`", segment.symbols[i])));
+    s.values[i] = values[i];
+    env.find(segment.symbols[i])->second = values[i];
   }
-  AG_TRY(arena_bytes, size_of(p.arena_bytes, env, "arena size", p.name));
-  AG_TRY(const std::int64_t scratch, size_of(p.scratch_bytes, env, "scratch size", p.name));
-  scratch_bytes = scratch / cache_line * cache_line + (scratch % cache_line ? cache_line : 0);
-  if (!e.fixed_plan_) AG_TRY_(loop::check_memory_plan(p, e.storage_, env));
-  for (std::size_t i = 0; i < n; ++i) {  // an alias is as large as its home for all sizes, or was proved to fit
-    const std::size_t home = e.storage_.home[ProgramBufferId(i)].index;
-    AG_CHECK(bytes[i] <= bytes[home], "an alias outgrows its home");
-  }
+  s.changed = s.evaluated = ++clock_;
+  for (const DimGuard& g : segment.guards) AG_TRY_(check_guard(p, g, env, Code::AG5014));
+  // What cannot be computed may be part of a branch that is not taken: the error comes if it runs.
+  for (std::uint32_t i : members.buffers)
+    if (!set_buffer(e, i)) bytes[i] = -1;
+  AG_TRY(s.arena_bytes, size_of(segment.arena_bytes, env, "arena size", p.name));
+  AG_TRY(const std::int64_t scratch, size_of(segment.scratch_bytes, env, "scratch size", p.name));
+  s.scratch_bytes = scratch / cache_line * cache_line + (scratch % cache_line ? cache_line : 0);
+  for (std::uint32_t i : members.calls)
+    if (!set_call(e, i, threads)) calls[i].fn = nullptr;
+  set_hosts(e, step.segment.index + 1);
+  s.bound = true;
   return {};
+}
+
+Status Binding::set_buffer(const Executable& e, std::size_t i) {
+  const ProgramBufferId id(i);
+  const ProgramBuffer& b = e.program_.buffers[id];
+  std::optional<std::int64_t> total = static_cast<std::int64_t>(dtype_bytes(b.dtype));
+  shapes[i].clear();
+  for (const Dim& d : b.shape) {
+    AG_TRY(const std::int64_t size, size_of(d, env, "size", b.name));
+    shapes[i].push_back(size);
+    total = total ? checked_mul(*total, size) : total;
+  }
+  if (!total)
+    return fail(Code::AG5008, {},
+                fmt::format("buffer `{}`, {}, is too large for this machine", b.name, describe(b.dtype, shapes[i])));
+  bytes[i] = *total;
+  const ProgramBufferId home = e.storage_.home[id];
+  if (b.kind == loop::BufferKind::temp && home == id) {
+    AG_TRY(offsets[i], size_of(b.offset, env, "offset", b.name));
+  }
+  // An alias is as large as its home for all sizes, or was proved to fit.
+  const bool own_memory = e.program_.buffers[home].place == loop::Place::growable;
+  AG_CHECK(own_memory || home.index > i || bytes[i] <= bytes[home.index], "an alias outgrows its home");
+  return {};
+}
+
+void Binding::set_hosts(const Executable& e, std::size_t segment) {
+  auto set = [&](const std::vector<ProgramBufferId>& ids, std::vector<HostArray>& arrays) {
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+      arrays[i].shape = shapes[ids[i].index];
+      arrays[i].bytes = static_cast<std::size_t>(std::max<std::int64_t>(0, bytes[ids[i].index]));
+    }
+  };
+  for (std::uint32_t i : e.segments_[segment].hosts) {
+    set(e.host_calls_[i]->inputs, host[i].inputs);
+    set(e.host_calls_[i]->outputs, host[i].outputs);
+  }
 }
 
 void Binding::set_passed(const Executable& e) {
@@ -217,18 +282,18 @@ void Binding::set_passed(const Executable& e) {
       set_home(e, static_cast<std::uint32_t>(i), const_cast<void*>(b.constant.get()));
     }
   }
-  for (auto id : p.inputs) passed.push_back({id, "input", false, nullptr});
-  for (auto id : p.outputs) passed.push_back({id, "output", true, nullptr});
-  for (auto id : states) passed.push_back({id, "state", true, nullptr});
+  for (auto id : p.inputs) passed.push_back({id, "input", false, nullptr, bytes[id.index]});
+  for (auto id : p.outputs) passed.push_back({id, "output", true, nullptr, bytes[id.index]});
+  for (auto id : states) passed.push_back({id, "state", true, nullptr, bytes[id.index]});
   by_address_.resize(passed.size());
 }
 
 Status Binding::check_overlap(const Program& program) {
   auto begin = [&](std::uint32_t i) { return reinterpret_cast<std::uintptr_t>(passed[i].data); };
-  auto end = [&](std::uint32_t i) { return begin(i) + static_cast<std::uintptr_t>(bytes[passed[i].id.index]); };
+  auto end = [&](std::uint32_t i) { return begin(i) + static_cast<std::uintptr_t>(passed[i].bytes); };
   std::uint32_t n = 0;
   for (std::uint32_t i = 0; i < passed.size(); ++i)
-    if (bytes[passed[i].id.index] > 0) by_address_[n++] = i;
+    if (passed[i].bytes > 0) by_address_[n++] = i;
   std::sort(by_address_.begin(), by_address_.begin() + n, [&](auto a, auto b) { return begin(a) < begin(b); });
   // Of the arrays that begin earlier, those that end last: any, and a writable one.
   std::optional<std::uint32_t> any, written;
@@ -246,33 +311,42 @@ Status Binding::check_overlap(const Program& program) {
   return {};
 }
 
-Status Binding::set_calls(const Executable& e, int threads) {
+/// Calls keep pointers into `slots` and `dims`, which never move.
+void Binding::prepare_calls(const Executable& e) {
   std::size_t dim_count = 0;
   for (const auto* c : e.calls_) dim_count += c->dims.size();
-  dims.reserve(dim_count);  // calls keep pointers into these two
+  dims.resize(dim_count);
   slots.resize(e.slots_.size());
-  for (const auto& entry : e.table_)
-    if (entry.kind == Executable::Entry::Kind::jump_if_false && bytes[entry.index] == 0)
-      return fail(Code::AG5020, {}, "a predicate has no element");
-  for (std::size_t i = 0; i < e.calls_.size(); ++i) AG_TRY_(set_call(e, i, threads));
-  return {};
+  calls.resize(e.calls_.size());
+  call_envs.resize(e.calls_.size());
+  std::size_t at = 0;
+  for (std::size_t i = 0; i < calls.size(); ++i) {
+    calls[i].args = {slots.data() + e.call_slots_[i], dims.data() + at, nullptr, nullptr};
+    at += e.calls_[i]->dims.size();
+    for (const std::string& name : e.program_.kernels[e.calls_[i]->kernel].dims) call_envs[i].emplace(name, 0);
+  }
 }
 
 Status Binding::set_call(const Executable& e, std::size_t index, int threads) {
   const loop::KernelCall& c = *e.calls_[index];
   const loop::Kernel& k = e.program_.kernels[c.kernel];
-  const std::size_t dims_begin = dims.size();
-  DimEnv kernel_env;
+  BoundCall& call = calls[index];
+  call.fn = nullptr;
+  const std::size_t dims_begin = static_cast<std::size_t>(call.args.dims - dims.data());
+  DimEnv& kernel_env = call_envs[index];
   for (std::size_t d = 0; d < c.dims.size(); ++d) {
     AG_TRY(const std::int64_t value, size_of(c.dims[d], env, "size argument", c.label));
-    dims.push_back(value);
-    kernel_env.emplace(k.dims[d], value);
+    dims[dims_begin + d] = value;
+    kernel_env.find(k.dims[d])->second = value;
   }
   std::int64_t moved = 0;
   for (std::size_t i = 0; i < c.buffers.size(); ++i) {
     const auto& b = e.program_.buffers[c.buffers[i]];
     AG_TRY(const std::int64_t elems, size_of(k.buffers[i].elems, kernel_env, "extent", c.label));
     const auto need = checked_mul(elems, static_cast<std::int64_t>(dtype_bytes(k.buffers[i].dtype)));
+    if (bytes[c.buffers[i].index] < 0)
+      return fail(Code::AG5008, {}, fmt::format("the size of `{}`, {}, cannot be computed", b.name,
+                                                shape_text(b.dtype, b.shape)));
     if (!need || *need > bytes[c.buffers[i].index])
       return fail(Code::AG5020, {},
                   fmt::format("kernel `{}` accesses {} elements of `{}`, which is {}", c.label, elems, b.name,
@@ -289,11 +363,10 @@ Status Binding::set_call(const Executable& e, std::size_t index, int threads) {
   const double cost = estimate(k.flops) / flops_per_ns + traffic / bytes_per_ns;
   const double parts =
       std::min({static_cast<double>(threads), static_cast<double>(tiles), std::floor(cost / min_part_ns)});
-  calls.push_back({e.code_.functions[c.kernel.index],
-                   {slots.data() + e.call_slots_[index], dims.data() + dims_begin, nullptr, nullptr},
-                   tiles,
-                   cost,
-                   std::max(1, static_cast<int>(parts))});
+  call.tiles = tiles;
+  call.cost_ns = cost;
+  call.max_parts = std::max(1, static_cast<int>(parts));
+  call.fn = e.code_.functions[c.kernel.index];
   return {};
 }
 

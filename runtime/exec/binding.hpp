@@ -22,18 +22,27 @@ struct BoundCall {
 };
 
 struct Binding {
-  DimEnv env;
+  DimEnv env;  ///< sizes that only the data tell are 0 until they are bound
   std::vector<std::vector<std::int64_t>> shapes;    ///< per buffer
-  std::vector<std::int64_t> bytes;                  ///< per buffer
+  std::vector<std::int64_t> bytes;                  ///< per buffer; -1: cannot be computed
   std::vector<std::int64_t> offsets;                ///< per buffer: in the arena, if it is a home there
   std::int64_t arena_bytes = 0, scratch_bytes = 0;  ///< scratch of one thread, a multiple of a cache line
-  std::vector<BoundCall> calls;
-  std::vector<std::int64_t> dims;  ///< of all calls
+  std::vector<BoundCall> calls;                     ///< one without `fn` cannot be run with these sizes
+  std::vector<DimEnv> call_envs;                    ///< sizes by the kernel's names
+  std::vector<std::int64_t> dims;                   ///< of all calls
   struct HostViews {
     std::vector<HostArray> inputs, outputs;
   };
   std::vector<HostViews> host;
   std::vector<loop::ProgramBufferId> states;  ///< by state index
+  struct SegmentState {
+    std::vector<std::int64_t> values, next;     ///< of its symbols; `next` while they are computed
+    bool bound = false;
+    std::uint64_t evaluated = 0, changed = 0;   ///< when its sizes were computed, when its values changed last
+    std::int64_t arena_bytes = 0, scratch_bytes = 0;
+    char* base = nullptr;                       ///< where its temps have their addresses
+  };
+  std::vector<SegmentState> segments;  ///< by SegmentId
 
   // Set by each run, where they changed.
   std::vector<void*> home_data;  ///< per buffer that is a home
@@ -45,27 +54,41 @@ struct Binding {
     std::string_view role;
     bool writable;
     void* data;
+    std::int64_t bytes;
   };
   std::vector<Passed> passed;  ///< the caller's arrays: inputs, outputs, states
 
-  /// Computes everything for the sizes in `env`. Errors: AG5006, AG5008.
+  /// Computes everything that the sizes in `env` tell. Errors: AG5006, AG5008.
   static Result<std::unique_ptr<Binding>> make(const Executable& e, DimEnv env, int threads);
+  /// True if the segment is bound to these values already, and nothing that it depends on has changed since.
+  bool is_bound(const Executable& e, std::size_t segment, const std::int64_t* values) const;
+  /// Computes what a segment's values tell; allocates nothing. Errors: AG5014, AG5021, AG5008.
+  Status update(const Executable& e, const loop::BindStep& step, const std::int64_t* values, int threads);
   /// That nothing the program writes overlaps another of the caller's arrays. Errors: AG5017.
   Status check_overlap(const loop::Program& program);
   void set_home(const Executable& e, std::uint32_t home, void* data);
+  /// Binds one call again, for the error that it met.
+  Status set_call(const Executable& e, std::size_t call, int threads);
 
  private:
-  Status set_buffers(const Executable& e);
-  Status set_calls(const Executable& e, int threads);
-  Status set_call(const Executable& e, std::size_t call, int threads);
+  Status set_buffer(const Executable& e, std::size_t buffer);
+  void prepare_calls(const Executable& e);
+  void set_hosts(const Executable& e, std::size_t segment);
   void set_passed(const Executable& e);
   std::vector<std::uint32_t> by_address_;  // of `passed`; kept so that sorting allocates nothing
+  std::uint64_t clock_ = 0;
 };
 
+/// Errors: `code`, AG5006 or AG5014.
+Status check_guard(const loop::Program& program, const loop::DimGuard& guard, const DimEnv& env, Code code);
+/// The place a bind step, a slot or a guard stands for.
+Loc source_of(const loop::Program& program, std::uint32_t source);
 /// Errors: AG5001.
 Status check_count(std::string_view role, std::size_t wanted, std::size_t passed);
 /// Sizes of the program's symbols as the inputs have them. Errors: AG5001 to AG5006.
 Result<DimEnv> bind_sizes(const loop::Program& program, std::span<const HostArray> inputs);
+/// Checks the dtype and the number of axes.
+Status check_rank(std::string_view role, const loop::ProgramBuffer& b, const HostArray& array);
 /// Checks dtype and shape of an array that was passed for buffer `b`. `role`: "input", "output", "state".
 Status check_array(const loop::Program& program, std::string_view role, const loop::ProgramBuffer& b,
                    std::span<const std::int64_t> shape, const HostArray& array, const DimEnv& env);

@@ -65,9 +65,19 @@ ExecContext::ExecContext(std::shared_ptr<const Executable> executable, ExecOptio
   if (!options_.host_pool && !options_.pool && options_.threads > 1)
     options_.pool = std::make_shared<ThreadPool>(options_.threads - 1);
   bindings_.reserve(max_bindings + 1);
+  for (std::size_t i = 0; i < executable_->program_.segments.size(); ++i)
+    segments_.push_back(std::make_unique<Arena>());
+  for (std::size_t i = 0; i < executable_->growable_.size(); ++i) growable_.push_back(std::make_unique<Arena>());
 }
 
 ExecContext::~ExecContext() = default;
+
+std::size_t ExecContext::arena_bytes() const {
+  std::size_t sum = arena_.capacity() + scratch_.capacity();
+  for (const auto* list : {&segments_, &growable_})
+    for (const auto& a : *list) sum += a->capacity();
+  return sum;
+}
 
 Result<Binding*> ExecContext::bind(std::span<const HostArray> inputs) {
   const loop::Program& p = executable_->program_;
@@ -91,12 +101,13 @@ Result<Binding*> ExecContext::bind(std::span<const HostArray> inputs) {
     AG_TRY_(check_memory("input", p.buffers[p.inputs[i]], binding->bytes[p.inputs[i].index], inputs[i]));
   bindings_.insert(bindings_.begin(), std::move(binding));
   if (bindings_.size() > max_bindings) bindings_.pop_back();
+  last_ = nullptr;
   return bindings_.front().get();
 }
 
 Status ExecContext::prepare_memory(Binding& b, std::int64_t extra_bytes) {
   const loop::Program& p = executable_->program_;
-  const auto scratch = checked_mul(b.scratch_bytes, options_.threads);
+  const auto scratch = checked_mul(std::max(b.scratch_bytes, scratch_stride_), options_.threads);
   const auto own = scratch ? checked_add(b.arena_bytes, *scratch) : std::nullopt;
   const auto total = own ? checked_add(*own, extra_bytes) : std::nullopt;
   if (!total) return fail(Code::AG5008, {}, "the memory that the program needs cannot be counted in 64 bits");
@@ -115,11 +126,16 @@ Status ExecContext::prepare_memory(Binding& b, std::int64_t extra_bytes) {
     b.arena = arena_.base();
     b.placed = true;
     for (std::size_t i = 0; i < p.buffers.size(); ++i)
-      if (p.buffers[ProgramBufferId(i)].kind == BufferKind::temp &&
+      if (const auto& buffer = p.buffers[ProgramBufferId(i)];
+          buffer.kind == BufferKind::temp && buffer.place == loop::Place::arena &&
           executable_->storage_.home[ProgramBufferId(i)].index == i)
         b.set_home(*executable_, static_cast<std::uint32_t>(i), b.arena + b.offsets[i]);
   }
-  for (auto& c : b.calls) c.args.scratch = scratch_.base();
+  scratch_stride_ = std::max(scratch_stride_, b.scratch_bytes);
+  for (std::size_t i = 0; i < growable_.size(); ++i)
+    b.set_home(*executable_, executable_->growable_[i], growable_[i]->base());
+  for (std::uint32_t i : executable_->segments_[0].growable) AG_TRY_(grow(b, i, b.bytes[i]));
+  output_bytes_ = extra_bytes;
   return {};
 }
 
@@ -128,9 +144,10 @@ Status ExecContext::set_pointers(Binding& b, std::span<const HostArray> inputs, 
   const loop::Program& p = executable_->program_;
   bool changed = false;
   std::size_t at = 0;
-  auto set = [&](ProgramBufferId id, const HostArray& a, bool is_home) {
-    if (b.passed[at].data != a.data) {
+  auto set = [&](ProgramBufferId id, const HostArray& a, std::int64_t bytes, bool is_home) {
+    if (b.passed[at].data != a.data || b.passed[at].bytes != bytes) {
       b.passed[at].data = a.data;
+      b.passed[at].bytes = bytes;
       changed = true;
       if (is_home) b.set_home(*executable_, id.index, a.data);
     }
@@ -143,11 +160,20 @@ Status ExecContext::set_pointers(Binding& b, std::span<const HostArray> inputs, 
   };
   AG_TRY_(check_count("output", p.outputs.size(), outputs.size()));
   AG_TRY_(check_count("state", b.states.size(), states.size()));
-  for (std::size_t i = 0; i < outputs.size(); ++i) AG_TRY_(check("output", p.outputs[i], outputs[i]));
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    if (executable_->output_segment_[i] == 0)
+      AG_TRY_(check("output", p.outputs[i], outputs[i]));
+    else
+      AG_TRY_(check_rank("output", p.buffers[p.outputs[i]], outputs[i]));
+  }
   for (std::size_t i = 0; i < states.size(); ++i) AG_TRY_(check("state", b.states[i], states[i]));
-  for (std::size_t i = 0; i < inputs.size(); ++i) set(p.inputs[i], inputs[i], true);
-  for (std::size_t i = 0; i < outputs.size(); ++i) set(p.outputs[i], outputs[i], !executable_->storage_.copied[i]);
-  for (std::size_t i = 0; i < states.size(); ++i) set(b.states[i], states[i], true);
+  for (std::size_t i = 0; i < inputs.size(); ++i) set(p.inputs[i], inputs[i], b.bytes[p.inputs[i].index], true);
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    const bool known = executable_->output_segment_[i] == 0;  // others get their memory when their size is known
+    set(p.outputs[i], outputs[i], known ? b.bytes[p.outputs[i].index] : static_cast<std::int64_t>(outputs[i].bytes),
+        known && !executable_->storage_.copied[i]);
+  }
+  for (std::size_t i = 0; i < states.size(); ++i) set(b.states[i], states[i], b.bytes[b.states[i].index], true);
   if (!changed) return {};
   auto overlap = b.check_overlap(p);
   if (!overlap)
@@ -165,18 +191,22 @@ int ExecContext::threads_for(double cost_ns) {
   return gang_.size();
 }
 
-void ExecContext::call_kernel(Binding& b, std::uint32_t index) {
-  const BoundCall& c = b.calls[index];
+Status ExecContext::call_kernel(Binding& b, std::uint32_t index) {
+  BoundCall& c = b.calls[index];
+  if (!c.fn) {
+    AG_TRY_(b.set_call(*executable_, index, options_.threads));
+  }
+  c.args.scratch = scratch_.base();
   const int parts = c.max_parts == 1 ? 1 : std::min(c.max_parts, threads_for(c.cost_ns));
   if (parts == 1) {
     if (c.tiles > 0) c.fn(&c.args, 0, c.tiles);
-    return;
+    return {};
   }
   struct Job {
     const BoundCall& call;
     char* scratch;
     std::int64_t scratch_bytes;
-  } job{c, scratch_.base(), b.scratch_bytes};
+  } job{c, scratch_.base(), scratch_stride_};
   auto part = [](void* user, int p, int parts) {
     const Job& j = *static_cast<const Job*>(user);
     const auto [lo, hi] = tile_range(j.call.tiles, p, parts);
@@ -184,7 +214,10 @@ void ExecContext::call_kernel(Binding& b, std::uint32_t index) {
     args.scratch = j.scratch + p * j.scratch_bytes;
     j.call.fn(&args, lo, hi);
   };
-  if (!options_.host_pool) return gang_.run(parts, part, &job);
+  if (!options_.host_pool) {
+    gang_.run(parts, part, &job);
+    return {};
+  }
   struct Foreign {
     Job& job;
     PartFn part;
@@ -197,6 +230,7 @@ void ExecContext::call_kernel(Binding& b, std::uint32_t index) {
         f->part(&f->job, p, parts);
       },
       &foreign);
+  return {};
 }
 
 Status ExecContext::call_host(Binding& b, std::uint32_t index) {
@@ -251,9 +285,13 @@ Status ExecContext::execute(Binding& b, std::span<const HostArray> outputs) {
   for (std::size_t pc = 0; pc < table.size();) {
     const auto& entry = table[pc++];
     switch (entry.kind) {
-      case Kind::kernel: call_kernel(b, entry.index); break;
+      case Kind::kernel: AG_TRY_(call_kernel(b, entry.index)); break;
       case Kind::host: AG_TRY_(call_host(b, entry.index)); break;
       case Kind::jump: pc = entry.target; break;
+      case Kind::bind: AG_TRY_(bind_segment(b, *executable_->binds_[entry.index])); break;
+      case Kind::check: AG_TRY_(check_sizes(b, *executable_->checks_[entry.index])); break;
+      case Kind::swap: swap_memory(b, *executable_->swaps_[entry.index]); break;
+      case Kind::slot: AG_TRY_(choose_slot(b, *executable_->slot_steps_[entry.index])); break;
       case Kind::jump_if_false: {
         const auto home = executable_->storage_.home[ProgramBufferId{std::size_t{entry.index}}].index;
         if (*static_cast<const std::uint8_t*>(b.home_data[home]) == 0) pc = entry.target;
@@ -280,6 +318,8 @@ Status ExecContext::run(std::span<const HostArray> inputs, std::span<const HostA
   AG_TRY(Binding * b, bind(inputs));
   AG_TRY_(prepare_memory(*b, 0));
   AG_TRY_(set_pointers(*b, inputs, outputs, states));
+  outputs_ = outputs;
+  last_ = b;
   return execute(*b, outputs);
 }
 
@@ -290,21 +330,30 @@ Result<std::vector<OwnedArray>> ExecContext::run_allocating(std::span<const Host
   AG_TRY(Binding * b, bind(inputs));
   const auto& p = executable_->program_;
   std::int64_t bytes = 0;
-  for (auto id : p.outputs) {
-    const auto sum = checked_add(bytes, b->bytes[id.index]);
+  for (auto i : executable_->segments_[0].outputs) {
+    const auto sum = checked_add(bytes, b->bytes[p.outputs[i].index]);
     if (!sum) return fail(Code::AG5008, {}, "the size of the outputs cannot be counted in 64 bits");
     bytes = *sum;
   }
   AG_TRY_(prepare_memory(*b, bytes));
-  std::vector<OwnedArray> arrays;
+  std::vector<OwnedArray> arrays(p.outputs.size());
   std::vector<HostArray> outputs;
-  for (auto id : p.outputs) {
-    AG_TRY(auto array, OwnedArray::allocate(p.buffers[id].dtype, b->shapes[id.index]));
-    outputs.push_back(array.view());
-    arrays.push_back(std::move(array));
+  for (std::size_t i = 0; i < p.outputs.size(); ++i) {
+    const auto& buffer = p.buffers[p.outputs[i]];
+    if (executable_->output_segment_[i] == 0) {
+      AG_TRY(arrays[i], OwnedArray::allocate(buffer.dtype, b->shapes[p.outputs[i].index]));
+      outputs.push_back(arrays[i].view());
+    } else {  // made when its size is known
+      outputs.push_back({buffer.dtype, std::vector<std::int64_t>(buffer.shape.size()), nullptr, 0});
+    }
   }
   AG_TRY_(set_pointers(*b, inputs, outputs, states));
-  AG_TRY_(execute(*b, outputs));
+  outputs_ = outputs;
+  allocated_ = &arrays, views_ = &outputs;
+  last_ = b;
+  Status done = execute(*b, outputs);
+  allocated_ = nullptr, views_ = nullptr;
+  if (!done) return fail(std::move(done).error());
   return arrays;
 }
 
@@ -312,9 +361,20 @@ Result<std::vector<std::vector<std::int64_t>>> ExecContext::output_shapes(std::s
   Busy busy(*this);
   AG_TRY_(busy.ok());
   AG_TRY(Binding * b, bind(inputs));
+  const auto& p = executable_->program_;
   std::vector<std::vector<std::int64_t>> shapes;
-  for (auto id : executable_->program_.outputs) shapes.push_back(b->shapes[id.index]);
+  const loop::SegmentIndex segments(p);
+  for (auto id : p.outputs) {
+    auto& shape = shapes.emplace_back();
+    for (const Dim& d : p.buffers[id].shape) shape.push_back(segments.of(d) ? -1 : d.eval(b->env).value_or(-1));
+  }
   return shapes;
+}
+
+std::span<const std::int64_t> ExecContext::output_shape(std::size_t output) const {
+  const auto& outputs = executable_->program_.outputs;
+  if (!last_ || output >= outputs.size()) return {};
+  return last_->shapes[outputs[output].index];
 }
 
 }  // namespace ag::runtime

@@ -23,6 +23,11 @@ Status check_sizes(const Program& p) {
           fmt::format("size `{}` is read from axis {} of input {}, which does not exist", s.symbol, s.axis, s.input));
     known.insert(s.symbol);
   }
+  for (const auto& s : p.segments) {
+    known.insert(s.symbols.begin(), s.symbols.end());
+    for (const auto& g : s.guards) g.lhs.collect_symbols(used), g.rhs.collect_symbols(used);
+    s.arena_bytes.collect_symbols(used), s.scratch_bytes.collect_symbols(used);
+  }
   for (const auto& b : p.buffers) {
     for (const auto& d : b.shape) d.collect_symbols(used);
     b.offset.collect_symbols(used);
@@ -55,6 +60,7 @@ Result<std::shared_ptr<const Executable>> Executable::create(Program program, Ke
   if (constant) AG_TRY_(loop::check_memory_plan(p, e->storage_, {}));
   e->fixed_plan_ = constant;
   e->index_slots();
+  e->index_segments();
   return e;
 }
 
@@ -87,6 +93,18 @@ Status Executable::flatten(const loop::Seq& seq, int depth) {
       AG_TRY_(nested(loop->body));
       table_.push_back({Kind::jump, 0, top});
       table_[test].target = here();
+    } else if (const auto* bind = std::get_if<loop::BindStep>(&step.value)) {
+      table_.push_back({Kind::bind, static_cast<std::uint32_t>(binds_.size()), 0});
+      binds_.push_back(bind);
+    } else if (const auto* swap = std::get_if<loop::SwapStep>(&step.value)) {
+      table_.push_back({Kind::swap, static_cast<std::uint32_t>(swaps_.size()), 0});
+      swaps_.push_back(swap);
+    } else if (const auto* slot = std::get_if<loop::SlotStep>(&step.value)) {
+      table_.push_back({Kind::slot, static_cast<std::uint32_t>(slot_steps_.size()), 0});
+      slot_steps_.push_back(slot);
+    } else if (const auto* check = std::get_if<loop::CheckStep>(&step.value)) {
+      table_.push_back({Kind::check, static_cast<std::uint32_t>(checks_.size()), 0});
+      checks_.push_back(check);
     }
   }
   return {};
@@ -120,6 +138,7 @@ Status Executable::check() const {
       for (auto id : *ids)
         if (!p.buffers.contains(id)) return unfit(fmt::format("host call `{}` takes a buffer that is none", c->label));
   }
+  AG_TRY_(check_data_steps());
   for (const auto& entry : table_)
     if (entry.kind == Entry::Kind::jump_if_false) {
       const ProgramBufferId id{std::size_t{entry.index}};
@@ -129,10 +148,83 @@ Status Executable::check() const {
   for (std::size_t i = 0; i < p.buffers.size(); ++i) {
     const auto& b = p.buffers[ProgramBufferId(i)];
     if (b.kind == BufferKind::constant && !b.constant) return unfit(fmt::format("constant `{}` has no data", b.name));
-    if (b.kind == BufferKind::temp && storage_.home[ProgramBufferId(i)].index == i && !b.planned)
+    const bool planned = b.planned || b.place != loop::Place::arena;
+    if (b.kind == BufferKind::temp && storage_.home[ProgramBufferId(i)].index == i && !planned)
       return unfit(fmt::format("temp `{}` has no place in the arena: the pass plan_memory has not run", b.name));
   }
   return {};
+}
+
+Status Executable::check_data_steps() const {
+  const Program& p = program_;
+  for (const auto* b : binds_) {
+    if (!p.segments.contains(b->segment)) return unfit("a bind step has no segment");
+    if (!b->values && b->exprs.size() == p.segments[b->segment].symbols.size()) continue;
+    if (!p.buffers.contains(b->values)) return unfit("a bind step has no buffer");
+    const Dim bytes = byte_size(p.buffers[b->values]);
+    if (p.buffers[b->values].dtype != DType::i64 || !bytes.is_const() ||
+        bytes.value() / 8 < static_cast<std::int64_t>(p.segments[b->segment].symbols.size()))
+      return unfit("a bind step's buffer does not hold its sizes");
+  }
+  for (const auto* s : swaps_) {
+    if (!p.buffers.contains(s->a) || !p.buffers.contains(s->b)) return unfit("a swap step has no buffer");
+    const auto &a = p.buffers[s->a], &b = p.buffers[s->b];
+    if (a.kind != BufferKind::temp || b.kind != BufferKind::temp || a.place != b.place ||
+        a.place == loop::Place::slot || storage_.home[s->a] != s->a || storage_.home[s->b] != s->b)
+      return unfit(fmt::format("temps `{}` and `{}` cannot exchange their memory", a.name, b.name));
+  }
+  for (const auto* s : slot_steps_) {
+    if (!p.buffers.contains(s->view) || !p.buffers.contains(s->of) || !p.buffers.contains(s->index))
+      return unfit("a slot step has no buffer");
+    const auto &view = p.buffers[s->view], &index = p.buffers[s->index];
+    if (view.kind != BufferKind::temp || view.place != loop::Place::slot || storage_.home[s->view] != s->view ||
+        index.dtype != DType::i64 || byte_size(index).is(0))
+      return unfit(fmt::format("temp `{}` cannot be a slot", view.name));
+  }
+  return {};
+}
+
+/// Which buffers, calls and outputs each segment makes known.
+void Executable::index_segments() {
+  const Program& p = program_;
+  const loop::SegmentIndex index(p);
+  segments_.resize(p.segments.size() + 1);
+  growable_of_.resize(p.buffers.size());
+  for (std::uint32_t i = 0; i < p.buffers.size(); ++i) {
+    const auto& b = p.buffers[ProgramBufferId(std::size_t{i})];
+    Members& members = segments_[index.of(b.shape)];
+    members.buffers.push_back(i);
+    if (b.place != loop::Place::growable) continue;
+    growable_of_[i] = static_cast<std::uint32_t>(growable_.size());
+    growable_.push_back(i);
+    members.growable.push_back(i);
+  }
+  auto of_buffers = [&](const std::vector<ProgramBufferId>& ids) {
+    std::size_t last = 0;
+    for (auto id : ids) last = std::max(last, index.of(p.buffers[id].shape));
+    return last;
+  };
+  for (std::uint32_t i = 0; i < calls_.size(); ++i)
+    segments_[std::max(index.of(calls_[i]->dims), of_buffers(calls_[i]->buffers))].calls.push_back(i);
+  for (std::uint32_t i = 0; i < host_calls_.size(); ++i)
+    segments_[std::max(of_buffers(host_calls_[i]->inputs), of_buffers(host_calls_[i]->outputs))].hosts.push_back(i);
+  for (std::uint32_t i = 0; i < p.outputs.size(); ++i) {
+    output_segment_.push_back(static_cast<std::uint32_t>(index.of(p.buffers[p.outputs[i]].shape)));
+    segments_[output_segment_[i]].outputs.push_back(i);
+  }
+  for (std::size_t s = 1; s < segments_.size(); ++s) {
+    std::set<std::string> used;
+    for (std::uint32_t i : segments_[s].buffers)
+      for (const Dim& d : p.buffers[ProgramBufferId(std::size_t{i})].shape) d.collect_symbols(used);
+    for (std::uint32_t i : segments_[s].calls)
+      for (const Dim& d : calls_[i]->dims) d.collect_symbols(used);
+    for (const auto& g : p.segments[loop::SegmentId(s - 1)].guards)
+      g.lhs.collect_symbols(used), g.rhs.collect_symbols(used);
+    std::set<std::uint32_t> needs;
+    for (const std::string& name : used)
+      if (auto t = index.of(Dim::symbol(name)); t > 0 && t < s) needs.insert(static_cast<std::uint32_t>(t - 1));
+    segments_[s].needs.assign(needs.begin(), needs.end());
+  }
 }
 
 void Executable::index_slots() {

@@ -42,14 +42,16 @@ class Executable {
   friend struct Binding;
   /// The steps as a flat table with jumps.
   struct Entry {
-    enum class Kind : std::uint8_t { kernel, host, jump_if_false, jump } kind;
-    std::uint32_t index;   ///< into calls_, host_calls_, or the predicate's buffer
+    enum class Kind : std::uint8_t { kernel, host, jump_if_false, jump, bind, swap, slot, check } kind;
+    std::uint32_t index;   ///< into calls_, host_calls_, binds_, ..., or the predicate's buffer
     std::uint32_t target;  ///< of jumps
   };
   Executable() = default;
   Status flatten(const loop::Seq& seq, int depth);
   Status check() const;
+  Status check_data_steps() const;
   void index_slots();
+  void index_segments();
 
   loop::Program program_;
   loop::Storage storage_;
@@ -58,6 +60,19 @@ class Executable {
   std::vector<Entry> table_;
   std::vector<const loop::KernelCall*> calls_;
   std::vector<const loop::HostCall*> host_calls_;
+  std::vector<const loop::BindStep*> binds_;
+  std::vector<const loop::SwapStep*> swaps_;
+  std::vector<const loop::SlotStep*> slot_steps_;
+  std::vector<const loop::CheckStep*> checks_;
+  /// What is bound when a segment becomes known; entry 0 is what the inputs tell.
+  struct Members {
+    std::vector<std::uint32_t> buffers, calls, hosts, growable, outputs;
+    std::vector<std::uint32_t> needs;  ///< earlier segments that its sizes depend on, by SegmentId
+  };
+  std::vector<Members> segments_;
+  std::vector<std::uint32_t> output_segment_;  ///< per output: 1 + SegmentId, or 0
+  std::vector<std::uint32_t> growable_;     ///< buffers with memory of their own
+  std::vector<std::uint32_t> growable_of_;  ///< per buffer: index into growable_, if it is one
   std::vector<std::uint32_t> call_slots_;   ///< where each call's pointers begin
   std::vector<std::uint32_t> slots_;        ///< pointer slots that hold a home's address, home by home
   std::vector<std::uint32_t> slots_begin_;  ///< per home, into slots_; one more at the end
@@ -68,7 +83,7 @@ struct ExecOptions {
   int threads = 1;                      ///< the calling thread included
   std::shared_ptr<ThreadPool> pool;     ///< shared with other contexts; without one the context makes its own
   std::shared_ptr<HostPool> host_pool;  ///< instead of threads of ours
-  std::int64_t memory_limit = 0;        ///< bytes of arena, scratch and allocated outputs; 0: none
+  std::int64_t memory_limit = 0;        ///< bytes of arenas, scratch and allocated outputs; 0: none
 };
 
 struct Binding;
@@ -83,20 +98,23 @@ class ExecContext {
 
   /// Runs the program. Inputs and outputs in the order of Program::inputs and outputs, `states` by their
   /// index. The caller's output arrays must have the right dtype and shape and overlap nothing. After an
-  /// error the outputs (and states) hold anything; the context can be used again.
+  /// error the outputs (and states) hold anything; the context can be used again. An output whose size only the data
+  /// know is given as an array with room enough: its sizes may be any, output_shape() tells what was written.
   Status run(std::span<const HostArray> inputs, std::span<const HostArray> outputs,
              std::span<const HostArray> states = {});
   /// The same, into new arrays.
   Result<std::vector<OwnedArray>> run_allocating(std::span<const HostArray> inputs,
                                                  std::span<const HostArray> states = {});
-  /// Shapes that the outputs will have.
+  /// Shape of an output of the last run. Valid until the next.
+  std::span<const std::int64_t> output_shape(std::size_t output) const;
+  /// Shapes that the outputs will have; -1 for a size that only the data know.
   Result<std::vector<std::vector<std::int64_t>>> output_shapes(std::span<const HostArray> inputs);
 
   /// Makes the run in progress, or if there is none the next one, return AG5011 soon.
   void cancel() { flags_.cancelled.store(1, std::memory_order_relaxed); }
 
   const Executable& executable() const { return *executable_; }
-  std::size_t arena_bytes() const { return arena_.capacity() + scratch_.capacity(); }
+  std::size_t arena_bytes() const;
 
  private:
   struct Busy;
@@ -105,7 +123,15 @@ class ExecContext {
   Status set_pointers(Binding& b, std::span<const HostArray> inputs, std::span<const HostArray> outputs,
                       std::span<const HostArray> states);
   Status execute(Binding& b, std::span<const HostArray> outputs);
-  void call_kernel(Binding& b, std::uint32_t call);
+  Status call_kernel(Binding& b, std::uint32_t call);
+  Status bind_segment(Binding& b, const loop::BindStep& step);
+  Status check_sizes(const Binding& b, const loop::CheckStep& step) const;
+  Status place_segment(Binding& b, std::size_t segment);
+  Status place_output(Binding& b, std::uint32_t output);
+  Status grow(Binding& b, std::uint32_t buffer, std::int64_t bytes);
+  void swap_memory(Binding& b, const loop::SwapStep& step);
+  Status choose_slot(Binding& b, const loop::SlotStep& step);
+  Status check_limit(const Binding& b, std::int64_t more) const;
   Status call_host(Binding& b, std::uint32_t call);
   int threads_for(double cost_ns);
   Status stopped(const Executable::Entry& entry);
@@ -114,6 +140,14 @@ class ExecContext {
   ExecOptions options_;
   loop::ContextBlock flags_;
   Arena arena_, scratch_;
+  std::int64_t scratch_stride_ = 0;               ///< of one thread
+  std::vector<std::unique_ptr<Arena>> segments_;  ///< memory of temps, by SegmentId
+  std::vector<std::unique_ptr<Arena>> growable_;  ///< by Executable::growable_
+  std::span<const HostArray> outputs_;            ///< of the run in progress
+  std::vector<OwnedArray>* allocated_ = nullptr;  ///< where run_allocating wants its outputs, and
+  std::vector<HostArray>* views_ = nullptr;       ///< views of them
+  std::int64_t output_bytes_ = 0;
+  Binding* last_ = nullptr;
   Gang gang_;
   double waiting_ns_ = 0;  ///< divisible work done so far in this step without a gang
   std::atomic<bool> busy_{false};

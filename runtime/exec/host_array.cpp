@@ -1,5 +1,7 @@
 #include "runtime/exec/host_array.hpp"
 
+#include <algorithm>
+#include <cstring>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <sys/mman.h>
@@ -58,6 +60,16 @@ bool Arena::reserve(std::size_t bytes) {
 #ifdef MADV_POPULATE_WRITE
   if (bytes >= 2 * huge_page) madvise(base_, bytes / 4096 * 4096, MADV_POPULATE_WRITE);  // a hint: failure is harmless
 #endif
+  return true;
+}
+
+bool Arena::grow(std::size_t bytes) {
+  if (bytes <= capacity_) return true;
+  Arena larger;
+  if (!larger.reserve(std::max(bytes, capacity_ + capacity_ / 2))) return false;
+  if (capacity_ > 0) std::memcpy(larger.base_, base_, capacity_);
+  std::swap(base_, larger.base_);
+  std::swap(capacity_, larger.capacity_);
   return true;
 }
 

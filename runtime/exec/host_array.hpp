@@ -52,6 +52,8 @@ class Arena {
   Arena& operator=(const Arena&) = delete;
   /// At least `bytes`, 64-byte aligned; huge pages, touched at once, if large. False if there is no memory.
   bool reserve(std::size_t bytes);
+  /// The same, but the contents are kept; grows by half at least, so that repeated growth costs little.
+  bool grow(std::size_t bytes);
   char* base() const { return base_; }
   std::size_t capacity() const { return capacity_; }
 

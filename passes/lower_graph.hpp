@@ -1,0 +1,77 @@
+// Lowering of one graph, the program's own or a region's, into steps. Regions are lowered into the same program: their
+// inputs are buffers that are there already, their symbols are the program's.
+#pragma once
+#include <map>
+#include <set>
+
+#include "passes/lower_kernel.hpp"
+#include "passes/lower_own.hpp"
+#include "passes/pass.hpp"
+
+namespace ag::passes {
+
+/// What all graphs of one program share.
+struct ProgramLowering {
+  explicit ProgramLowering(PassContext& c) : context(c) {}
+  PassContext& context;
+  loop::Program program;
+  std::map<std::array<std::uint64_t, 2>, loop::KernelId> kernels;  // by structure
+  std::set<std::string> known;                                     // symbols that inputs or segments give
+  std::map<std::string, std::size_t> segment_of;                   // the program's symbols that only the data know
+  std::uint64_t next_symbol = 0;
+
+  /// A name for a size that only the data know, which no graph of the program has.
+  std::string fresh_symbol() { return "u" + std::to_string(next_symbol++) + ".0"; }
+  loop::SegmentId add_segment(std::vector<std::string> symbols);
+  loop::ProgramBufferId temp(DType dtype, Dims shape, std::string name = {});
+};
+
+using SymbolMap = std::map<std::string, Dim, std::less<>>;
+
+class GraphLowering {
+ public:
+  /// `names`: what the graph's symbols mean in the program, where that differs.
+  GraphLowering(const Graph& g, ProgramLowering& program, loop::Seq& steps, bool is_region);
+
+  /// Buffers of the inputs, and of outputs that shall be written in place (invalid: as it comes).
+  Status run(std::span<const loop::ProgramBufferId> inputs, std::span<const loop::ProgramBufferId> targets);
+  /// After run(): where output i is.
+  loop::ProgramBufferId output(std::size_t i) { return buffer(g_.outputs[i].value); }
+  const Graph& graph() const { return g_; }
+  loop::ProgramBufferId buffer(ValueId v);
+  /// What refuses the graph: ops without a lowering, sizes that nothing gives.
+  Status check() const;
+
+  // -- for the lowering of control flow
+  ProgramLowering& shared() { return p_; }
+  loop::Program& program() { return p_.program; }
+  loop::Seq& steps() { return steps_; }
+  std::uint32_t source(NodeId id);
+  void call(LoweredKernel lowered, std::vector<loop::ProgramBufferId> buffers = {});
+  /// Elements one after the other: shapes may differ in spelling.
+  void copy(loop::ProgramBufferId from, loop::ProgramBufferId to, NodeId why);
+  /// Steps that make the symbols of `segment` known; from here on they may be used.
+  void bind(loop::SegmentId segment, loop::ProgramBufferId values, Dims exprs, NodeId why);
+
+ private:
+  const Graph& g_;
+  ProgramLowering& p_;
+  loop::Seq& steps_;
+  bool is_region_;
+  Plan plan_;
+  std::vector<loop::ProgramBufferId> buffer_of_;
+  std::map<NodeId, std::uint32_t> source_of_;
+  std::set<std::size_t> own_segments_;  // bound by steps of this graph
+
+  void add_guards();
+  void claim_targets(std::span<const loop::ProgramBufferId> targets);
+  Status group(GroupId gid);
+  Status control(NodeId id);
+  Status sizes(NodeId id);
+  Status host(NodeId id);
+};
+
+/// Requirements of a node on its sizes that its type rule could not settle: what may be read lies within what is there.
+void node_guards(const Graph& g, NodeId id, const std::function<void(Dim, loop::DimGuard::Rel, Dim, std::string)>& add);
+
+}  // namespace ag::passes
