@@ -84,7 +84,8 @@ Status GraphLowering::check() const {
         if (auto s = d.as_symbol(); s && names_sizes) known.insert(*s);
         d.collect_symbols(symbols);
       }
-      if (std::all_of(symbols.begin(), symbols.end(), [&](const std::string& s) { return known.contains(s); })) continue;
+      if (std::all_of(symbols.begin(), symbols.end(), [&](const std::string& s) { return known.contains(s); }))
+        continue;
       diags.push_back(error(Code::AG4011, loc,
                             "the size of `" + std::string(n.op->name) +
                                 "`'s result is known only from the data; such graphs are not compiled yet",
@@ -186,7 +187,8 @@ void GraphLowering::copy(ProgramBufferId from, ProgramBufferId to, NodeId why) {
   const Dim elems = product(b.shape);
   LoweredKernel k;
   loop::Builder builder("copy");
-  auto source = builder.param(b.dtype, elems, loop::Access::read), target = builder.param(b.dtype, elems, loop::Access::write);
+  auto source = builder.param(b.dtype, elems, loop::Access::read),
+       target = builder.param(b.dtype, elems, loop::Access::write);
   builder.set_origin(1);
   if (elems.is(1)) {
     builder.store(target, builder.index(0), builder.load(source, builder.index(0)));

@@ -73,8 +73,8 @@ struct WhileStep {
 /// memory. Binding equal values again costs next to nothing.
 struct BindStep {
   SegmentId segment;
-  ProgramBufferId values;    ///< or, if invalid,
-  Dims exprs;                ///< one per symbol
+  ProgramBufferId values;  ///< or, if invalid,
+  Dims exprs;  ///< one per symbol
   std::uint32_t source = 0;  ///< 1 + index into Program::sources; 0: none
   std::string label;
 };

@@ -236,11 +236,11 @@ Status check_memory_plan(const Program& program, const Storage& storage, const D
                               display(program, id), *begin, *end, arenas[segment]));
     if (*bytes > 0) placed.push_back({segment, *begin, *end, id});
   }
-  std::sort(placed.begin(), placed.end(), [](auto& a, auto& b) {
-    return std::tie(a.segment, a.begin) < std::tie(b.segment, b.begin);
-  });
+  std::sort(placed.begin(), placed.end(),
+            [](auto& a, auto& b) { return std::tie(a.segment, a.begin) < std::tie(b.segment, b.begin); });
   for (std::size_t i = 0; i < placed.size(); ++i)
-    for (std::size_t j = i + 1; j < placed.size() && placed[j].segment == placed[i].segment && placed[j].begin < placed[i].end; ++j)
+    for (std::size_t j = i + 1;
+         j < placed.size() && placed[j].segment == placed[i].segment && placed[j].begin < placed[i].end; ++j)
       if (live[placed[i].id].overlaps(live[placed[j].id]))
         return fail(Code::AG1092, {},
                     fmt::format("temps `{}` and `{}` live at the same time and overlap in the arena",

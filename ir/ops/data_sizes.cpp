@@ -171,8 +171,7 @@ Types infer_tile_by_data(const InferCtx& c) {
                    fmt::format("`Tile` needs a repeat for each axis: {} for {}", repeats.size(), c.in(0).str()), {},
                    {0, 1});
   Type t = c.in(0);
-  for (std::size_t d = 0; d < repeats.size(); ++d)
-    t.shape[d] = repeats[d] ? t.shape[d] * *repeats[d] : c.unbacked(d);
+  for (std::size_t d = 0; d < repeats.size(); ++d) t.shape[d] = repeats[d] ? t.shape[d] * *repeats[d] : c.unbacked(d);
   AG_TRY_(checked_shape(c, t.shape));
   return std::vector<Type>{std::move(t)};
 }
@@ -343,7 +342,8 @@ Types infer_pad_by_data(const InferCtx& c) {
   Type t = c.in(0);
   std::int64_t count = n.value() / 2;
   if (n.value() % 2 || (c.has(3) ? !c.in(3).elems().is(count) : count != t.rank()))
-    return c.error(Code::AG2206, fmt::format("`Pad` of {}: {} pads are two for each axis", t.str(), n.str()), {}, {0, 1});
+    return c.error(Code::AG2206, fmt::format("`Pad` of {}: {} pads are two for each axis", t.str(), n.str()), {},
+                   {0, 1});
   auto axes = axes_of(c.graph(), c.has(3) ? c.operand(3) : ValueId{}, at(count), t.rank());
   for (std::size_t d = 0; d < t.shape.size(); ++d)
     if (!axes || contains(*axes, static_cast<std::int64_t>(d))) t.shape[d] = c.unbacked(d);

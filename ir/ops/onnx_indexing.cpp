@@ -243,8 +243,9 @@ std::optional<Dim> depth_of(const Graph& g, ValueId v) {
 
 Types infer_one_hot(const InferCtx& c) {
   if (!c.in(1).elems().is(1))
-    return c.error(Code::AG2204, fmt::format("`depth` of `OneHot` is a scalar: {} is {}", operand_name(c, 1), c.in(1).str()),
-                   {}, {1});
+    return c.error(Code::AG2204,
+                   fmt::format("`depth` of `OneHot` is a scalar: {} is {}", operand_name(c, 1), c.in(1).str()), {},
+                   {1});
   Dim depth = depth_of(c.graph(), c.operand(1)).value_or(c.unbacked(0));
   AG_TRY(int axis, checked_axis(c, attr_int(c.attrs(), "axis", -1), c.in(0).rank() + 1));
   if (c.in(2).rank() != 1 || (c.in(2).shape[0].is_const() && !c.in(2).shape[0].is(2)))

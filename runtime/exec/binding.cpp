@@ -81,8 +81,9 @@ Status check_guard(const Program& program, const DimGuard& g, const DimEnv& env,
   auto value = [](const Dim& d, std::optional<std::int64_t> v) {
     return d.is_const() ? d.str() : fmt::format("`{}` ({})", d.str(), v ? fmt::to_string(*v) : "too large");
   };
-  return fail(error(code, source_of(program, g.source), g.text.empty() ? "the sizes of the inputs do not fit together" : g.text)
-                  .note(fmt::format("{} must {} {}", value(g.lhs, lhs), relation, value(g.rhs, rhs))));
+  return fail(
+      error(code, source_of(program, g.source), g.text.empty() ? "the sizes of the inputs do not fit together" : g.text)
+          .note(fmt::format("{} must {} {}", value(g.lhs, lhs), relation, value(g.rhs, rhs))));
 }
 
 Status check_count(std::string_view role, std::size_t wanted, std::size_t passed) {
@@ -345,8 +346,8 @@ Status Binding::set_call(const Executable& e, std::size_t index, int threads) {
     AG_TRY(const std::int64_t elems, size_of(k.buffers[i].elems, kernel_env, "extent", c.label));
     const auto need = checked_mul(elems, static_cast<std::int64_t>(dtype_bytes(k.buffers[i].dtype)));
     if (bytes[c.buffers[i].index] < 0)
-      return fail(Code::AG5008, {}, fmt::format("the size of `{}`, {}, cannot be computed", b.name,
-                                                shape_text(b.dtype, b.shape)));
+      return fail(Code::AG5008, {},
+                  fmt::format("the size of `{}`, {}, cannot be computed", b.name, shape_text(b.dtype, b.shape)));
     if (!need || *need > bytes[c.buffers[i].index])
       return fail(Code::AG5020, {},
                   fmt::format("kernel `{}` accesses {} elements of `{}`, which is {}", c.label, elems, b.name,

@@ -126,9 +126,9 @@ Status ExecContext::prepare_memory(Binding& b, std::int64_t extra_bytes) {
     b.arena = arena_.base();
     b.placed = true;
     for (std::size_t i = 0; i < p.buffers.size(); ++i)
-      if (const auto& buffer = p.buffers[ProgramBufferId(i)];
-          buffer.kind == BufferKind::temp && buffer.place == loop::Place::arena &&
-          executable_->storage_.home[ProgramBufferId(i)].index == i)
+      if (const auto& buffer = p.buffers[ProgramBufferId(i)]; buffer.kind == BufferKind::temp &&
+                                                              buffer.place == loop::Place::arena &&
+                                                              executable_->storage_.home[ProgramBufferId(i)].index == i)
         b.set_home(*executable_, static_cast<std::uint32_t>(i), b.arena + b.offsets[i]);
   }
   scratch_stride_ = std::max(scratch_stride_, b.scratch_bytes);

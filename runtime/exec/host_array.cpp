@@ -1,10 +1,10 @@
 #include "runtime/exec/host_array.hpp"
 
-#include <algorithm>
-#include <cstring>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <sys/mman.h>
+#include <algorithm>
+#include <cstring>
 
 #include <cstdlib>
 

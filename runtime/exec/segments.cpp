@@ -36,8 +36,7 @@ Status ExecContext::bind_segment(Binding& b, const loop::BindStep& step) {
     values = static_cast<const std::int64_t*>(b.home_data[executable_->storage_.home[step.values].index]);
   else
     for (std::size_t i = 0; i < next.size(); ++i) next[i] = step.exprs[i].eval(b.env).value_or(-1);
-  if (!b.is_bound(*executable_, segment, values))
-    AG_TRY_(b.update(*executable_, step, values, options_.threads));
+  if (!b.is_bound(*executable_, segment, values)) AG_TRY_(b.update(*executable_, step, values, options_.threads));
   return place_segment(b, segment);
 }
 

@@ -95,7 +95,8 @@ TEST_CASE("shapes from data: Reshape, Expand, Tile, ConstantOfShape") {
          {ramp({4, 6}), ints({0, -1})},
          {ramp({4, 6}), ints({24, 1})}});
   agree(shaped(R"({ "op": "Expand", "in": ["x", "s"], "out": "r" }, { "op": "Neg", "in": ["r"], "out": "y" },
-                  { "op": "ReduceMax", "in": ["r", [0, 2]], "out": "z" })", "i64[3]"),
+                  { "op": "ReduceMax", "in": ["r", [0, 2]], "out": "z" })",
+               "i64[3]"),
         {{ramp({2, 6}), ints({3, 1, 1})}, {ramp({1, 6}), ints({2, 4, 6})}, {ramp({1, 6}), ints({1, 1, 1})}});
   agree(shaped(R"({ "op": "Tile", "in": ["x", "s"], "out": "y" },
                   { "op": "Add", "in": ["y", 1.0], "out": "z" })"),
@@ -110,27 +111,32 @@ TEST_CASE("Slice, Split and Pad by data") {
       R"({ "ag": 1, "inputs": [ { "name": "x", "type": "f32[N,5]" }, { "name": "a", "type": "i64[2]" },
            { "name": "b", "type": "i64[2]" }, { "name": "s", "type": "i64[2]" } ], "nodes": [ )";
   std::vector<std::vector<Array>> runs;
-  for (auto [a, b, s] : std::vector<std::array<std::vector<std::int64_t>, 3>>{
-           {{{1, 0}, {3, 4}, {1, 1}}},
-           {{{-1, 4}, {INT64_MIN, -3}, {-1, -2}}},
-           {{{0, 1}, {INT64_MAX, INT64_MAX}, {2, 3}}},
-           {{{3, 3}, {1, 100}, {1, 1}}},
-           {{{-100, -2}, {100, -1}, {3, 1}}}})
+  for (auto [a, b, s] :
+       std::vector<std::array<std::vector<std::int64_t>, 3>>{{{{1, 0}, {3, 4}, {1, 1}}},
+                                                             {{{-1, 4}, {INT64_MIN, -3}, {-1, -2}}},
+                                                             {{{0, 1}, {INT64_MAX, INT64_MAX}, {2, 3}}},
+                                                             {{{3, 3}, {1, 100}, {1, 1}}},
+                                                             {{{-100, -2}, {100, -1}, {3, 1}}}})
     runs.push_back({ramp({4, 5}), ints(a), ints(b), ints(s)});
   runs.push_back({ramp({1, 5}), ints({0, 0}), ints({5, 5}), ints({1, 2})});
   agree(head + R"({ "op": "Slice", "in": ["x", "a", "b", [0, 1], "s"], "out": "c" },
-                  { "op": "Mul", "in": ["c", 2.0], "out": "y" } ], "outputs": ["c", "y"] })", runs);
+                  { "op": "Mul", "in": ["c", 2.0], "out": "y" } ], "outputs": ["c", "y"] })",
+        runs);
   agree(head + R"({ "op": "Slice", "in": ["x", "a", "b"], "out": "c" }, { "op": "Slice", "in": ["x", "a", "b", "s"],
                   "out": "d" }, { "op": "ReduceSum", "in": ["c"], "out": "y" } ], "outputs": ["c", "y"] })",
-        {{ramp({4, 5}), ints({1, 2}), ints({3, 5}), ints({1, 0})}, {ramp({3, 5}), ints({-2, -9}), ints({9, 3}), ints({0, 1})}});
+        {{ramp({4, 5}), ints({1, 2}), ints({3, 5}), ints({1, 0})},
+         {ramp({3, 5}), ints({-2, -9}), ints({9, 3}), ints({0, 1})}});
   agree(head + R"({ "op": "Split", "in": ["x", "a"], "out": ["p", "q"], "attrs": { "axis": 1 } },
                   { "op": "Concat", "in": ["q", "p"], "out": "y", "attrs": { "axis": 1 } } ], "outputs": ["p", "q", "y"] })",
-        {{ramp({2, 5}), ints({2, 3}), ints({0, 0}), ints({0, 0})}, {ramp({3, 5}), ints({0, 5}), ints({0, 0}), ints({0, 0})}});
+        {{ramp({2, 5}), ints({2, 3}), ints({0, 0}), ints({0, 0})},
+         {ramp({3, 5}), ints({0, 5}), ints({0, 0}), ints({0, 0})}});
   for (const char* mode : {"constant", "edge", "reflect", "wrap"})
     agree(head + R"({ "op": "Concat", "in": ["a", "b"], "out": "pads", "attrs": { "axis": 0 } },
-                    { "op": "Pad", "in": ["x", "pads"], "out": "y", "attrs": { "mode": ")" + mode + R"(" } } ],
+                    { "op": "Pad", "in": ["x", "pads"], "out": "y", "attrs": { "mode": ")" +
+              mode + R"(" } } ],
                     "outputs": ["y"] })",
-          {{ramp({3, 5}), ints({1, 2}), ints({0, 3}), ints({0, 0})}, {ramp({4, 5}), ints({0, 0}), ints({2, 1}), ints({0, 0})}});
+          {{ramp({3, 5}), ints({1, 2}), ints({0, 3}), ints({0, 0})},
+           {ramp({4, 5}), ints({0, 0}), ints({2, 1}), ints({0, 0})}});
 }
 
 TEST_CASE("impossible sizes and sizes that do not fit are errors with a place; the context runs on") {
@@ -144,7 +150,8 @@ TEST_CASE("impossible sizes and sizes that do not fit are errors with a place; t
     CHECK(runtime::run(context, good));
     return code_of(out.error());
   };
-  const std::string shape = R"({ "ag": 1, "inputs": [ { "name": "s", "type": "i64[1]" }, { "name": "x", "type": "f32[4]" } ],
+  const std::string shape =
+      R"({ "ag": 1, "inputs": [ { "name": "s", "type": "i64[1]" }, { "name": "x", "type": "f32[4]" } ],
     "nodes": [ { "op": "ConstantOfShape", "in": ["s"], "out": "c" }, { "op": "Cos", "in": ["c"], "out": "d" },
                { "op": "Add", "in": ["d", "x"], "out": "y" } ], "outputs": ["d", "y"] })";
   CHECK(error_of(shape, {ints({-1}), ramp({4})}, {ints({1}), ramp({4})}) == "AG5021");
