@@ -33,6 +33,19 @@ bool keeps_sizes(const Node& n) {
   return true;
 }
 
+bool runs_out(const Graph& g, const Node& n) {
+  if (n.operands.empty() || !n.operands[0]) return false;
+  auto is_true = [](const Graph& in, ValueId v) {
+    const LiteralPtr* l = in.def(v).attrs.get<LiteralPtr>("value");
+    return l && in.def(v).op->name == "constant" && (*l)->materialize().get_int(0) != 0;
+  };
+  if (n.operands.size() > 1 && n.operands[1] && !is_true(g, n.operands[1])) return false;
+  const Graph& body = *n.regions[0];
+  ValueId again = body.outputs[0].value;
+  while (body.def(again).op->name == "Identity") again = body.def(again).operands[0];
+  return again == body.inputs[1] || is_true(body, again);
+}
+
 namespace {
 
 /// Regions nested deeper are taken as a whole: each level asks the next one more than once.

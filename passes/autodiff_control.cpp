@@ -2,7 +2,8 @@
 //
 // The gradient of an If is an If with the same predicate, whose branches compute what they need again. A Loop or Scan
 // hands out, trip by trip, the values that its reverse needs (residuals), as further scan outputs; the reverse is a
-// Scan over them from the end, which carries the cotangents of the carries and sums up those of captured values.
+// Scan over them from the end, which carries the cotangents of the carries and sums up those of captured values. A Loop
+// whose reverse needs nothing of a trip but its number hands out the number of trips alone; its reverse is a Loop.
 //
 // Checkpoints under a memory limit belong behind the choice of residuals (`Residuals`): where the residuals of all
 // trips would exceed the limit, a pass after all differentiation is to keep the carries of every s-th trip in fixed
@@ -128,13 +129,14 @@ void reverse_if(ControlReverse& c) {
 namespace {
 
 /// Chooses what a trip hands to its reverse: `saved`, values that become scan outputs. Everything else that the
-/// reverse needs it takes from captures and elements, or computes again: what depends on captures alone, what is cheap
+/// reverse needs it takes from captures and elements, or computes again: functions of captures alone, what is cheap
 /// given values that are there anyway, and what has a size that only the trip knows.
 class Residuals {
  public:
   Residuals(const Joint& j, const Recurrence& r) : j_(j), r_(r), free_(j.g.value_count()) {
     for (std::size_t i = r.first(); i < j.own; ++i) sizes_.merge(symbols_of(j.g.type(j.input(i))));
     for (std::size_t k = 0; k < r.captures; ++k) free_[j.input(r.capture(k)).index] = true;
+    if (r.loop) free_[j.input(0).index] = true;
     for (NodeId id : j.g.node_ids()) {
       const Node& n = j.g.node(id);
       bool all = n.op->name != "input";
@@ -160,12 +162,11 @@ class Residuals {
     std::ranges::sort(saved_);
   }
   const std::vector<ValueId>& saved() const { return saved_; }
-  void save(ValueId v) { saved_.push_back(v); }
 
  private:
   const Joint& j_;
   const Recurrence& r_;
-  Bits free_;                         // functions of captures alone
+  Bits free_;                         // functions of captures and the trip number alone
   std::set<std::string> sizes_;       // known outside
   std::set<ValueId, std::greater<>> open_;
   Bits needed_;
@@ -237,10 +238,16 @@ class ReverseRecurrence {
     if (results_.empty()) return;
     Residuals residuals(j_, r_);
     residuals.choose(results_);
-    if (r_.loop && residuals.saved().empty()) residuals.save(j_.input(0));  // the Scan needs something to run over
     saved_ = residuals.saved();
-    add_larger_node();
-    add_scan();
+    bool number_only = saved_.empty() || (saved_.size() == 1 && saved_[0] == j_.input(0));
+    if (r_.loop && scans_.empty() && number_only) {
+      saved_.clear();
+      add_loop(count_trips());
+    } else {
+      if (r_.loop && saved_.empty() && scans_.empty()) saved_ = {j_.input(0)};
+      add_larger_node();
+      add_scan();
+    }
   }
 
  private:
@@ -312,7 +319,63 @@ class ReverseRecurrence {
     c_.swaps.push_back({c_.id, larger_, kept});
   }
 
-  /// One operand of the reverse Scan and the value of j_ that it is in the region.
+  /// The number of trips: the operand if nothing stops the loop before, else carried by a larger Loop.
+  ValueId count_trips() {
+    if (runs_out(c_.b.graph(), n_)) return n_.operands[0];
+    GraphBuilder b(j_.g);
+    ValueId next = b.add(j_.input(0), b.scalar_int(DType::i64, 1)), before = b.input("", {DType::i64, {}});
+    std::vector<ValueId> inputs(j_.g.inputs.begin(), j_.g.inputs.begin() + static_cast<std::ptrdiff_t>(j_.own)), outputs;
+    inputs.insert(inputs.begin() + static_cast<std::ptrdiff_t>(r_.capture(0)), before);
+    for (const Output& o : j_.g.outputs) outputs.push_back(o.value);
+    outputs.insert(outputs.begin() + static_cast<std::ptrdiff_t>(r_.output(r_.carries)), next);
+    Larger larger{n_.operands, n_.attrs, {std::make_shared<const Graph>(extract(j_.g, inputs, outputs))}, {}};
+    larger.operands.resize(std::max(larger.operands.size(), r_.first()));
+    larger.operands.insert(larger.operands.begin() + static_cast<std::ptrdiff_t>(r_.capture(0)),
+                           c_.b.scalar_int(DType::i64, 0));
+    for (std::uint32_t k = 0; k < n_.result_count; ++k) larger.kept.push_back(k < r_.carries ? k : k + 1);
+    std::vector<std::uint32_t> kept = larger.kept;
+    larger_ = add_larger(c_.b, c_.id, std::move(larger));
+    c_.swaps.push_back({c_.id, larger_, kept});
+    return c_.b.graph().node(larger_).result(static_cast<std::uint32_t>(r_.carries));
+  }
+
+  /// The reverse as a Loop of so many trips; the number of the trip that it reverses is carried where it is needed.
+  void add_loop(ValueId count) {
+    Bits needed = needed_inputs();
+    GraphBuilder b(j_.g);
+    ValueId trip = b.input("", {DType::i64, {}}), on = b.input("", {DType::boolean, {}}), number = j_.input(0);
+    std::vector<ValueId> inputs{trip, on}, outputs{on};
+    GraphBuilder::NodeArgs args;
+    args.operands = {count, {}};
+    for (const Slot& s : states()) inputs.push_back(s.inside), args.operands.push_back(s.operand);
+    outputs.insert(outputs.end(), results_.begin(), results_.end());
+    for (std::size_t i : carries_) args.stated.push_back(c_.b.type(n_.operands[r_.first() + i]));
+    for (std::size_t i : captured_) args.stated.push_back(c_.b.type(n_.operands[i]));
+    if (needed[0]) {
+      inputs.push_back(number);
+      outputs.push_back(b.sub(number, b.scalar_int(DType::i64, 1)));
+      args.operands.push_back(c_.b.reshape(c_.b.sub(count, c_.b.scalar_int(DType::i64, 1)), {}));
+      args.stated.push_back({DType::i64, {}});
+    }
+    std::size_t own = args.operands.size();
+    for (std::size_t k = 0; k < r_.captures; ++k)
+      if (needed[r_.capture(k)]) inputs.push_back(j_.input(r_.capture(k))), args.operands.push_back(n_.operands[r_.capture(k)]);
+    Graph region = extract(j_.g, inputs, outputs);
+    add_sizes(region, args.operands);
+    args.attrs = {{"captures", static_cast<std::int64_t>(args.operands.size() - own)}};
+    args.regions = {std::make_shared<const Graph>(std::move(region))};
+    set_grads(must_add(c_.b, *n_.op, std::move(args)));
+  }
+
+  void set_grads(NodeId id) {
+    std::uint32_t r = 0;
+    const Node& n = c_.b.graph().node(id);
+    for (std::size_t i : carries_) c_.grads[r_.first() + i] = n.result(r++);
+    for (std::size_t i : captured_) c_.grads[i] = n.result(r++);
+    for (std::size_t i : elements_) c_.grads[i] = n.result(r++);
+  }
+
+  /// One operand of the reverse and the value of j_ that it is in the region.
   struct Slot {
     ValueId operand, inside;
     std::int64_t axis = 0, direction = 0;
@@ -391,18 +454,14 @@ class ReverseRecurrence {
     for (std::size_t i : carries_) args.stated.push_back(c_.b.type(n_.operands[r_.first() + i]));
     for (std::size_t i : captured_) args.stated.push_back(c_.b.type(n_.operands[i]));
     for (std::size_t i : elements_) args.stated.push_back(c_.b.type(n_.operands[i]));
-    NodeId id = must_add(c_.b, op("Scan"), std::move(args));
-    std::uint32_t r = 0;
-    const Node& scan = c_.b.graph().node(id);
-    for (std::size_t i : carries_) c_.grads[r_.first() + i] = scan.result(r++);
-    for (std::size_t i : captured_) c_.grads[i] = scan.result(r++);
-    for (std::size_t i : elements_) c_.grads[i] = scan.result(r++);
+    set_grads(must_add(c_.b, op("Scan"), std::move(args)));
   }
 
   /// A size that no operand has is captured with a value that has it.
   void add_sizes(Graph& region, std::vector<ValueId>& operands) {
     std::set<std::string> used = symbols_of_graph(region), given;
-    for (ValueId v : operands) given.merge(symbols_of(c_.b.type(v)));
+    for (ValueId v : operands)
+      if (v) given.merge(symbols_of(c_.b.type(v)));
     for (ValueId v : n_.operands) {
       if (!v) continue;
       std::set<std::string> more = symbols_of(c_.b.type(v));

@@ -61,6 +61,9 @@ RecurrenceActivity close_recurrence(const Node& n, const Bits& operands, const B
 /// A carry of a size that may change from trip to trip cannot be stacked.
 bool keeps_sizes(const Node& n);
 
+/// A Loop with a trip count that no condition cuts short.
+bool runs_out(const Graph& g, const Node& n);
+
 /// A control node that a larger one replaces: old result r is result `results[r]` of `fresh`.
 struct Swap {
   NodeId old, fresh;

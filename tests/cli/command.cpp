@@ -65,6 +65,7 @@ const std::vector<Example>& examples() {
         inputs = " --input a=1,2,0.5,3";
       else if (contains(text, "\"inputs\""))
         inputs = " --input x=1,2,-0.5,3";
+      if (contains(text, "\"name\": \"neg\"")) inputs += " --input neg=true";
       list.push_back({file, inputs});
     }
     return list;

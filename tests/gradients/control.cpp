@@ -171,6 +171,26 @@ TEST_CASE("Loop: a while whose condition looks at the carried value; integers ar
   check_all(p);
 }
 
+TEST_CASE("Loop: a reverse that needs nothing of a trip but its number keeps nothing of the trips") {
+  Probe p = program(
+      R"({"name": "x", "type": "f64[2]"}, {"name": "w", "type": "f64[]"}, {"name": "n", "type": "i64[1]"})",
+      R"({"op": "Sin", "in": ["w"], "out": "sw"},
+         {"op": "Loop", "in": ["n", true, "x"], "out": ["b"], "regions": {"body": {
+           "inputs": ["i", "go", "s"],
+           "nodes": [{"op": "Cast", "in": ["i"], "out": "f", "attrs": {"to": 11}},
+                     {"op": "Mul", "in": ["f", 0.1], "out": "g"}, {"op": "Add", "in": ["g", 1.5], "out": "k"},
+                     {"op": "Mul", "in": ["s", "k"], "out": "m"}, {"op": "Add", "in": ["m", "sw"], "out": "m1"},
+                     {"op": "ReduceMax", "in": ["m1"], "out": "top", "attrs": {"keepdims": 0}},
+                     {"op": "Less", "in": ["top", 9.0], "out": "again"}],
+           "outputs": ["again", "m1"]}}},
+         {"op": "ReduceSumSquare", "in": ["b"], "out": "y", "attrs": {"keepdims": 0}})",
+      {reals({2}, {0.3, -0.5}), real(0.9), Array::of<double>(DType::i64, {1}, std::vector<double>{100})});
+  CHECK(count_ops(gradient(p), "Scan") == 0);
+  check_all(p);
+  p.values[2].set_int(0, 0);
+  check_all(p);
+}
+
 TEST_CASE("Loop: carries become active through each other, and what is not connected stays away") {
   Probe p = program(
       R"({"name": "x", "type": "f64[2]"}, {"name": "z", "type": "f64[2]"})",
