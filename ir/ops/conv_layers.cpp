@@ -329,7 +329,7 @@ std::vector<OpInfo> convolution_layer_ops() {
   integer.samples = integer_samples;
   OpInfo causal =
       composite({.name = "CausalConvWithState",
-                 .since = 28,
+                 .since = 27,
                  .summary = "depthwise convolution over the past; the last inputs are kept for the next call"});
   causal.operands = {{.name = "input", .dtypes = floats},
                      {.name = "weight", .dtypes = floats},
