@@ -17,7 +17,7 @@ Expr per_channel(Expr v, std::size_t space, bool filter = false) {
 }
 
 Expr convolve(std::string_view role, Expr p, Expr q, const Window& w, std::int64_t groups, const Dims& size) {
-  Attrs a = window_attrs(w, {{"role", std::string(role)}, {"size", size}, {"groups", groups}});
+  Attrs a = window_attrs(w, {{"role", std::string(role)}, {"size", size}, {"groups", Dims{groups}}});
   return p.with(p.builder().add_op("conv", {p.id(), q.id()}, a));
 }
 

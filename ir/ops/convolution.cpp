@@ -24,7 +24,8 @@ Role role_of(const Attrs& a) {
   return r == "input" ? Role::input : r == "filter" ? Role::filter : Role::output;
 }
 std::string_view role_name(Role r) { return r == Role::input ? "input" : r == Role::filter ? "filter" : "output"; }
-std::int64_t groups_of(const Attrs& a) { return attr_int(a, "groups", 1); }
+/// May be symbolic: a batch of convolutions is one of more groups.
+Dim groups_of(const Attrs& a) { return attr_dims(a, "groups")[0]; }
 
 /// The three shapes; the one that the role computes is that of the result.
 struct Shapes {
@@ -33,7 +34,7 @@ struct Shapes {
 
 Shapes shapes_of(const Attrs& a, const Dims& p, const Dims& q) {
   Dims size = attr_dims(a, "size");
-  std::int64_t groups = groups_of(a);
+  Dim groups = groups_of(a);
   switch (role_of(a)) {
     case Role::output: return {p, q, joined({p[0], q[0]}, size)};
     case Role::input: return {joined({p[0], q[1] * groups}, size), q, p};
@@ -49,7 +50,8 @@ Window window_of(const Attrs& a, const Shapes& s) {
 Types infer_conv(const InferCtx& c) {
   const Type &p = c.in(0), &q = c.in(1);
   std::size_t r = attr_dims(c.attrs(), "size").size();
-  std::int64_t groups = groups_of(c.attrs());
+  if (attr_dims(c.attrs(), "groups").size() != 1) return c.error(Code::AG2206, "`groups` of `conv` is one number");
+  Dim groups = groups_of(c.attrs());
   for (std::size_t i : {0u, 1u})
     if (c.in(i).shape.size() != r + 2)
       return c.error(Code::AG2204,
@@ -57,33 +59,34 @@ Types infer_conv(const InferCtx& c) {
                                  operand_name(c, i), c.in(i).str()),
                      {}, {i});
   AG_TRY_(check_window_attrs(c, r, p.rank()));
-  auto divides = [&](const Dim& d) { return !d.is_const() || d.value() % groups == 0; };
+  bool known = groups.is_const() && groups.value() > 0;
+  auto divides = [&](const Dim& d) { return !d.is_const() || !known || d.value() % groups.value() == 0; };
   auto equal = [](const Dim& a, const Dim& b) { return !a.is_const() || !b.is_const() || a == b; };
   Role role = role_of(c.attrs());
-  bool fits = groups > 0;
+  bool fits = known || !groups.is_const();
   if (fits && role == Role::output) fits = divides(q.shape[0]) && equal(p.shape[1], q.shape[1] * groups);
   if (fits && role == Role::input) fits = divides(q.shape[0]) && equal(p.shape[1], q.shape[0]);
   if (fits && role == Role::filter) fits = divides(p.shape[1]) && divides(q.shape[1]) && equal(p.shape[0], q.shape[0]);
   if (!fits)
     return c.error(Code::AG2203,
                    fmt::format("`conv` ({}) in {} groups: the channels of {} and {} do not fit", role_name(role),
-                               groups, p.str(), q.str()),
+                               groups.str(), p.str(), q.str()),
                    {}, {0, 1});
   Shapes s = shapes_of(c.attrs(), p.shape, q.shape);
   AG_TRY(Dims shape, checked_shape(c, role == Role::output ? s.y : role == Role::input ? s.x : s.w));
   return std::vector<Type>{{p.dtype, std::move(shape)}};
 }
 
-ValueId make(Builder& b, Role role, ValueId p, ValueId q, const Window& w, std::int64_t groups, Dims size) {
+ValueId make(Builder& b, Role role, ValueId p, ValueId q, const Window& w, const Dim& groups, Dims size) {
   return b.add_op(
       "conv", {p, q},
-      window_attrs(w, {{"role", std::string(role_name(role))}, {"size", std::move(size)}, {"groups", groups}}));
+      window_attrs(w, {{"role", std::string(role_name(role))}, {"size", std::move(size)}, {"groups", Dims{groups}}}));
 }
 
 ValueId conv_transpose(Builder& b, const View& n, std::size_t i, ValueId ct) {
   Shapes s = shapes_of(n.attrs(), n.in(0).shape, n.in(1).shape);
   Window w = window_of(n.attrs(), s);
-  std::int64_t groups = groups_of(n.attrs());
+  Dim groups = groups_of(n.attrs());
   ValueId other = n.operand(1 - i);
   auto output = [&](ValueId x, ValueId f) { return make(b, Role::output, x, f, w, groups, w.count); };
   auto input = [&](ValueId y, ValueId f) { return make(b, Role::input, y, f, w, groups, w.space); };
@@ -172,11 +175,11 @@ Result<std::vector<Array>> conv_eval(const EvalCtx& c) {
     for (std::int64_t d : v) n *= d;
     return n;
   };
-  std::int64_t groups = groups_of(c.node.attrs());
+  std::int64_t groups = concrete(c, {groups_of(c.node.attrs())})[0];
   const Shape &p = c.in[0].shape(), &q = c.in[1].shape();
-  bool fits = role == Role::output  ? p[1] == q[1] * groups && q[0] % groups == 0
-              : role == Role::input ? p[1] == q[0] && q[0] % groups == 0
-                                    : p[0] == q[0] && p[1] % groups == 0 && q[1] % groups == 0;
+  bool fits = groups > 0 && (role == Role::output  ? p[1] == q[1] * groups && q[0] % groups == 0
+                             : role == Role::input ? p[1] == q[0] && q[0] % groups == 0
+                                                   : p[0] == q[0] && p[1] % groups == 0 && q[1] % groups == 0);
   if (!fits) return fail(Code::AG2203, place(c), "the channels of a convolution do not fit");
   Sizes z{x[0], groups, f[0] / groups, f[1], elems(spatial(x)), elems(spatial(f)), elems(spatial(y))};
   auto pairs = tap_pairs(spatial(x), spatial(f), spatial(y), low, w);
@@ -196,7 +199,7 @@ constexpr std::int64_t many_channels = 8;
 
 struct Lowering {
   Builder& b;
-  std::int64_t groups;
+  Dim groups;
 
   Expr reshape(Expr x, Dims shape) const { return x.with(b.reshape(x, std::move(shape))); }
   /// [N, C, ...] with the channels of each group apart: [N, G, C/G, ...].
@@ -382,14 +385,12 @@ std::vector<ValueId> conv_batch(Builder& b, const View& n, const BatchArgs& a) {
   Role role = role_of(n.attrs());
   Attrs attrs = n.attrs();
   Dims result = n.out().shape;
-  std::int64_t groups = groups_of(attrs);
   if (role != Role::filter && a.batched[0] && !a.batched[1]) {
     Dims s = b.type(a.operands[0]).shape;
     ValueId p = b.reshape(a.operands[0], joined({s[0] * s[1]}, dims_from(s, 2)));
     ValueId v = b.add_op("conv", {p, a.operands[1]}, attrs);
     return {b.reshape(v, joined({a.size}, result))};
   }
-  if (!a.size.is_const()) return {};
   auto merged = [&](std::size_t i, bool channels) {
     ValueId v = a.operands[i];
     if (!a.batched[i]) v = b.broadcast_to(v, joined({a.size}, b.type(v).shape));
@@ -399,7 +400,7 @@ std::vector<ValueId> conv_batch(Builder& b, const View& n, const BatchArgs& a) {
     for (std::int64_t d = 3; d < static_cast<std::int64_t>(s.size()); ++d) perm.push_back(d);
     return b.reshape(b.transpose(v, perm), joined({s[1], s[0] * s[2]}, dims_from(s, 3)));
   };
-  attrs.set("groups", groups * a.size.value());
+  attrs.set("groups", Dims{groups_of(attrs) * a.size});
   ValueId v = b.add_op("conv", {merged(0, true), merged(1, role == Role::filter)}, attrs);
   if (role == Role::filter) return {b.reshape(v, joined({a.size}, result))};
   Dims apart = joined({result[0], a.size, result[1]}, dims_from(result, 2));
@@ -413,7 +414,7 @@ std::vector<ValueId> conv_batch(Builder& b, const View& n, const BatchArgs& a) {
 std::vector<OpSample> conv_samples() {
   auto with = [](std::string role, Dims size, Dims low, Ints strides, Ints dilations, std::int64_t groups) {
     return Attrs{{"role", role},       {"size", size},           {"low", low},
-                 {"strides", strides}, {"dilations", dilations}, {"groups", groups}};
+                 {"strides", strides}, {"dilations", dilations}, {"groups", Dims{groups}}};
   };
   return {sample({"f64[2,3,5]", "f64[4,3,3]"}, with("output", {5}, {1}, {1}, {1}, 1)),
           sample({"f64[1,2,5,6]", "f64[3,2,2,3]"}, with("output", {3, 4}, {1, 1}, {2, 1}, {1, 2}, 1)),
@@ -448,7 +449,7 @@ OpInfo conv_op() {
   o.attrs = window_attr_specs(
       {choice_attr("role", {"output", "input", "filter"}, "of x, w and y the one that is computed from the others"),
        {"size", AttrKind::dims, true, "spatial sizes of the result"},
-       int_attr("groups", 1)});
+       {"groups", AttrKind::dims, true, "one number, which divides the channels"}});
   return o;
 }
 
@@ -462,6 +463,9 @@ OpInfo materialize_op() {
           .linearity = Linearity::each,
           .linear_in = 1,
           .transpose = [](Builder&, const View&, std::size_t, ValueId ct) { return ct; },
+          .batch = [](Builder& b, const View&, const BatchArgs& a) -> std::vector<ValueId> {
+            return {b.add_op("materialize", {a.operands[0]})};
+          },
           .element = [](ElementCtx& c, LoopValues index) { return c.operand(0, index); },
           .samples = [] { return std::vector<OpSample>{sample({"f64[2,3]"}), sample({"i8[0,2]"})}; }};
 }

@@ -90,9 +90,6 @@ std::vector<ValueId> rms_norm(Builder& b, const View& n) {
 
 Types infer_batch_norm(const InferCtx& c) {
   AG_TRY_(check_channels(c, 1));
-  if (attr_int(c.attrs(), "spatial", 1) == 0)
-    return c.error(Code::AG2211, "`BatchNormalization` of each activation apart (`spatial` = 0) is not supported");
-  if (c.op().name != "BatchNormalization") return std::vector<Type>{c.in(0), c.in(3), c.in(4), c.in(3), c.in(4)};
   if (!attr_int(c.attrs(), "training_mode", 0)) return std::vector<Type>{c.in(0)};
   return std::vector<Type>{c.in(0), c.in(3), c.in(4)};
 }
@@ -100,9 +97,7 @@ Types infer_batch_norm(const InferCtx& c) {
 std::vector<ValueId> batch_norm(Builder& b, const View& n) {
   int rank = n.in(0).rank();
   DType t = n.in(0).dtype, wide = n.in(3).dtype == t ? t : accumulator_dtype(n.in(3).dtype);
-  // Before opset 14 a node trains if it is asked for statistics.
-  bool old = n.node().op->name != "BatchNormalization";
-  bool training = old ? n.node().result_count > 1 : attr_int(n.attrs(), "training_mode", 0) != 0;
+  bool training = attr_int(n.attrs(), "training_mode", 0) != 0;
   auto operand = [&](std::size_t i) { return Expr(b, n.operand(i)).to(wide); };
   Expr x = operand(0), m = operand(3), v = operand(4);
   if (training) {
@@ -118,8 +113,6 @@ std::vector<ValueId> batch_norm(Builder& b, const View& n) {
     double momentum = attr_number(n.attrs(), "momentum", 0.9);
     out.push_back((operand(3) * momentum + m * (1 - momentum)).to(n.in(3).dtype));
     out.push_back((operand(4) * momentum + v * (1 - momentum)).to(n.in(4).dtype));
-    out.push_back(m.to(n.in(3).dtype));
-    out.push_back(v.to(n.in(4).dtype));
   }
   return out;
 }
@@ -199,20 +192,6 @@ std::vector<ValueId> lp_norm(Builder& b, const View& n) {
   return {x / select(norm == 0.0, 1, norm)};
 }
 
-/// As before opset 14: five results in training, of which ONNX names no more than three since.
-OpInfo old_batch_norm(OpInfo o) {
-  o.name = "BatchNormalization_6";
-  o.since = 6, o.until = 13;
-  o.results = {{"Y"}, {"mean", "T2", true}, {"var", "T2", true}, {"saved_mean", "T2", true}, {"saved_var", "T2", true}};
-  o.attrs = {epsilon_attr(), number_attr("momentum", 0.9), int_attr("is_test", 0), int_attr("spatial", 1)};
-  o.samples = [] {
-    OpSample s = sample({"f64[2,3,4]", "f64[3]", "f64[3]", "f64[3]"});
-    s.operands.push_back(sample_operand("f64[3]", 0.5, 2));
-    return std::vector<OpSample>{s};
-  };
-  return o;
-}
-
 }  // namespace
 
 std::vector<OpInfo> norm_ops() {
@@ -248,7 +227,7 @@ std::vector<OpInfo> norm_ops() {
            .samples =
                [] { return std::vector<OpSample>{sample({"f64[3,4]", "f64[4]"}), sample({"f32[2,3]", "f32[3]"})}; }}),
       composite({.name = "BatchNormalization",
-                 .since = 14,
+                 .since = 9,
                  .summary = "normalised a channel by given statistics, or in training mode by the batch's",
                  .operands = {x,
                               scale1,
@@ -326,11 +305,6 @@ std::vector<OpInfo> norm_ops() {
                            sample({"f64[3,4]"}, {{"p", std::int64_t{1}}, {"axis", std::int64_t{0}}})};
                      }}),
   };
-  for (std::size_t i = 0; i < all.size(); ++i)
-    if (all[i].name == "BatchNormalization") {
-      all.push_back(old_batch_norm(all[i]));
-      break;
-    }
   return all;
 }
 

@@ -179,7 +179,8 @@ std::vector<ValueId> deform_conv(Builder& b, const View& n) {
   ValueId f = b.reshape(n.operand(1), {ws[0], ws[1] * taps, 1});
   Window point{{count}, {1}, {count}, {0}, {1}, {1}};
   Expr y(b, b.add_op("conv", {columns.id(), f},
-                     window_attrs(point, {{"role", std::string("output")}, {"size", Dims{count}}, {"groups", group}})));
+                     window_attrs(point,
+                                  {{"role", std::string("output")}, {"size", Dims{count}}, {"groups", Dims{group}}})));
   y = y.with(b.reshape(y, result));
   if (n.has(3)) {
     Dims shape(r + 1, 1);

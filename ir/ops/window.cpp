@@ -3,6 +3,7 @@
 // pooling, where the first winner in row-major order takes all. Reductions over windows are reductions of unfold.
 #include <functional>
 
+#include "ir/ops/batching.hpp"
 #include "ir/ops/dims.hpp"
 #include "ir/ops/families.hpp"
 #include "ir/ops/windows.hpp"
@@ -385,10 +386,16 @@ std::vector<OpSample> scatter_samples() {
   return {s, two};
 }
 
+/// All axes in front of the window's are alike.
+std::vector<ValueId> batch_leading(Builder& b, const View& n, const BatchArgs& a) {
+  return b.add_multi(n.node().op->name, with_batch_axes(b, n, a), n.attrs());
+}
+
 OpInfo primitive(OpInfo o) {
   o.lower_class = LowerClass::index;
   o.linearity = Linearity::each;
   o.linear_in = 1;
+  o.batch = batch_leading;
   return o;
 }
 
@@ -473,6 +480,7 @@ OpInfo window_reduction(std::string_view name, std::string_view summary) {
            .attrs = window_attr_specs({window_spec, count_spec}),
            .infer = infer_unfold,
            .decompose = reduce_windows<kind>,
+           .batch = batch_leading,
            .samples = unfold_samples};
   if constexpr (kind() == "max" || kind() == "min") {
     o.vjp = extremum_vjp<kind>;
