@@ -34,6 +34,7 @@ GraphLowering::GraphLowering(const Graph& g, ProgramLowering& program, loop::Seq
     : g_(g),
       p_(program),
       steps_(steps),
+      first_(steps.steps.size()),
       is_region_(is_region),
       plan_(make_plan(g, program.context.fuse)),
       buffer_of_(g.value_count()) {
@@ -121,7 +122,8 @@ void GraphLowering::add_guards() {
         (is_region_ ? here.guards : program().guards).push_back(std::move(guard));
     });
   }
-  if (!here.guards.empty()) steps_.steps.insert(steps_.steps.begin(), {std::move(here)});
+  if (!here.guards.empty())
+    steps_.steps.insert(steps_.steps.begin() + static_cast<std::ptrdiff_t>(first_), {std::move(here)});
 }
 
 // -- buffers -----------------------------------------------------------------------------------------------------
@@ -161,17 +163,26 @@ void declare_dims(loop::Kernel& k) {
 }  // namespace
 
 void GraphLowering::call(LoweredKernel lowered, std::vector<ProgramBufferId> buffers) {
-  KernelCall call;
-  declare_dims(lowered.kernel);
   if (buffers.empty())
     for (ValueId v : lowered.buffers) buffers.push_back(buffer(v));
+  KernelCall call;
+  for (NodeId id : lowered.origins) call.origins.push_back(source(id));
+  add_call(std::move(lowered), std::move(buffers), std::move(call));
+}
+
+void GraphLowering::call_at(LoweredKernel lowered, std::vector<ProgramBufferId> buffers, std::uint32_t place) {
+  KernelCall call;
+  call.origins = {place};
+  add_call(std::move(lowered), std::move(buffers), std::move(call));
+}
+
+void GraphLowering::add_call(LoweredKernel lowered, std::vector<ProgramBufferId> buffers, KernelCall call) {
+  declare_dims(lowered.kernel);
   call.buffers = std::move(buffers);
   for (const std::string& s : lowered.kernel.dims) call.dims.push_back(Dim::symbol(s));
   lowered.kernel.origins.clear();
-  for (std::size_t i = 0; i < lowered.origins.size(); ++i) {
+  for (std::size_t i = 0; i < call.origins.size(); ++i)
     lowered.kernel.origins.push_back(static_cast<std::uint32_t>(i) + 1);
-    call.origins.push_back(source(lowered.origins[i]));
-  }
   call.label = lowered.label;
   auto [it, fresh] = p_.kernels.try_emplace(loop::structural_hash(lowered.kernel), KernelId{});
   if (fresh) {
@@ -225,7 +236,11 @@ Status GraphLowering::group(GroupId gid) {
 }
 
 Status GraphLowering::control(NodeId id) {
-  if (g_.node(id).op->name == "sizes") return sizes(id);
+  const std::string_view op = g_.node(id).op->name;
+  if (op == "sizes") return sizes(id);
+  if (op == "If") return lower_if(id);
+  if (op == "Loop") return lower_loop(id);
+  if (op == "Scan") return lower_scan(id);
   return host(id);
 }
 

@@ -30,7 +30,6 @@ using SymbolMap = std::map<std::string, Dim, std::less<>>;
 
 class GraphLowering {
  public:
-  /// `names`: what the graph's symbols mean in the program, where that differs.
   GraphLowering(const Graph& g, ProgramLowering& program, loop::Seq& steps, bool is_region);
 
   /// Buffers of the inputs, and of outputs that shall be written in place (invalid: as it comes).
@@ -48,6 +47,8 @@ class GraphLowering {
   loop::Seq& steps() { return steps_; }
   std::uint32_t source(NodeId id);
   void call(LoweredKernel lowered, std::vector<loop::ProgramBufferId> buffers = {});
+  /// The same; all statements stand for one place.
+  void call_at(LoweredKernel lowered, std::vector<loop::ProgramBufferId> buffers, std::uint32_t place);
   /// Elements one after the other: shapes may differ in spelling.
   void copy(loop::ProgramBufferId from, loop::ProgramBufferId to, NodeId why);
   /// Steps that make the symbols of `segment` known; from here on they may be used.
@@ -57,18 +58,41 @@ class GraphLowering {
   const Graph& g_;
   ProgramLowering& p_;
   loop::Seq& steps_;
+  std::size_t first_;  // of its steps
   bool is_region_;
   Plan plan_;
   std::vector<loop::ProgramBufferId> buffer_of_;
   std::map<NodeId, std::uint32_t> source_of_;
   std::set<std::size_t> own_segments_;  // bound by steps of this graph
 
+  struct Region;
+  struct Trips;
+  using Late = std::vector<std::pair<std::size_t, loop::ProgramBufferId>>;  ///< output of a body, what gathers it
+
   void add_guards();
+  void add_call(LoweredKernel lowered, std::vector<loop::ProgramBufferId> buffers, loop::KernelCall call);
   void claim_targets(std::span<const loop::ProgramBufferId> targets);
   Status group(GroupId gid);
   Status control(NodeId id);
   Status sizes(NodeId id);
   Status host(NodeId id);
+
+  // -- lower_control.cpp
+  Result<std::unique_ptr<Region>> region(NodeId id, std::size_t index, const std::vector<std::optional<Dims>>& given,
+                                         SymbolMap own);
+  Status lower_if(NodeId id);
+  Status lower_loop(NodeId id);
+  Status lower_scan(NodeId id);
+  void advance(const Trips& t, loop::ProgramBufferId condition, bool first, std::uint32_t place);
+  loop::ProgramBufferId carry(Trips& t, loop::ProgramBufferId from, const Dims& shape, const Dims& next, bool grows,
+                              bool kept);
+  loop::ProgramBufferId slot(Trips& t, loop::ProgramBufferId of, const Dims& shape, bool backwards, loop::Seq& where);
+  void gather(Trips& t, const Graph& body, std::size_t o, loop::ProgramBufferId all, bool backwards, Late& late);
+  Status run_body(Trips& t, GraphLowering& body, const Late& late, loop::ProgramBufferId condition);
+  void name_loop_results(NodeId id, const Graph& body, std::size_t carried,
+                         const std::vector<loop::ProgramBufferId>& results, loop::ProgramBufferId trip);
+  loop::ProgramBufferId move_axis(loop::ProgramBufferId from, const Dims& shape, std::size_t axis, std::size_t to,
+                                  loop::ProgramBufferId target, NodeId why);
 };
 
 /// Requirements of a node on its sizes that its type rule could not settle: what may be read lies within what is there.

@@ -80,7 +80,7 @@ class ProgramVerifier {
     for (ProgramBufferId id : {s.view, s.of, s.index}) AG_TRY_(reference(id, "a slot"));
     const ProgramBuffer &view = p_.buffers[s.view], &of = p_.buffers[s.of], &index = p_.buffers[s.index];
     return check(view.kind == BufferKind::temp && view.place == Place::slot && !view.alias_of &&
-                     view.dtype == of.dtype && of.place != Place::slot && index.dtype == DType::i64 && s.count.valid(),
+                     view.dtype == of.dtype && index.dtype == DType::i64 && s.count.valid(),
                  "p{} cannot be a slot of p{}", s.view.index, s.of.index);
   }
 

@@ -1,0 +1,540 @@
+// If, Loop and Scan as steps. Regions are lowered into the same program; what they capture are buffers that are there
+// already. Carried values have two places each, which the end of a trip exchanges; elements of sequences and outputs
+// that are gathered are slots of the whole: nothing is copied from trip to trip. A carried value whose size changes,
+// and what is gathered over a number of trips that only the data know, lie in memory that grows.
+#include <algorithm>
+#include <cstring>
+
+#include "ir/loop/abi.hpp"
+#include "ir/symbols.hpp"
+#include "passes/lower_graph.hpp"
+
+namespace ag::passes {
+
+using loop::Access;
+using loop::BufferKind;
+using loop::DimGuard;
+using loop::Place;
+using loop::ProgramBufferId;
+using loop::SegmentId;
+using loop::Seq;
+using Buffers = std::vector<ProgramBufferId>;
+
+namespace {
+
+std::size_t capture_count(const Node& n) {
+  return static_cast<std::size_t>(std::max<std::int64_t>(0, n.attrs.get_or<std::int64_t>("captures", 0)));
+}
+
+/// A region as the passes before lowering would leave it: primitives, simplified unless at -O0.
+Result<Graph> prepared(const Graph& region, PassContext& context) {
+  Graph g = region;
+  std::vector<std::string_view> passes{"decompose", "dce"};
+  if (context.fuse) passes = {"cse", "algebra", "fold", "dce", "decompose", "cse", "algebra", "fold", "dce"};
+  g.stage = "dce";  // names of constants are no variables any more
+  for (std::string_view name : passes) {
+    AG_TRY(g, find_pass(name)->on_graph(g, context));
+    g.stage = "dce";
+  }
+  return g;
+}
+
+void add_symbols(const Dims& dims, std::set<std::string>& out) {
+  for (const Dim& d : dims) d.collect_symbols(out);
+}
+
+/// A constant buffer of one bool.
+ProgramBufferId constant_true(loop::Program& p) {
+  loop::ProgramBuffer b{.kind = BufferKind::constant, .dtype = DType::boolean, .shape = {}};
+  b.constant = std::make_shared<const std::uint8_t>(std::uint8_t{1});
+  return p.buffers.push(std::move(b));
+}
+
+bool is_constant_true(const Graph& g, ValueId v) {
+  const LiteralPtr* l = g.def(v).attrs.get<LiteralPtr>("value");
+  return l && g.def(v).op->name == "constant" && (*l)->materialize().get_int(0) != 0;
+}
+
+}  // namespace
+
+/// A region with its symbols in terms of the program's, ready to be lowered.
+struct GraphLowering::Region {
+  Graph g;
+  SymbolMap symbols;             ///< of the region as it stood: what they mean in the program
+  loop::CheckStep requirements;  ///< sizes that the region takes for equal
+};
+
+/// Binds the region's inputs to dims of the program; `fixed[i]` are those of input i, an empty list leaves it out.
+Result<std::unique_ptr<GraphLowering::Region>> GraphLowering::region(NodeId id, std::size_t index,
+                                                                     const std::vector<std::optional<Dims>>& given,
+                                                                     SymbolMap own) {
+  auto r = std::make_unique<Region>();
+  AG_TRY(Graph g, prepared(*g_.node(id).regions[index], p_.context));
+  r->symbols = std::move(own);
+  auto require = [&](const Dim& a, const Dim& b) {
+    if (a != b)
+      r->requirements.guards.push_back(
+          {a, b, DimGuard::Rel::eq, "sizes that a region takes for equal", source(id) + 1});
+  };
+  std::vector<std::pair<Dim, Dim>> later;
+  for (std::size_t i = 0; i < given.size(); ++i) {
+    if (!given[i]) continue;
+    const Dims& shape = g.type(g.inputs[i]).shape;
+    for (std::size_t d = 0; d < shape.size(); ++d) {
+      auto s = shape[d].as_symbol();
+      if (s && r->symbols.emplace(*s, (*given[i])[d]).second) continue;
+      later.emplace_back(shape[d], (*given[i])[d]);
+    }
+  }
+  for (const auto& [name, node] : unbacked_definitions(g))
+    if (!r->symbols.contains(name)) r->symbols.emplace(name, Dim::symbol(p_.fresh_symbol()));
+  for (const auto& [inside, outside] : later) require(inside.substitute(r->symbols), outside);
+  r->g = substitute_symbols(g, r->symbols);
+  return r;
+}
+
+// ---- If ----------------------------------------------------------------------------------------------------
+
+Status GraphLowering::lower_if(NodeId id) {
+  const Node& n = g_.node(id);
+  Buffers captures;
+  std::vector<std::optional<Dims>> shapes;
+  for (std::size_t i = 1; i < n.operands.size(); ++i) {
+    captures.push_back(buffer(n.operands[i]));
+    shapes.emplace_back(g_.type(n.operands[i]).shape);
+  }
+  struct Branch {
+    std::unique_ptr<Region> region;
+    std::shared_ptr<Seq> steps = std::make_shared<Seq>();
+    std::unique_ptr<GraphLowering> lowering;
+  } branches[2];
+  // Sizes that the branches tell become known at their ends.
+  std::vector<std::string> names;
+  std::vector<std::pair<std::uint32_t, std::size_t>> places;
+  Buffers results, targets;
+  for (std::uint32_t r = 0; r < n.result_count; ++r) {
+    std::set<std::string> used;
+    const Dims& shape = g_.type(n.result(r)).shape;
+    add_symbols(shape, used);
+    bool open = std::any_of(used.begin(), used.end(), [&](const std::string& s) { return !p_.known.contains(s); });
+    for (std::size_t d = 0; d < shape.size(); ++d)
+      if (auto s = shape[d].as_symbol();
+          s && !p_.known.contains(*s) && std::find(names.begin(), names.end(), *s) == names.end()) {
+        names.push_back(*s);
+        places.emplace_back(r, d);
+      }
+    results.push_back(buffer(n.result(r)));
+    targets.push_back(open ? ProgramBufferId{} : results.back());
+  }
+  for (std::size_t k = 0; k < 2; ++k) {
+    Branch& b = branches[k];
+    AG_TRY(b.region, region(id, k, shapes, {}));
+    if (!b.region->requirements.guards.empty()) b.steps->steps.push_back({b.region->requirements});
+    b.lowering = std::make_unique<GraphLowering>(b.region->g, p_, *b.steps, true);
+    AG_TRY_(b.lowering->check());
+    AG_TRY_(b.lowering->run(captures, targets));
+  }
+  const SegmentId segment = names.empty() ? SegmentId{} : p_.add_segment(names);
+  for (Branch& b : branches) {
+    if (names.empty()) break;
+    Dims exprs;
+    for (auto [r, d] : places) exprs.push_back(b.region->g.type(b.region->g.outputs[r].value).shape[d]);
+    b.steps->steps.push_back({loop::BindStep{segment, {}, std::move(exprs), source(id) + 1, "If"}});
+    for (std::uint32_t r = 0; r < n.result_count; ++r)
+      if (!targets[r])
+        b.lowering->copy(b.lowering->output(r), results[r], b.region->g.value(b.region->g.outputs[r].value).node);
+  }
+  own_segments_.insert(segment.index);
+  steps_.steps.push_back({loop::IfStep{buffer(n.operands[0]), branches[0].steps, branches[1].steps}});
+  return {};
+}
+
+// ---- What Loop and Scan share --------------------------------------------------------------------------------
+
+/// A loop under construction: the number of the trip, whether there is a next one, carried and gathered values.
+struct GraphLowering::Trips {
+  NodeId id;
+  ProgramBufferId trip, again;             ///< i64[], bool[]
+  ProgramBufferId count;                   ///< i64: the number of trips, or
+  std::optional<Dim> length;               ///< as a size
+  std::shared_ptr<Seq> body = std::make_shared<Seq>();
+  Buffers inputs, targets;                 ///< of the region
+  std::vector<loop::SwapStep> swaps;
+};
+
+/// trip = 0 or trip + 1; again = the condition holds and the count is not reached.
+void GraphLowering::advance(const Trips& t, ProgramBufferId condition, bool first, std::uint32_t place) {
+  loop::Builder b(first ? "begin" : "advance");
+  auto trip = b.param(DType::i64, 1, first ? Access::write : Access::read_write);
+  auto again = b.param(DType::boolean, 1, Access::write);
+  Buffers buffers{t.trip, t.again};
+  loop::BufferId count, go;
+  if (t.count) {
+    count = b.param(DType::i64, 1, Access::read);
+    buffers.push_back(t.count);
+  }
+  if (condition) {
+    go = b.param(DType::boolean, 1, Access::read);
+    buffers.push_back(condition);
+  }
+  b.set_origin(1);
+  loop::ValueId zero = b.index(0);
+  loop::ValueId next = first ? zero : b.add(b.load(trip, zero), b.index(1));
+  loop::ValueId result = b.constant_int(DType::boolean, 1);
+  if (condition) result = b.load(go, zero);
+  std::optional<loop::ValueId> limit;
+  if (t.count) limit = b.load(count, zero);
+  if (t.length) limit = b.dim(*t.length);
+  if (limit) result = b.op(loop::Op::and_, {result, b.op(loop::Op::cmp_lt, {next, *limit})});
+  b.store(trip, zero, next);
+  b.store(again, zero, result);
+  LoweredKernel k;
+  k.kernel = std::move(b).finish();
+  k.label = first ? "begin" : "advance";
+  call_at(std::move(k), std::move(buffers), place);
+}
+
+/// A carried value that starts as `from`, whose shape in the region is `shape`, and `next` after a trip.
+ProgramBufferId GraphLowering::carry(Trips& t, ProgramBufferId from, const Dims& shape, const Dims& next, bool grows,
+                                     bool kept) {
+  DType dtype = program().buffers[from].dtype;
+  ProgramBufferId now = p_.temp(dtype, shape, "carried");
+  if (grows) program().buffers[now].place = Place::growable;
+  copy(from, now, t.id);
+  t.inputs.push_back(now);
+  ProgramBufferId then;
+  if (!kept) {
+    then = p_.temp(dtype, next, "next");
+    if (grows) program().buffers[then].place = Place::growable;
+    t.swaps.push_back({now, then});
+  }
+  t.targets.push_back(then);
+  return now;
+}
+
+/// Part number trip of `of`, for reading or writing.
+ProgramBufferId GraphLowering::slot(Trips& t, ProgramBufferId of, const Dims& shape, bool backwards, Seq& where) {
+  ProgramBufferId view = p_.temp(program().buffers[of].dtype, shape, "slot");
+  program().buffers[view].place = Place::slot;
+  loop::SlotStep step{view, of, t.trip, backwards, backwards ? *t.length : Dim(0), source(t.id) + 1};
+  where.steps.push_back({std::move(step)});
+  return view;
+}
+
+/// Output `o` of the body is part of `all` in each trip: written there, or copied if its size is known too late.
+void GraphLowering::gather(Trips& t, const Graph& body, std::size_t o, ProgramBufferId all, bool backwards,
+                           Late& late) {
+  const Dims& each = body.type(body.outputs[o].value).shape;
+  std::set<std::string> used;
+  add_symbols(each, used);
+  bool known = std::all_of(used.begin(), used.end(), [&](const std::string& s) { return p_.known.contains(s); });
+  if (known) {
+    t.targets.push_back(slot(t, all, each, backwards, *t.body));
+  } else {
+    t.targets.emplace_back();
+    late.emplace_back(o, all);
+  }
+}
+
+/// The body, its end, and the loop around it.
+Status GraphLowering::run_body(Trips& t, GraphLowering& body, const Late& late, ProgramBufferId condition) {
+  for (auto [o, all] : late) {
+    ValueId v = body.graph().outputs[o].value;
+    ProgramBufferId part = slot(t, all, body.graph().type(v).shape, false, *t.body);
+    body.copy(body.output(o), part, body.graph().value(v).node);
+  }
+  body.advance(t, condition, false, source(t.id));
+  for (const loop::SwapStep& s : t.swaps) t.body->steps.push_back({s});
+  steps_.steps.push_back({loop::WhileStep{t.again, std::make_shared<Seq>(), t.body}});
+  return {};
+}
+
+// ---- Loop --------------------------------------------------------------------------------------------------
+
+Status GraphLowering::lower_loop(NodeId id) {
+  const Node& n = g_.node(id);
+  const std::size_t captures = capture_count(n);
+  const std::size_t given = std::max<std::size_t>(n.operands.size(), 2 + captures), carried = given - 2 - captures;
+  auto operand = [&](std::size_t i) { return i < n.operands.size() ? n.operands[i] : ValueId{}; };
+  // Sizes of carried values that change from trip to trip get symbols of their own; all other symbols stand for sizes
+  // outside.
+  const Graph& plain = *n.regions[0];
+  std::vector<std::optional<Dims>> shapes(plain.inputs.size());
+  SymbolMap own;
+  std::vector<std::string> names;
+  std::vector<std::pair<std::size_t, std::size_t>> places;  // of the names: carried value, axis
+  struct Tied {
+    std::size_t value, axis;
+    std::optional<std::string> symbol;  // none: a constant
+  };
+  std::vector<Tied> tied;  // changing sizes that the region takes for equal to a named one, or to a constant
+  std::vector<bool> grows(carried);
+  for (std::size_t i = 0; i < carried; ++i) {
+    const Dims &from = g_.type(operand(2 + i)).shape, &inside = plain.type(plain.inputs[2 + i]).shape;
+    Dims fixed = from;
+    for (std::size_t d = 0; d < from.size(); ++d) {
+      bool kept = inside[d] == plain.type(plain.outputs[1 + i].value).shape[d];
+      if (kept) continue;
+      grows[i] = true;
+      auto s = inside[d].as_symbol();
+      if (!s || own.contains(*s)) {
+        tied.push_back({i, d, s});
+        continue;
+      }
+      names.push_back(p_.fresh_symbol());
+      own.emplace(*s, Dim::symbol(names.back()));
+      places.emplace_back(i, d);
+    }
+    shapes[2 + i] = std::move(fixed);
+  }
+  for (std::size_t i = 0; i < captures; ++i) shapes[2 + carried + i] = g_.type(operand(given - captures + i)).shape;
+  std::vector<std::optional<Dims>> bound = shapes;
+  for (std::size_t i = 0; i < carried; ++i)
+    if (grows[i]) {
+      const Dims& inside = plain.type(plain.inputs[2 + i]).shape;
+      for (std::size_t d = 0; d < inside.size(); ++d)
+        if (auto s = inside[d].as_symbol(); s && own.contains(*s)) (*bound[2 + i])[d] = own.at(*s);
+    }
+  AG_TRY(std::unique_ptr<Region> r, region(id, 0, bound, own));
+  if (!r->requirements.guards.empty()) steps_.steps.push_back({r->requirements});
+
+  Trips t{.id = id,
+          .trip = p_.temp(DType::i64, {}, "trip"),
+          .again = p_.temp(DType::boolean, {}, "again"),
+          .count = {},
+          .length = {}};
+  if (operand(0)) t.count = buffer(operand(0));
+  SegmentId sizes;
+  if (!names.empty()) {
+    Dims first;
+    for (auto [i, d] : places) first.push_back((*shapes[2 + i])[d]);
+    sizes = p_.add_segment(names);
+    bind(sizes, {}, std::move(first), id);
+  }
+  loop::CheckStep at_first, at_end;
+  for (const Tied& x : tied) {
+    const Dim &first = (*shapes[2 + x.value])[x.axis], &next = r->g.type(r->g.outputs[1 + x.value].value).shape[x.axis];
+    Dim inside = r->g.type(r->g.inputs[2 + x.value]).shape[x.axis], wanted = inside;
+    for (std::size_t k = 0; k < names.size() && x.symbol; ++k)
+      if (inside == Dim::symbol(names[k]))
+        wanted = r->g.type(r->g.outputs[1 + places[k].first].value).shape[places[k].second];
+    auto guard = [&](const Dim& a, const Dim& b) {
+      return DimGuard{a, b, DimGuard::Rel::eq, "sizes of carried values that the body takes for equal", source(id) + 1};
+    };
+    at_first.guards.push_back(guard(first, inside));
+    at_end.guards.push_back(guard(next, wanted));
+  }
+  if (!tied.empty()) steps_.steps.push_back({std::move(at_first)});
+  const Graph& body = r->g;
+  auto output_shape = [&](std::size_t o) -> const Dims& { return body.type(body.outputs[o].value).shape; };
+  t.inputs = {t.trip, constant_true(program())};
+  t.targets = {ProgramBufferId{}};
+  std::vector<ProgramBufferId> results;
+  for (std::size_t i = 0; i < carried; ++i) {
+    bool kept = body.outputs[1 + i].value == body.inputs[2 + i];
+    results.push_back(
+        carry(t, buffer(operand(2 + i)), body.type(body.inputs[2 + i]).shape, output_shape(1 + i), grows[i], kept));
+  }
+  for (std::size_t i = 0; i < captures; ++i) t.inputs.push_back(buffer(operand(given - captures + i)));
+
+  Late late;
+  for (std::size_t o = 1 + carried; o < body.outputs.size(); ++o) {
+    std::size_t result = o - 1;
+    if (result >= n.result_count) {
+      t.targets.emplace_back();
+      continue;
+    }
+    results.push_back(buffer(n.result(static_cast<std::uint32_t>(result))));
+    if (const Dims& shape = program().buffers[results.back()].shape; [&] {
+          std::set<std::string> used;
+          add_symbols(shape, used);
+          return std::any_of(used.begin(), used.end(), [&](const std::string& s) { return !p_.known.contains(s); });
+        }())
+      program().buffers[results.back()].place = Place::growable;
+    gather(t, body, o, results.back(), false, late);
+  }
+  advance(t, operand(1) ? buffer(operand(1)) : ProgramBufferId{}, true, source(id));
+  GraphLowering inside(body, p_, *t.body, true);
+  AG_TRY_(inside.check());
+  AG_TRY_(inside.run(t.inputs, t.targets));
+  ValueId go = body.outputs[0].value;
+  bool always = go == body.inputs[1] || is_constant_true(body, go);
+  AG_TRY_(run_body(t, inside, late, always ? ProgramBufferId{} : inside.output(0)));
+  if (!tied.empty()) t.body->steps.push_back({std::move(at_end)});
+  if (!names.empty()) {
+    Dims next;
+    for (auto [i, d] : places) next.push_back(output_shape(1 + i)[d]);
+    t.body->steps.push_back({loop::BindStep{sizes, {}, std::move(next), source(id) + 1, "Loop"}});
+  }
+  name_loop_results(id, body, carried, results, t.trip);
+  return {};
+}
+
+/// After the loop: the sizes of its results become known, and its buffers are the results'.
+void GraphLowering::name_loop_results(NodeId id, const Graph& body, std::size_t carried, const Buffers& results,
+                                      ProgramBufferId trip) {
+  const Node& n = g_.node(id);
+  std::vector<std::string> names, lengths;
+  Dims exprs;
+  auto open = [&](const Dim& d) { return d.as_symbol() && !p_.known.contains(*d.as_symbol()); };
+  for (std::uint32_t r = static_cast<std::uint32_t>(carried); r < n.result_count; ++r)
+    if (const Dim& d = g_.type(n.result(r)).shape[0]; open(d)) {
+      lengths = {*d.as_symbol()};  // all have the same
+      bind(p_.add_segment(lengths), trip, {}, id);
+      break;
+    }
+  for (std::uint32_t r = 0; r < n.result_count; ++r) {
+    const Dims& shape = g_.type(n.result(r)).shape;
+    std::size_t lead = r < carried ? 0 : 1;
+    for (std::size_t d = lead; d < shape.size(); ++d) {
+      if (!open(shape[d]) || std::find(names.begin(), names.end(), *shape[d].as_symbol()) != names.end()) continue;
+      names.push_back(*shape[d].as_symbol());
+      if (r < carried) {
+        exprs.push_back(body.type(body.inputs[2 + r]).shape[d]);
+      } else {  // without a trip no size is known: 0
+        Dim inner = body.type(body.outputs[1 + r].value).shape[d - 1];
+        exprs.push_back(lengths.empty() ? inner : min(inner, Dim::symbol(lengths[0]) * Dim(std::int64_t{1} << 40)));
+      }
+    }
+  }
+  if (!names.empty()) bind(p_.add_segment(names), {}, std::move(exprs), id);
+  for (std::uint32_t r = 0; r < n.result_count && r < carried; ++r) {
+    const Type& type = g_.type(n.result(r));
+    if (program().buffers[results[r]].place != Place::growable) {
+      buffer_of_[n.result(r).index] = results[r];
+      continue;
+    }
+    ProgramBufferId alias = p_.temp(type.dtype, type.shape, g_.value(n.result(r)).name);
+    program().buffers[alias].alias_of = results[r];
+    buffer_of_[n.result(r).index] = alias;
+  }
+}
+
+// ---- Scan --------------------------------------------------------------------------------------------------
+
+/// A copy of `from` (shape `shape`) with one axis moved.
+ProgramBufferId GraphLowering::move_axis(ProgramBufferId from, const Dims& shape, std::size_t axis, std::size_t to,
+                                         ProgramBufferId target, NodeId why) {
+  Dims moved = shape;
+  Dim size = moved[axis];
+  moved.erase(moved.begin() + static_cast<std::ptrdiff_t>(axis));
+  moved.insert(moved.begin() + static_cast<std::ptrdiff_t>(to), size);
+  DType dtype = program().buffers[from].dtype;
+  if (!target) target = p_.temp(dtype, moved, "moved");
+  loop::Builder b("move");
+  auto source = b.param(dtype, product(shape), Access::read), out = b.param(dtype, product(moved), Access::write);
+  b.set_origin(1);
+  std::vector<loop::ValueId> at;
+  std::function<void()> nest = [&] {
+    if (at.size() == moved.size()) {
+      std::vector<loop::ValueId> index = at;
+      loop::ValueId i = index[to];
+      index.erase(index.begin() + static_cast<std::ptrdiff_t>(to));
+      index.insert(index.begin() + static_cast<std::ptrdiff_t>(axis), i);
+      b.store(out, linear_index(b, moved, at), b.load(source, linear_index(b, shape, index)));
+      return;
+    }
+    auto role = at.size() + 1 == moved.size() ? loop::AxisRole::col : loop::AxisRole::batch;
+    b.for_each(b.dim(moved[at.size()]), {.mapping = loop::Mapping::parallel, .role = role}, [&](loop::ValueId i) {
+      at.push_back(i);
+      nest();
+      at.pop_back();
+    });
+  };
+  nest();
+  LoweredKernel k;
+  k.kernel = std::move(b).finish();
+  k.origins = {why};
+  k.label = "transpose";
+  call(std::move(k), {from, target});
+  return target;
+}
+
+Status GraphLowering::lower_scan(NodeId id) {
+  const Node& n = g_.node(id);
+  const std::size_t captures = capture_count(n),
+                    sequences = static_cast<std::size_t>(n.attrs.get_or<std::int64_t>("num_scan_inputs", 0)),
+                    states = n.operands.size() - captures - sequences;
+  auto entry = [&](std::string_view name, std::size_t i) {
+    auto list = n.attrs.get_or<std::vector<std::int64_t>>(name, {});
+    return i < list.size() ? list[i] : 0;
+  };
+  auto axis_of = [&](std::string_view name, std::size_t i, int rank) {
+    return static_cast<std::size_t>(normalize_axis(entry(name, i), rank).value_or(0));
+  };
+  Trips t{.id = id,
+          .trip = p_.temp(DType::i64, {}, "trip"),
+          .again = p_.temp(DType::boolean, {}, "again"),
+          .count = {},
+          .length = {}};
+  loop::CheckStep equal;
+  std::vector<std::optional<Dims>> shapes;
+  for (std::size_t i = 0; i < n.operands.size(); ++i) {
+    Dims shape = g_.type(n.operands[i]).shape;
+    if (i >= states && i < states + sequences) {
+      std::size_t axis = axis_of("scan_input_axes", i - states, static_cast<int>(shape.size()));
+      if (!t.length) t.length = shape[axis];
+      if (*t.length != shape[axis])
+        equal.guards.push_back(
+            {*t.length, shape[axis], DimGuard::Rel::eq, "the sequences have one length", source(id) + 1});
+      shape.erase(shape.begin() + static_cast<std::ptrdiff_t>(axis));
+    }
+    shapes.emplace_back(std::move(shape));
+  }
+  AG_TRY(std::unique_ptr<Region> r, region(id, 0, shapes, {}));
+  const Graph& body = r->g;
+  for (auto& g : r->requirements.guards) equal.guards.push_back(std::move(g));
+  if (!equal.guards.empty()) steps_.steps.push_back({std::move(equal)});
+  for (std::size_t i = 0; i < states; ++i) {
+    const Dims& shape = body.type(body.inputs[i]).shape;
+    bool kept = body.outputs[i].value == body.inputs[i];
+    ProgramBufferId c = carry(t, buffer(n.operands[i]), shape, shape, false, kept);
+    if (i < n.result_count) buffer_of_[n.result(static_cast<std::uint32_t>(i)).index] = c;
+  }
+  for (std::size_t i = 0; i < sequences; ++i) {
+    ValueId v = n.operands[states + i];
+    const Dims& whole = g_.type(v).shape;
+    std::size_t axis = axis_of("scan_input_axes", i, static_cast<int>(whole.size()));
+    ProgramBufferId all = buffer(v);
+    if (axis) all = move_axis(all, whole, axis, 0, {}, id);
+    t.inputs.push_back(
+        slot(t, all, body.type(body.inputs[states + i]).shape, entry("scan_input_directions", i) != 0, *t.body));
+  }
+  for (std::size_t i = 0; i < captures; ++i) t.inputs.push_back(buffer(n.operands[states + sequences + i]));
+  struct Moved {
+    ProgramBufferId from, to;
+    Dims shape;
+    std::size_t axis;
+  };
+  std::vector<Moved> moved;
+  Late late;
+  for (std::size_t o = states; o < body.outputs.size(); ++o) {
+    if (o >= n.result_count) {
+      t.targets.emplace_back();
+      continue;
+    }
+    ProgramBufferId all = buffer(n.result(static_cast<std::uint32_t>(o)));
+    Dims shape = program().buffers[all].shape;
+    std::size_t axis = axis_of("scan_output_axes", o - states, static_cast<int>(shape.size()));
+    if (axis) {
+      Dims front = shape;
+      std::rotate(front.begin(), front.begin() + static_cast<std::ptrdiff_t>(axis),
+                  front.begin() + static_cast<std::ptrdiff_t>(axis) + 1);
+      ProgramBufferId gathered = p_.temp(program().buffers[all].dtype, front, "gathered");
+      moved.push_back({gathered, all, front, axis});
+      all = gathered;
+    }
+    gather(t, body, o, all, entry("scan_output_directions", o - states) != 0, late);
+  }
+  if (!late.empty())
+    return fail(Code::AG4011, g_.loc(n.result()), "`Scan` gathers values whose sizes only the data know");
+  advance(t, {}, true, source(id));
+  GraphLowering inside(body, p_, *t.body, true);
+  AG_TRY_(inside.check());
+  AG_TRY_(inside.run(t.inputs, t.targets));
+  AG_TRY_(run_body(t, inside, {}, {}));
+  for (const Moved& m : moved) move_axis(m.from, m.shape, 0, m.axis, m.to, id);
+  return {};
+}
+
+}  // namespace ag::passes
