@@ -25,6 +25,15 @@ Format sniff(std::string_view s, std::string_view name) {
   return Format::unknown;
 }
 
+onnx::ImportOptions onnx_options(std::vector<std::string> folders, const LoadOptions& options) {
+  onnx::ImportOptions out;
+  out.folders = std::move(folders);
+  out.data = options.data;
+  out.max_errors = options.max_errors;
+  out.mark_trainable = options.mark_trainable;
+  return out;
+}
+
 Result<Graph> load_from(std::string text, const std::string& name, std::vector<std::string> folders, Sources& sources,
                         const LoadOptions& options) {
   folders.insert(folders.end(), options.external_dirs.begin(), options.external_dirs.end());
@@ -32,8 +41,7 @@ Result<Graph> load_from(std::string text, const std::string& name, std::vector<s
   Loc whole;
   whole.file = std::make_shared<std::string>(name);
   if (format == Format::onnx) {
-    onnx::ImportOptions import{.folders = std::move(folders), .data = options.data, .max_errors = options.max_errors};
-    return onnx::import_model(std::move(text), name, import);
+    return onnx::import_model(std::move(text), name, onnx_options(std::move(folders), options));
   }
   if (text.size() > options.json.max_bytes)
     return fail(Code::AG0006, whole,
@@ -50,6 +58,8 @@ Result<Graph> load_from(std::string text, const std::string& name, std::vector<s
   }
   auto doc = json::Document::parse(std::move(text), file, options.json);
   if (!doc) return fail(std::move(doc).error());
+  if (onnx::is_model_json((*doc)->root()))
+    return onnx::import_model_json(**doc, name, onnx_options(std::move(folders), options));
   json::ImportOptions import;
   import.folders = std::move(folders);
   import.data = options.data;

@@ -14,6 +14,7 @@ struct LoadOptions {
   data::Limits data = {};                              ///< of files that the graph names
   std::vector<std::string> external_dirs = {};         ///< further folders that such files may lie in
   std::size_t max_errors = 20;
+  bool mark_trainable = false;  ///< of ONNX models: float initializers, but statistics of batch norms, are parameters
 };
 
 /// Reads `path`, or standard input for "-": a JSON graph, an ONNX model or IR text, told apart by content. The text is registered in

@@ -27,7 +27,7 @@ struct Command {
 const Command commands[] = {
     {"compile", "compile and report kernels, times, arena (the default)", compile_command, Command::Takes::model},
     {"check", "report every error without compiling", check_command, Command::Takes::model},
-    {"convert", "print in another format (--to json, ag)", convert_command, Command::Takes::model},
+    {"convert", "write in another format (--to json, onnx, onnx-json, ag)", convert_command, Command::Takes::model},
     {"opt", "run passes and print the result", opt_command, Command::Takes::model},
     {"run", "compile and run", run_command, Command::Takes::model},
     {"bench", "time the compiled program", bench_command, Command::Takes::model},
@@ -106,7 +106,7 @@ void add_options(CLI::App& app, Options& o) {
   many(app.add_option("--dim", o.dims));
   list(app.add_option("--emit", o.emit));
   app.add_option("--stage", o.stage);
-  app.add_option("--to", o.to)->check(CLI::IsMember({"json", "ag"}));
+  app.add_option("--to", o.to)->check(CLI::IsMember({"json", "onnx", "onnx-json", "ag"}));
   app.add_option("--diagnostics", o.diagnostics)->check(CLI::IsMember({"text", "short", "json"}));
   app.add_option("--threads", o.threads)->check(CLI::Range(1, 1024));
   app.add_option("--winograd", o.winograd)->check(CLI::IsMember({"f2", "f4"}));

@@ -1,4 +1,6 @@
 // compile, check, convert, opt, inspect: what can be said and made of a model without running it.
+#include <unistd.h>
+
 #include <algorithm>
 #include <map>
 
@@ -6,6 +8,7 @@
 
 #include "codegen/backend.hpp"
 #include "frontend/json/import.hpp"
+#include "frontend/onnx/onnx.hpp"
 #include "ir/base/suggest.hpp"
 #include "ir/op.hpp"
 #include "tools/dot.hpp"
@@ -41,6 +44,13 @@ Result<std::string> graph_text(const Options& o, const Graph& g) {
   options.elide_weights = o.elide_weights;
   if (!o.resources.empty()) return print_with_resources(g, o.resources, options);
   return print(g, options);
+}
+
+/// --to, where it is not given: by the name of the output.
+std::string format_of(const std::string& output) {
+  if (output.ends_with(".onnx")) return "onnx";
+  if (output.ends_with(".onnx.json")) return "onnx-json";
+  return output.ends_with(".ag") ? "ag" : "json";
 }
 
 Status write(const Session& s, const Result<std::string>& text) {
@@ -184,7 +194,18 @@ int check_command(Session& s) {
 int convert_command(Session& s) {
   auto g = load_model(s);
   if (!g) return s.failed(g.error());
-  auto ok = write(s, s.options.to == "json" ? json::export_graph(*g) : graph_text(s.options, *g));
+  const std::string to = s.options.to.empty() ? format_of(s.options.output) : s.options.to;
+  if (to == "onnx" && (s.options.output.empty() || s.options.output == "-") && isatty(STDOUT_FILENO))
+    return s.failed({error(Code::AG0403, {}, "a binary model is not written to a terminal: give -o FILE")});
+  if (to.starts_with("onnx") && !g->grads.empty()) {  // ONNX has no gradient requests: the graph with its gradients
+    auto r = staged(s, std::move(*g), "autodiff");
+    if (!r) return s.failed(r.error());
+    g = std::move(std::get<Graph>(r->stage));
+  }
+  auto ok = write(s, to == "onnx"        ? onnx::export_model(*g)
+                     : to == "onnx-json" ? onnx::export_model_json(*g)
+                     : to == "json"      ? json::export_graph(*g)
+                                         : graph_text(s.options, *g));
   return ok ? exit_ok : s.failed(ok.error());
 }
 

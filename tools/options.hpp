@@ -18,7 +18,7 @@ struct Options {
   int threads = 0;               ///< 0: all cores
   bool no_cache = false, fast_math = false, print_fusion = false, quiet = false, verbose = false, interpret = false;
   bool elide_weights = false;
-  std::string resources, to = "json", trainable;
+  std::string resources, to, trainable;
   std::string memory_limit;
   // passes
   std::vector<std::string> passes, disabled, print_before, print_after;

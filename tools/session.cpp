@@ -205,6 +205,9 @@ Status fix_dims(Session& s, Graph& g) {
 Result<Graph> load_model(Session& s) {
   LoadOptions load_options;
   if (!s.options.resources.empty()) load_options.external_dirs.push_back(s.options.resources);
+  // Of an ONNX model `trainable` is every weight, unless --trainable says which.
+  bool asked = std::ranges::any_of(s.options.grad, [](const std::string& g) { return g.ends_with("trainable"); });
+  load_options.mark_trainable = asked && s.options.trainable.empty();
   AG_TRY(Graph g, load(s.options.model, s.sources, load_options));
   if (!s.options.trainable.empty())
     for (NodeId id : g.node_ids()) {

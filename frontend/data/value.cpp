@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "frontend/onnx/onnx.hpp"
 #include "ir/base/suggest.hpp"
 #include "ir/random.hpp"
 
@@ -38,6 +39,10 @@ Result<Array> from_file(std::string_view text, std::string_view name, const Valu
   if (path.empty()) return fail(malformed(name, "@", "a file name must follow the `@`"));
   AG_TRY(Bytes bytes, read_file(path, o.limits.max_file_bytes));
   std::string_view view(bytes.data(), bytes.size());
+  if (path.ends_with(".pb")) {
+    AG_TRY(auto named, onnx::parse_tensor(view, path, o.limits));
+    return std::move(named.second);
+  }
   if (!key && view.starts_with("PK")) {  // an archive of many: the array of the input's own name
     std::string own(name);
     auto all = parse_npz(view, path, nullptr, o.limits);

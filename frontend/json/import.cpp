@@ -12,28 +12,11 @@ namespace ag::json {
 
 Result<Graph> import_graph(const Document& doc, const ImportOptions& options) { return Importer(doc, options).run(); }
 
-namespace {
-
-/// Members of ONNX's own JSON, which protobuf writes in two spellings.
-View onnx_json_mark(View root) {
-  for (std::string_view key : {"irVersion", "ir_version"})
-    if (View v = root.find(key)) return v;
-  View graph = root.find("graph");
-  return graph.is(Kind::object) ? graph.find("node") : View();
-}
-
-}  // namespace
-
 Result<Graph> Importer::run() {
   View root = doc_.root();
   if (!root.is(Kind::object)) {
     return fail(Code::AG0014, root.loc(), fmt::format("a graph is an object, and this is {}", kind_name(root.kind())),
                 "expected `{`");
-  }
-  if (View mark = onnx_json_mark(root)) {
-    return fail(error(Code::AG0009, mark.key_loc(), "this is an ONNX model written as JSON, which is not read yet",
-                      "only ONNX-JSON has this member")
-                    .help("an ag graph starts with `\"ag\": 1`"));
   }
   Scope scope;
   if (!header(root, scope.graph)) return fail(std::move(errors_));

@@ -74,6 +74,10 @@ void Importer::node(Scope& scope, View v) {
                  "one too many"));
     return define_all(scope, *outs, nullptr, {});
   }
+  // How many parts a Split makes stood in its results alone until opset 18.
+  bool counts = std::ranges::any_of(info->attrs, [](const AttrSpec& a) { return a.name == "num_outputs"; });
+  if (counts && opset_ < 18 && !args.attrs.find("num_outputs") && args.operands.size() < 2)
+    args.attrs.set("num_outputs", static_cast<std::int64_t>(outs->size()));
   args.result_count = static_cast<std::uint32_t>(outs->size());
   auto id = scope.builder.try_add(*info, std::move(args));
   if (!id) {

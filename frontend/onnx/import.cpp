@@ -68,7 +68,10 @@ bool looks_like_model(std::string_view s) {
   return next.find(s[2]) != next.npos;
 }
 
-Result<Graph> import_model(std::string bytes, const std::string& file, const ImportOptions& options) {
+namespace {
+
+Result<Graph> import_bytes(std::string bytes, const std::string& file, const ImportOptions& options,
+                           const Places* places) {
   Loc whole;
   whole.file = std::make_shared<const std::string>(file);
   if (bytes.size() > max_model_bytes)
@@ -85,13 +88,33 @@ Result<Graph> import_model(std::string bytes, const std::string& file, const Imp
   }
   std::string().swap(bytes);  // the message holds everything now
   if (!model.has_graph()) return fail(Code::AG0021, whole, fmt::format("`{}` has no graph: it is no ONNX model", file));
-  return Importer(model, file, options).run();
+  return Importer(model, file, options, places).run();
 }
 
-Importer::Importer(const pb::ModelProto& model, const std::string& file, const ImportOptions& options)
+}  // namespace
+
+Result<Graph> import_model(std::string bytes, const std::string& file, const ImportOptions& options) {
+  return import_bytes(std::move(bytes), file, options, nullptr);
+}
+
+Result<Graph> import_model_json(const json::Document& doc, const std::string& file, const ImportOptions& options) {
+  Places places;
+  AG_TRY(std::string bytes, model_from_json(doc, &places));
+  return import_bytes(std::move(bytes), file, options, &places);
+}
+
+bool is_model_json(json::View root) {
+  if (root.find("irVersion") || root.find("ir_version")) return true;
+  json::View graph = root.find("graph");
+  return graph.is(json::Kind::object) && graph.find("node");
+}
+
+Importer::Importer(const pb::ModelProto& model, const std::string& file, const ImportOptions& options,
+                   const Places* places)
     : model_(model),
       options_(options),
       file_(std::make_shared<const std::string>(file)),
+      places_(places),
       external_(options.folders, options.data) {}
 Importer::~Importer() = default;
 
@@ -101,6 +124,9 @@ Result<Graph> Importer::run() {
   if (!check_cycles()) return fail(std::move(errors_));
   check_ops();
   if (!errors_.empty()) return fail(std::move(errors_));
+  for (const pb::NodeProto& n : model_.graph().node())
+    if (n.op_type() == "BatchNormalization")
+      for (int i = 3; i < n.input_size(); ++i) statistics_.insert(n.input(i));
   Scope scope;
   scope.graph.name = model_.graph().name();
   if (!valid_utf8(scope.graph.name)) scope.graph.name.clear();
@@ -187,7 +213,10 @@ void Importer::initializers(Frame& f, const pb::GraphProto& g) {
       report(std::move(array).error());
       return define(f, name, {}, at);
     }
-    define(f, name, f.scope.builder.constant(make_literal(std::move(*array)), at), at);
+    ValueId v = f.scope.builder.constant(make_literal(std::move(*array)), at);
+    bool parameter = options_.mark_trainable && is_float(f.scope.graph.type(v).dtype) && !statistics_.contains(name);
+    if (parameter) f.scope.graph.node(f.scope.graph.value(v).node).attrs.set("trainable", true);
+    define(f, name, v, at);
   };
   for (const auto& t : g.initializer()) {
     if (full()) return;
@@ -295,6 +324,8 @@ Diag Importer::unknown_value(const Frame& f, const std::string& name, const Loc&
 }
 
 Loc Importer::loc(std::string path) const {
+  if (places_)
+    if (auto it = places_->find(path); it != places_->end()) return it->second;
   Loc out;
   out.file = file_;
   out.pointer = std::move(path);

@@ -118,6 +118,9 @@ void Importer::add_node(Frame& f, const pb::NodeProto& n, const OpInfo& op, cons
                  fmt::format("`{}` has {} results, and {} are named", n.op_type(), op.results.size(), wanted)));
     return poison(f, n, at);
   }
+  // How many parts a Split makes stood in its results alone until opset 18.
+  bool counts = std::ranges::any_of(op.attrs, [](const AttrSpec& a) { return a.name == "num_outputs"; });
+  if (counts && f.scope.graph.opset < 18 && !attrs->find("num_outputs") && in->size() < 2) attrs->set("num_outputs", static_cast<std::int64_t>(wanted));
   GraphBuilder::NodeArgs args;
   args.operands = std::move(*in);
   args.attrs = std::move(*attrs);

@@ -8,6 +8,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "frontend/onnx/json.hpp"
 #include "frontend/onnx/onnx.hpp"
 #include "frontend/onnx/tensor.hpp"
 #include "ir/builder.hpp"
@@ -80,7 +81,8 @@ struct RegionTypes {
 
 class Importer {
  public:
-  Importer(const pb::ModelProto& model, const std::string& file, const ImportOptions& options);
+  /// `places`: of the messages in a text, if the model was one.
+  Importer(const pb::ModelProto& model, const std::string& file, const ImportOptions& options, const Places* places);
   ~Importer();
   Result<Graph> run();
 
@@ -141,11 +143,13 @@ class Importer {
   const pb::ModelProto& model_;
   const ImportOptions& options_;
   std::shared_ptr<const std::string> file_;
+  const Places* places_;
   ExternalData external_;
   Diags errors_;
   Opsets opsets_;
   std::map<std::string, const pb::FunctionProto*, std::less<>> functions_;  ///< by domain, name, overload
   std::map<const pb::FunctionProto*, Opsets> function_opsets_;
+  std::set<std::string, std::less<>> statistics_;  ///< running mean and variance of batch norms
   std::size_t node_count_ = 0;
 };
 
