@@ -37,11 +37,31 @@ void expand_composites(Graph& g, const std::function<Bits()>& active_now,
   }
 }
 
+/// Values that may not be finite in a lane that a select does not take: results of ops whose derivative is unbounded
+/// (log, division, exp), as far as lanes stay lanes.
+Bits doubtful_values(const Graph& g) {
+  Bits out(g.value_count());
+  for (NodeId id : g.node_ids()) {
+    const Node& n = g.node(id);
+    LowerClass c = n.op->lower_class;
+    if (c != LowerClass::map && c != LowerClass::index && n.op->tier != Tier::composite) continue;
+    bool doubtful = n.op->unbounded_derivative;
+    for (ValueId v : n.operands) doubtful = doubtful || (v && out[v.index]);
+    for (std::uint32_t r = 0; r < n.result_count; ++r) out[n.result(r).index] = doubtful;
+  }
+  return out;
+}
+
 /// The reverse loop over one graph whose active composites all have rules.
 class Reverse {
  public:
   Reverse(Graph& g, Bits active)
-      : g_(g), b_(g), active_(std::move(active)), adjoint_(g.value_count()), guarded_(g.value_count()) {}
+      : g_(g),
+        b_(g),
+        active_(std::move(active)),
+        doubtful_(doubtful_values(g)),
+        adjoint_(g.value_count()),
+        guarded_(g.value_count()) {}
 
   void seed(const Seed& s) { accumulate(s.of, s.cotangent, s.guarded); }
   ValueId adjoint(ValueId v) const { return adjoint_[v.index]; }
@@ -56,6 +76,7 @@ class Reverse {
   Graph& g_;
   GraphBuilder b_;
   Bits active_;
+  Bits doubtful_;
   std::vector<ValueId> adjoint_;
   Bits guarded_;  // the cotangent went through a select: lanes not taken are zero
   std::vector<Swap> swaps_;
@@ -87,8 +108,11 @@ class Reverse {
     } else if (op.partials) {
       Grads d(n.operands.size());
       op.partials(b_, view, d);
+      bool masked = guarded && (op.unbounded_derivative || std::ranges::any_of(n.operands, [&](ValueId v) {
+                                  return v && doubtful_[v.index];
+                                }));
       for (std::size_t i = 0; i < d.size(); ++i)
-        if (d[i] && wants(n.operands[i])) grads[i] = product(cts[0], d[i], op.unbounded_derivative && guarded);
+        if (d[i] && wants(n.operands[i])) grads[i] = product(cts[0], d[i], masked);
     } else {
       for (std::size_t i = 0; i < n.operands.size(); ++i)
         if (wants(n.operands[i]) && linear_operand(op, i)) grads[i] = op.transpose(b_, view, i, cts[0]);
@@ -107,7 +131,7 @@ class Reverse {
 
   /// ct * d; where the cotangent is an exact zero that a select put there, d may be infinite: it is masked first.
   ValueId product(ValueId ct, ValueId d, bool masked) {
-    if (!masked) return b_.mul(ct, d);
+    if (!masked || b_.splat_value(d)) return b_.mul(ct, d);
     ValueId zero = b_.scalar(b_.type(ct).dtype, 0);
     ValueId off = b_.compare("eq", ct, zero);
     return b_.select(off, zero, b_.mul(ct, b_.select(off, zero, d)));

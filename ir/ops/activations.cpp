@@ -61,13 +61,10 @@ constexpr auto hard_sigmoid = [](const View& n, Expr x) {
 };
 constexpr auto hard_swish = [](const View&, Expr x) {
   Expr v = (1.0 / 6) * x + 0.5;
-  return x * select(v > 1.0, 1, select(v < 0.0, 0, v));
+  return x * select(v >= 1.0, 1, select(v <= 0.0, 0, v));
 };
 Expr softplus_of(Expr x) { return max(x, x.lit(0)) + call("log1p", exp(-abs(x))); }
 constexpr auto softplus = [](const View&, Expr x) { return softplus_of(x); };
-void softplus_vjp(Builder& b, const View& n, Cotangents ct, Grads& grads) {
-  grads[0] = Expr(b, ct[0]) * call("sigmoid", Expr(b, n.operand(0)));
-}
 constexpr auto mish = [](const View&, Expr x) { return x * call("tanh", call("Softplus", x)); };
 constexpr auto softsign = [](const View&, Expr x) { return x / (1 + abs(x)); };
 constexpr auto thresholded_relu = [](const View& n, Expr x) { return select(x > number(n, "alpha", 1), x, 0); };
@@ -187,7 +184,10 @@ std::vector<OpInfo> activation_ops() {
                   .summary = "x times HardSigmoid(x) with alpha = 1/6",
                   .decompose = formula1<hard_swish>}),
       activation({.name = "Mish", .since = 18, .summary = "x tanh(softplus(x))", .decompose = formula1<mish>}),
-      activation({.name = "Softplus", .summary = "log(1 + e^x)", .decompose = formula1<softplus>, .vjp = softplus_vjp}),
+      activation({.name = "Softplus",
+                  .summary = "log(1 + e^x)",
+                  .decompose = formula1<softplus>,
+                  .partials = d1<[](Point p) { return call("sigmoid", p.x); }>}),
       activation({.name = "Softsign", .summary = "x/(1 + |x|)", .decompose = formula1<softsign>}),
       activation({.name = "ThresholdedRelu",
                   .since = 10,

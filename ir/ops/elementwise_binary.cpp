@@ -63,6 +63,12 @@ template <auto wins>
 Expr half_at_ties(Expr a, Expr b) {
   return select(wins(a, b), 1, select(a == b, a.lit(0.5), a.lit(0)));
 }
+
+/// v / (a^2 + b^2); 0 at the origin.
+Expr over_square(Expr v, Point2 p) {
+  Expr square = p.a * p.a + p.b * p.b;
+  return select(square == 0.0, 0, v / select(square == 0.0, 1, square));
+}
 constexpr auto above = [](Expr a, Expr b) { return a > b; };
 constexpr auto below = [](Expr a, Expr b) { return a < b; };
 
@@ -117,6 +123,7 @@ std::vector<OpInfo> arithmetic() {
       binary({.name = "rem",
               .summary = "remainder of truncated division, with the sign of a (C's fmod and %)",
               .partials = d2<[](Point2 p) { return p.y.lit(1); }, [](Point2 p) { return -call("trunc", p.a / p.b); }>,
+              .unbounded_derivative = true,
               .smooth = false,
               .scalar = divide<L::rem>,
               .cost = 8,
@@ -138,6 +145,7 @@ std::vector<OpInfo> arithmetic() {
                   },
               .partials = d2<[](Point2 p) { return half_at_ties<above>(p.a, p.b); },
                              [](Point2 p) { return half_at_ties<above>(p.b, p.a); }>,
+              .guards_lanes = true,
               .scalar = as<L::max>},
              numeric),
       binary({.name = "min",
@@ -148,12 +156,12 @@ std::vector<OpInfo> arithmetic() {
                   },
               .partials = d2<[](Point2 p) { return half_at_ties<below>(p.a, p.b); },
                              [](Point2 p) { return half_at_ties<below>(p.b, p.a); }>,
+              .guards_lanes = true,
               .scalar = as<L::min>},
              numeric),
       binary({.name = "atan2",
               .summary = "angle of the point (b, a)",
-              .partials = d2<[](Point2 p) { return p.b / (p.a * p.a + p.b * p.b); },
-                             [](Point2 p) { return -(p.a / (p.a * p.a + p.b * p.b)); }>,
+              .partials = d2<[](Point2 p) { return over_square(p.b, p); }, [](Point2 p) { return -over_square(p.a, p); }>,
               .unbounded_derivative = true,
               .scalar = as<L::atan2>,
               .cost = 24,
