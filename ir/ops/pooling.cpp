@@ -1,5 +1,5 @@
 // ONNX's pools, LRN and MaxUnpool, by reductions over windows.
-#include "ir/ops/dims.hpp"
+#include "ir/ops/data_sizes.hpp"
 #include "ir/ops/windows.hpp"
 
 namespace ag::ops {
@@ -185,7 +185,9 @@ Types infer_unpool(const InferCtx& c) {
   AG_TRY_(check_onnx_window(c, kernel.size()));
   Dims shape = unpooled(c.attrs(), c.in(0).shape);
   if (c.has(2)) {
-    AG_TRY(shape, required_ints(c, 2));
+    AG_TRY(PartDims some, sizes_of(c, 2));
+    shape.clear();
+    for (std::size_t i = 0; i < some.size(); ++i) shape.push_back(some[i] ? *some[i] : c.unbacked(i));
     if (shape.size() != c.in(0).shape.size())
       return c.error(Code::AG2206,
                      fmt::format("`MaxUnpool`: `output_shape` has {} sizes for {}", shape.size(), c.in(0).str()), {},
@@ -198,6 +200,7 @@ Types infer_unpool(const InferCtx& c) {
 /// Indices point into the shape that the attributes give; a larger `output_shape` adds zeros behind.
 std::vector<ValueId> max_unpool(Builder& b, const View& n) {
   Dims inner = unpooled(n.attrs(), n.in(0).shape), shape = n.out().shape;
+  if (n.has(2) && (!known(n, 2) || names_sizes(n))) define_sizes(b, as_sizes(b, n.operand(2)), shape);
   Expr x(b, n.operand(0));
   Dim count = n.in(0).elems();
   ValueId values = b.reshape(x, {count}), places = b.reshape(n.operand(1), {count});

@@ -2,7 +2,7 @@
 // ("taps") around the source coordinate, gathered along that axis; nearest takes one. Coordinates are computed in f64.
 #include <cmath>
 
-#include "ir/ops/dims.hpp"
+#include "ir/ops/data_sizes.hpp"
 #include "ir/ops/windows.hpp"
 
 namespace ag::ops {
@@ -13,19 +13,18 @@ std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 /// One axis that may change.
 struct Axis {
   std::size_t axis;
-  Dim in, out;
+  Dim in;
+  std::optional<Dim> out;       ///< none: the data tell
   std::optional<double> scale;  ///< if given; else out / in
+  Expr computed_scale = {};     ///< if it is computed from data, f64
 };
 
-struct Resized {
-  std::vector<Axis> axes;
-  std::string problem;  ///< what is wrong, if anything
-};
-
-/// Which operand is which: Upsample and old Resize have scales at 1 or as an attribute.
+/// What says how large the result is; the operand, and its values as far as the compiler knows them.
 struct Given {
-  std::optional<std::vector<double>> scales;
-  std::optional<Dims> sizes;
+  ValueId scales, sizes;
+  std::optional<std::vector<double>> known_scales;
+  PartDims known_sizes;
+  std::size_t count = 0;        ///< of scales or sizes
 };
 
 std::optional<std::vector<double>> literal_numbers(const Graph& g, ValueId v) {
@@ -37,21 +36,24 @@ std::optional<std::vector<double>> literal_numbers(const Graph& g, ValueId v) {
   return out;
 }
 
-bool empty_operand(const Graph& g, ValueId v) { return !v || g.type(v).elems().is(0); }
-
+/// Upsample and old Resize have scales as operand 1 or as an attribute.
 Given given_of(const OpInfo& op, const Attrs& a, const Graph& g, std::span<const ValueId> operands) {
   Given out;
   if (const auto* scales = a.get<std::vector<double>>("scales")) {
-    out.scales = *scales;
-    for (double& s : *out.scales) s = static_cast<float>(s);
+    out.known_scales = *scales;
+    for (double& s : *out.known_scales) s = static_cast<float>(s);
+    out.count = scales->size();
     return out;
   }
+  auto operand = [&](std::size_t i) {
+    bool there = i < operands.size() && operands[i] && !g.type(operands[i]).elems().is(0);
+    return there ? operands[i] : ValueId{};
+  };
   std::size_t scales = op.name == "Resize" ? 2 : 1;
-  if (scales < operands.size() && !empty_operand(g, operands[scales]))
-    out.scales = literal_numbers(g, operands[scales]);
-  if (scales == 2 && operands.size() > 3 && !empty_operand(g, operands[3])) {
-    if (auto known = g.value(operands[3]).known_ints) out.sizes = *known;
-  }
+  if ((out.scales = operand(scales))) out.known_scales = literal_numbers(g, out.scales);
+  if (scales == 2 && (out.sizes = operand(3))) out.known_sizes = partly_known(g, out.sizes).value_or(PartDims{});
+  if (ValueId v = out.sizes ? out.sizes : out.scales; v && g.type(v).elems().is_const())
+    out.count = at(g.type(v).elems().value());
   return out;
 }
 
@@ -59,7 +61,7 @@ Given given_of(const OpInfo& op, const Attrs& a, const Graph& g, std::span<const
 std::optional<Dim> scaled(const Dim& size, double scale) {
   if (size.is_const()) {
     double out = std::floor(static_cast<double>(size.value()) * scale);
-    return out >= 0 && out < 9e15 ? std::optional(Dim(static_cast<std::int64_t>(out))) : std::nullopt;
+    return out >= 0 && out < 9e15 ? Dim(static_cast<std::int64_t>(out)) : Dim::invalid();
   }
   for (std::int64_t q = 1; q <= 64; ++q) {
     double p = scale * static_cast<double>(q);
@@ -76,46 +78,42 @@ std::vector<std::size_t> axes_of(const Attrs& a, int rank) {
   return out;
 }
 
+bool keeps_ratio(const Attrs& a, const Given& given) {
+  return given.sizes && attr_string(a, "keep_aspect_ratio_policy", "stretch") != "stretch";
+}
+bool not_larger(const Attrs& a) { return attr_string(a, "keep_aspect_ratio_policy", "stretch") == "not_larger"; }
+
 /// Sizes under keep_aspect_ratio_policy: one scale for all axes.
-std::string keep_ratio(std::vector<Axis>& axes, bool not_larger) {
+void keep_ratio(std::vector<Axis>& axes, bool smallest) {
   double scale = 0;
-  for (std::size_t i = 0; i < axes.size(); ++i) {
-    if (!axes[i].in.is_const() || !axes[i].out.is_const()) return "keep_aspect_ratio_policy needs constant sizes";
-    double own = static_cast<double>(axes[i].out.value()) / static_cast<double>(axes[i].in.value());
-    scale = i == 0 ? own : not_larger ? std::min(scale, own) : std::max(scale, own);
+  bool known = true;
+  for (const Axis& axis : axes) known = known && axis.in.is_const() && axis.out && axis.out->is_const();
+  for (std::size_t i = 0; known && i < axes.size(); ++i) {
+    double own = static_cast<double>(axes[i].out->value()) / static_cast<double>(axes[i].in.value());
+    scale = i == 0 ? own : smallest ? std::min(scale, own) : std::max(scale, own);
   }
   for (Axis& axis : axes) {
+    axis.out.reset();
+    if (!known) continue;
     axis.scale = scale;
     axis.out = static_cast<std::int64_t>(std::floor(scale * static_cast<double>(axis.in.value()) + 0.5));
   }
-  return {};
 }
 
-Resized resized(const Attrs& a, const Dims& shape, const Given& given) {
-  Resized r;
+std::vector<Axis> resized(const Attrs& a, const Dims& shape, const Given& given) {
+  std::vector<Axis> out;
   std::vector<std::size_t> axes = axes_of(a, static_cast<int>(shape.size()));
-  std::size_t count = given.sizes ? given.sizes->size() : given.scales ? given.scales->size() : 0;
-  if (!given.sizes && !given.scales) r.problem = "the compiler must know `scales` or `sizes`";
-  if (r.problem.empty() && count != axes.size())
-    r.problem = fmt::format("{} sizes or scales are given for {} axes", count, axes.size());
-  for (std::size_t i = 0; r.problem.empty() && i < axes.size(); ++i) {
-    Axis axis{axes[i], shape[axes[i]], 0, std::nullopt};
-    if (given.sizes) {
-      axis.out = (*given.sizes)[i];
-    } else {
-      axis.scale = (*given.scales)[i];
-      auto out = scaled(axis.in, *axis.scale);
-      if (!out || !(*axis.scale > 0))
-        r.problem = fmt::format("a size of {} cannot be scaled by {}", axis.in.str(), *axis.scale);
-      if (out) axis.out = *out;
+  for (std::size_t i = 0; i < axes.size(); ++i) {
+    Axis axis{axes[i], shape[axes[i]], std::nullopt, std::nullopt};
+    if (given.sizes && i < given.known_sizes.size()) axis.out = given.known_sizes[i];
+    if (!given.sizes && given.known_scales && i < given.known_scales->size()) {
+      axis.scale = (*given.known_scales)[i];
+      axis.out = scaled(axis.in, *axis.scale);
     }
-    r.axes.push_back(axis);
+    out.push_back(axis);
   }
-  std::string policy = attr_string(a, "keep_aspect_ratio_policy", "stretch");
-  if (r.problem.empty() && given.sizes && policy != "stretch") r.problem = keep_ratio(r.axes, policy == "not_larger");
-  for (const Axis& axis : r.axes)
-    if (axis.in.is(0) && !axis.out.is(0) && r.problem.empty()) r.problem = "an axis without elements cannot grow";
-  return r;
+  if (keeps_ratio(a, given)) keep_ratio(out, not_larger(a));
+  return out;
 }
 
 std::string mode_of(const Attrs& a) { return attr_string(a, "mode", "nearest"); }
@@ -124,16 +122,18 @@ Types infer_resize(const InferCtx& c) {
   std::vector<ValueId> operands;
   for (std::size_t i = 0; i < c.operand_count(); ++i) operands.push_back(c.operand(i));
   Given given = given_of(c.op(), c.attrs(), c.graph(), operands);
-  Resized r = resized(c.attrs(), c.in(0).shape, given);
-  bool antialias = attr_int(c.attrs(), "antialias", 0) != 0 && mode_of(c.attrs()) != "nearest";
-  for (const Axis& axis : r.axes)
-    if (antialias && !axis.scale && (!axis.in.is_const() || !axis.out.is_const()) && r.problem.empty())
-      r.problem = "antialias needs constant sizes";
-  if (!r.problem.empty())
-    return c.error(given.sizes || given.scales ? Code::AG2206 : Code::AG2207,
-                   fmt::format("`{}`: {}", op_title(c), r.problem), {}, {0});
   Type t = c.in(0);
-  for (const Axis& axis : r.axes) t.shape[axis.axis] = axis.out;
+  std::string problem;
+  if (const Ints* axes = c.attrs().get<Ints>("axes")) AG_TRY_(checked_axes(c, *axes, t.rank()));
+  std::vector<Axis> axes = resized(c.attrs(), t.shape, given);
+  if (given.count != axes.size())
+    problem = fmt::format("{} axes need as many sizes or scales, in number known to the compiler", axes.size());
+  for (const Axis& axis : axes) {
+    if (axis.scale && !(*axis.scale > 0)) problem = fmt::format("a scale of {}", *axis.scale);
+    if (axis.in.is(0) && axis.out && !axis.out->is(0)) problem = "an axis without elements cannot grow";
+    t.shape[axis.axis] = axis.out ? *axis.out : c.unbacked(axis.axis);
+  }
+  if (!problem.empty()) return c.error(Code::AG2206, fmt::format("`{}`: {}", op_title(c), problem), {}, {0});
   AG_TRY_(checked_shape(c, t.shape));
   return std::vector<Type>{std::move(t)};
 }
@@ -157,7 +157,7 @@ class Resizer {
 
   Expr along(Expr x, const Axis& a, std::size_t index, std::size_t axes) {
     bool crop = transform_ == "tf_crop_and_resize";
-    if (!crop && a.in == a.out && a.scale.value_or(1) == 1) return x;
+    if (!crop && a.in == *a.out && a.scale.value_or(1) == 1 && !a.computed_scale.id()) return x;
     Source s = source(a, index, axes);
     Expr y = mode_ == "nearest" ? nearest(x, a, s) : taps(x, a, s);
     if (!crop) return y;
@@ -174,7 +174,9 @@ class Resizer {
 
   Expr number(double v) { return {b_, b_.scalar(DType::f64, v)}; }
   Expr size(const Dim& d) { return size_value(b_, d, DType::f64); }
-  Expr scale(const Axis& a) { return a.scale ? number(*a.scale) : size(a.out) / size(a.in); }
+  Expr scale(const Axis& a) {
+    return a.computed_scale.id() ? a.computed_scale : a.scale ? number(*a.scale) : size(*a.out) / size(a.in);
+  }
 
   Expr region(std::size_t i) {
     auto k = static_cast<std::int64_t>(i);
@@ -182,15 +184,16 @@ class Resizer {
   }
 
   Source source(const Axis& a, std::size_t index, std::size_t axes) {
-    Expr place(b_, b_.iota({DType::f64, {a.out}}, 0)), in = size(a.in), s = scale(a);
-    Expr width = a.scale ? s * in : size(a.out), single = width == 1.0, steps = select(single, 1, width - 1);
-    auto spread = [&](Expr v) { return v.with(b_.broadcast_in_dim(v, {a.out}, Ints{})); };
+    Expr place(b_, b_.iota({DType::f64, {*a.out}}, 0)), in = size(a.in), s = scale(a);
+    Expr width = a.scale || a.computed_scale.id() ? s * in : size(*a.out), single = width == 1.0,
+         steps = select(single, 1, width - 1);
+    auto spread = [&](Expr v) { return v.with(b_.broadcast_in_dim(v, {*a.out}, Ints{})); };
     Expr centred = (place + 0.5) / s - 0.5;
     if (transform_ == "align_corners") return {select(spread(single), 0, place * (in - 1) / steps), {}};
     if (transform_ == "asymmetric") return {place / s, {}};
     if (transform_ == "pytorch_half_pixel") return {select(spread(single), -0.5, centred), {}};
     if (transform_ == "tf_half_pixel_for_nn") return {(place + 0.5) / s, {}};
-    if (transform_ == "half_pixel_symmetric") return {in / 2 * (1 - size(a.out) / width) + centred, {}};
+    if (transform_ == "half_pixel_symmetric") return {in / 2 * (1 - size(*a.out) / width) + centred, {}};
     if (transform_ == "tf_crop_and_resize") {
       Expr from = region(index), to = region(axes + index), last = in - 1;
       Expr x = select(spread(single), spread((to - from) * last / 2), place * (to - from) * last / steps) + from * last;
@@ -219,15 +222,33 @@ class Resizer {
     return select(u <= 1.0, near, select(u < 2.0, far, 0));
   }
 
-  Expr taps(Expr x, const Axis& a, const Source& s) {
-    bool antialias = attr_int(attrs_, "antialias", 0) != 0, exclude = attr_int(attrs_, "exclude_outside", 0) != 0;
-    double shrink = 1, reach = mode_ == "linear" ? 1 : 2;
+  /// Offsets of the taps from the element before the coordinate, f64 [taps], and what distances are multiplied by:
+  /// antialiasing widens the kernel where the axis shrinks.
+  struct Reach {
+    Expr offsets, shrink;
+    Dim count;
+  };
+  Reach reach(const Axis& a) {
+    double radius = mode_ == "linear" ? 1 : 2;
+    bool antialias = attr_int(attrs_, "antialias", 0) != 0, sized = a.in.is_const() && a.out->is_const();
+    if (antialias && (a.computed_scale.id() || (!a.scale && !sized))) {
+      Expr shrink = ag::ops::min(scale(a), number(1)), first = call("floor", -radius / shrink) + 1;
+      Dim count = fresh_sizes(b_, Expr(b_, b_.reshape((2 - 2 * first).to(DType::i64), {1})))[0];
+      return {Expr(b_, b_.iota({DType::f64, {count}}, 0)) + first, shrink, count};
+    }
+    double shrink = 1;
     if (antialias)
       shrink =
-          std::min(1.0, a.scale ? *a.scale : static_cast<double>(a.out.value()) / static_cast<double>(a.in.value()));
-    auto first = static_cast<std::int64_t>(std::floor(-reach / shrink)) + 1, count = 2 - 2 * first;
-    Expr floor = call("floor", s.x), offset = Expr(b_, b_.iota({DType::f64, {count}}, 0)) + static_cast<double>(first);
-    Dims grid{a.out, count};
+          std::min(1.0, a.scale ? *a.scale : static_cast<double>(a.out->value()) / static_cast<double>(a.in.value()));
+    auto first = static_cast<std::int64_t>(std::floor(-radius / shrink)) + 1, count = 2 - 2 * first;
+    return {Expr(b_, b_.iota({DType::f64, {count}}, 0)) + static_cast<double>(first), number(shrink), count};
+  }
+
+  Expr taps(Expr x, const Axis& a, const Source& s) {
+    bool antialias = attr_int(attrs_, "antialias", 0) != 0, exclude = attr_int(attrs_, "exclude_outside", 0) != 0;
+    auto [offset, shrink, count] = reach(a);
+    Expr floor = call("floor", s.x);
+    Dims grid{*a.out, count};
     auto rows = [&](Expr v) { return v.with(b_.broadcast_in_dim(v, grid, Ints{0})); };
     Expr places = rows(floor) + offset, weights = kernel((offset - rows(s.x - floor)) * shrink);
     if (exclude) weights = select(both(places >= 0.0, places <= size(a.in - 1)), weights, 0);
@@ -235,18 +256,53 @@ class Resizer {
     DType t = x.dtype(), wide = is_float(t) ? accumulator_dtype(t) : dtype_bytes(t) < 4 ? DType::f32 : DType::f64;
     Expr taken = take(x, clamped(places, a), static_cast<std::int64_t>(a.axis)).to(wide);
     Dims shape(taken.type().shape.size(), 1);
-    shape[a.axis] = a.out, shape[a.axis + 1] = count;
+    shape[a.axis] = *a.out, shape[a.axis + 1] = count;
     Expr w = weights.to(wide);
     Expr sum = reduce("reduce_sum", taken * w.with(b_.reshape(w, shape)), {static_cast<std::int64_t>(a.axis) + 1});
     return sum.to(t);
   }
 };
 
+/// Scales and sizes of the axes from operands that the compiler does not know.
+void compute_sizes(Builder& b, const View& n, const Given& given, std::vector<Axis>& axes) {
+  Dims in, out;
+  for (Axis& axis : axes) {
+    in.push_back(axis.in);
+    axis.out = n.out().shape[axis.axis];
+    out.push_back(*axis.out);
+  }
+  Expr from = size_vector(b, in).to(DType::f64), scales, sizes;
+  if (given.sizes) {
+    sizes = as_sizes(b, given.sizes);
+    if (keeps_ratio(n.attrs(), given)) {
+      Expr one = reduce(not_larger(n.attrs()) ? "reduce_min" : "reduce_max", sizes.to(DType::f64) / from, {0});
+      scales = from.with(b.broadcast_to(one, from.type().shape));
+      sizes = call("floor", from * scales + 0.5).to(DType::i64);
+    }
+  } else {
+    if (given.scales) {
+      scales = Expr(b, b.reshape(given.scales, from.type().shape)).to(DType::f64);
+    } else {
+      std::vector<double> v = *given.known_scales;
+      scales = {b, b.constant(make_literal(Array::of<double>(DType::f64, {static_cast<std::int64_t>(v.size())}, v)))};
+    }
+    sizes = call("floor", from * scales).to(DType::i64);
+  }
+  define_sizes(b, sizes, out);
+  for (std::size_t i = 0; scales.id() && i < axes.size(); ++i) {
+    auto k = static_cast<std::int64_t>(i);
+    axes[i].computed_scale = {b, b.reshape(b.slice(scales, {k}, {k + 1}), {})};
+  }
+}
+
 std::vector<ValueId> resize(Builder& b, const View& n) {
-  Resized r = resized(n.attrs(), n.in(0).shape, given_of(*n.node().op, n.attrs(), n.graph, n.node().operands));
+  Given given = given_of(*n.node().op, n.attrs(), n.graph, n.node().operands);
+  std::vector<Axis> axes = resized(n.attrs(), n.in(0).shape, given);
+  bool known = std::all_of(axes.begin(), axes.end(), [](const Axis& a) { return a.out.has_value(); });
   Expr x(b, n.operand(0));
   Resizer resizer(b, n);
-  for (std::size_t i = 0; i < r.axes.size(); ++i) x = resizer.along(x, r.axes[i], i, r.axes.size());
+  if (!known || names_sizes(n)) compute_sizes(b, n, given, axes);
+  for (std::size_t i = 0; i < axes.size(); ++i) x = resizer.along(x, axes[i], i, axes.size());
   return {x};
 }
 

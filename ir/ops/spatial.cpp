@@ -1,5 +1,5 @@
 // Images: sampling at points (GridSample, AffineGrid, DeformConv), patches (Col2Im), cropping.
-#include "ir/ops/dims.hpp"
+#include "ir/ops/data_sizes.hpp"
 #include "ir/ops/families.hpp"
 #include "ir/ops/sample_points.hpp"
 
@@ -90,8 +90,17 @@ OpInfo grid_sample_op(std::string_view name, int since, int until, std::vector<s
 
 // ---- AffineGrid -------------------------------------------------------------------------------------------
 
+/// The elements of a vector of sizes; what the compiler does not know is named for the result's axis `axis(i)`.
+template <class Axis>
+Result<Dims> sizes_or_symbols(const InferCtx& c, std::size_t operand, Axis axis) {
+  AG_TRY(PartDims some, sizes_of(c, operand));
+  Dims out;
+  for (std::size_t i = 0; i < some.size(); ++i) out.push_back(some[i] ? *some[i] : c.unbacked(axis(i)));
+  return out;
+}
+
 Types infer_affine_grid(const InferCtx& c) {
-  AG_TRY(Dims size, required_ints(c, 1));
+  AG_TRY(Dims size, sizes_or_symbols(c, 1, [](std::size_t i) { return i; }));
   std::size_t r = size.size() < 2 ? 0 : size.size() - 2;
   const Dims& theta = c.in(0).shape;
   auto is = [](const Dim& d, std::size_t n) { return !d.is_const() || d.is(static_cast<std::int64_t>(n)); };
@@ -108,6 +117,8 @@ std::vector<ValueId> affine_grid(Builder& b, const View& n) {
   Dims out = n.out().shape, space = dims_between(out, 1, out.size() - 1), column = joined(space, {1});
   std::size_t r = space.size();
   bool corners = attr_int(n.attrs(), "align_corners", 0) != 0;
+  if (!known(n, 1) || names_sizes(n))
+    define_sizes(b, b.slice(as_sizes(b, n.operand(1)), {2}, {static_cast<std::int64_t>(r) + 2}), space);
   DType t = n.in(0).dtype, wide = accumulator_dtype(t);
   std::vector<ValueId> columns;  // x first: the last axis
   for (std::size_t d = r; d-- > 0;) {
@@ -192,43 +203,59 @@ std::vector<ValueId> deform_conv(Builder& b, const View& n) {
 
 // ---- Col2Im, CenterCropPad --------------------------------------------------------------------------------
 
-Window patches_of(const Attrs& a, const Dims& image, const Dims& block) { return onnx_window(a, image, block); }
-
+/// The result has the image's sizes; channels are what is left of a column.
 Types infer_col2im(const InferCtx& c) {
-  AG_TRY(Dims image, required_ints(c, 1));
-  AG_TRY(Dims block, required_ints(c, 2));
+  AG_TRY(Dims image, sizes_or_symbols(c, 1, [](std::size_t i) { return i + 2; }));
+  AG_TRY(PartDims block, sizes_of(c, 2));
   const Type& x = c.in(0);
-  Dim taps = product(block);
-  bool fits = x.rank() == 3 && image.size() == block.size() && !image.empty() && taps.valid() &&
-              (!taps.is_const() || taps.value() > 0);
-  if (fits && taps.is_const() && x.shape[1].is_const()) fits = x.shape[1].value() % taps.value() == 0;
+  bool fits = x.rank() == 3 && image.size() == block.size() && !image.empty();
   AG_TRY_(check_onnx_window(c, image.size()));
-  if (fits) {
-    Dim rest = product(patches_of(c.attrs(), image, block).count) - x.shape[2];
-    fits = !rest.is_const() || rest.is(0);
+  Dims taps;
+  for (const auto& d : block)
+    if (d) taps.push_back(*d);
+  Dim channels;
+  if (fits && taps.size() == block.size()) {
+    Dim size = product(taps);
+    fits = size.valid() && (!size.is_const() || size.value() > 0);
+    if (fits && size.is_const() && x.shape[1].is_const()) fits = x.shape[1].value() % size.value() == 0;
+    Dim rest = fits ? product(onnx_window(c.attrs(), image, taps).count) - x.shape[2] : Dim(1);
+    fits = fits && (!rest.is_const() || rest.is(0));
+    if (fits) channels = floordiv(x.shape[1], size);
+  } else {
+    channels = c.unbacked(1);
   }
   if (!fits)
     return c.error(Code::AG2208,
                    fmt::format("`Col2Im`: columns {} do not make an image {} of blocks {}", x.str(), shape_str(image),
-                               shape_str(block)),
+                               shape_str(taps)),
                    {}, {0, 1, 2});
-  AG_TRY(Dims shape, checked_shape(c, joined({x.shape[0], floordiv(x.shape[1], taps)}, image)));
+  AG_TRY(Dims shape, checked_shape(c, joined({x.shape[0], channels}, image)));
   return std::vector<Type>{{x.dtype, std::move(shape)}};
 }
 
 std::vector<ValueId> col2im(Builder& b, const View& n) {
-  Window w = patches_of(n.attrs(), *known(n, 1), *known(n, 2));
-  Dims out = n.out().shape;
+  Dims out = n.out().shape, image = dims_from(out, 2), taps;
+  if (known(n, 1) && known(n, 2) && !names_sizes(n)) {
+    taps = *known(n, 2);
+  } else {
+    Expr block = as_sizes(b, n.operand(2)), size = reduce("reduce_prod", block, {0});
+    Expr channels = size_value(b, n.in(0).shape[1], DType::i64) / size;
+    define_sizes(b, as_sizes(b, n.operand(1)), image);
+    define_sizes(b, b.reshape(channels, {1}), {out[1]});
+    taps = known(n, 2) ? *known(n, 2) : fresh_sizes(b, block);
+  }
+  Window w = onnx_window(n.attrs(), image, taps);
   Expr x(b, b.reshape(n.operand(0), joined(joined({out[0], out[1]}, w.taps), w.count)));
   return {fold_windows(x, w)};
 }
 
 Types infer_center(const InferCtx& c) {
-  AG_TRY(Dims sizes, required_ints(c, 1));
   Type t = c.in(0);
-  Ints axes = iota_ints(t.rank());
-  if (const Ints* given = c.attrs().get<Ints>("axes")) axes = *given;
+  Ints axes = c.attrs().get_or<Ints>("axes", iota_ints(t.rank()));
   AG_TRY_(checked_axes(c, axes, t.rank()));
+  AG_TRY(Dims sizes, sizes_or_symbols(c, 1, [&](std::size_t i) {
+           return i < axes.size() ? at(*normalize_axis(axes[i], t.rank())) : i;
+         }));
   if (axes.size() != sizes.size())
     return c.error(Code::AG2206, fmt::format("`CenterCropPad`: {} sizes for {} axes", sizes.size(), axes.size()), {},
                    {1});
@@ -240,6 +267,12 @@ Types infer_center(const InferCtx& c) {
 /// Half of what is cropped or padded lies in front, rounded down.
 std::vector<ValueId> center_crop_pad(Builder& b, const View& n) {
   Dims from = n.in(0).shape, to = n.out().shape, start, limit, low, high;
+  if (!known(n, 1) || names_sizes(n)) {
+    Dims named;
+    for (std::int64_t d : n.attrs().get_or<Ints>("axes", iota_ints(n.in(0).rank())))
+      named.push_back(to[at(*normalize_axis(d, n.in(0).rank()))]);
+    define_sizes(b, as_sizes(b, n.operand(1)), named);
+  }
   for (std::size_t d = 0; d < from.size(); ++d) {
     Dim more = max(to[d] - from[d], 0);
     start.push_back(floordiv(max(from[d] - to[d], 0), 2));
