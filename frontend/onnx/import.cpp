@@ -9,6 +9,7 @@
 
 #include "frontend/onnx/importer.hpp"
 #include "ir/base/suggest.hpp"
+#include "ir/base/utf8.hpp"
 
 namespace ag::onnx {
 namespace {
@@ -81,6 +82,7 @@ Result<Graph> import_bytes(std::string bytes, const std::string& file, const Imp
   {
     namespace io = google::protobuf::io;
     io::CodedInputStream stream(reinterpret_cast<const std::uint8_t*>(bytes.data()), static_cast<int>(bytes.size()));
+    stream.SetRecursionLimit(512);  // our own limits are lower and say more
     if (!model.ParseFromCodedStream(&stream) || !stream.ConsumedEntireMessage())
       return fail(Code::AG0021, whole,
                   fmt::format("`{}` is not an ONNX model: it cannot be read beyond byte {}", file,
@@ -152,10 +154,11 @@ void Importer::opsets(const Repeated<pb::OperatorSetIdProto>& imports, Opsets& o
     bool known = domain.empty() ? import.version() >= 1 && import.version() <= newest_opset : import.version() >= 0;
     if (!known)
       report(error(Code::AG1013, at,
-                   fmt::format("opset {} of the domain `{}` is not supported", import.version(), domain))
+                   fmt::format("opset {}{} is not supported", import.version(),
+                               domain.empty() ? "" : fmt::format(" of the domain `{}`", domain)))
                  .note(fmt::format("of ONNX's own domain opsets up to {} are", newest_opset)));
     else if (!out.emplace(domain, import.version()).second)
-      report(error(Code::AG1013, at, fmt::format("the opset of the domain `{}` is given twice", domain)));
+      report(error(Code::AG1013, at, fmt::format("the opset of the domain `{}` is given twice", import.domain())));
   }
   if (out.empty()) out.emplace("", 1);  // files of IR version 1 and 2 name none
 }
@@ -326,6 +329,9 @@ Diag Importer::unknown_value(const Frame& f, const std::string& name, const Loc&
 Loc Importer::loc(std::string path) const {
   if (places_)
     if (auto it = places_->find(path); it != places_->end()) return it->second;
+  constexpr std::size_t longest = 240, head = 80, tail = 120;
+  if (path.size() > longest)
+    path = path.substr(0, utf8_floor(path, head)) + " ... " + path.substr(utf8_floor(path, path.size() - tail));
   Loc out;
   out.file = file_;
   out.pointer = std::move(path);

@@ -115,7 +115,8 @@ void Importer::add_node(Frame& f, const pb::NodeProto& n, const OpInfo& op, cons
   bool any_number = !op.results.empty() && op.results.back().variadic;
   if (!any_number && wanted > static_cast<int>(op.results.size())) {
     report(error(Code::AG1014, at,
-                 fmt::format("`{}` has {} results, and {} are named", n.op_type(), op.results.size(), wanted)));
+                 fmt::format("`{}` has {} result{}, and {} are named", n.op_type(), op.results.size(),
+                             op.results.size() == 1 ? "" : "s", wanted)));
     return poison(f, n, at);
   }
   // How many parts a Split makes stood in its results alone until opset 18.
