@@ -27,8 +27,11 @@ const std::vector<Law> laws = {
     {"runtime/exec/compile_cache", {"ir/base/", "ir/loop/", "runtime/exec/", "codegen/backend.hpp"}},
     {"runtime/exec/", {"ir/base/", "ir/loop/", "runtime/exec/"}},
     {"runtime/cpu/", {"ir/base/", "ir/loop/", "runtime/exec/", "runtime/cpu/"}, true},
+    // The C++ library: the recorder and the readers of files come together with the engine.
+    {"runtime/api/", {"ir/", "frontend/", "passes/", "codegen/", "runtime/", "ag/"}},
     {"runtime/", {"ir/", "passes/", "codegen/", "runtime/"}},
     {"include/ag/", {"ag/"}},
+    {"examples/", {"ag/"}},
     {"tools/", {}},
     {"tests/", {}},
     {"bench/", {}},

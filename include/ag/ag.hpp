@@ -1,0 +1,5 @@
+// ag: a compiler for tensor programs that differentiates them. Everything a program needs.
+#pragma once
+#include "ag/autograd.hpp"
+#include "ag/error.hpp"
+#include "ag/tensor.hpp"

@@ -1,0 +1,47 @@
+// Recording straight into a graph: what runs inside ag::trace and inside the bodies of cond, while_loop and scan.
+#pragma once
+#include <map>
+
+#include "runtime/api/session.hpp"
+
+namespace ag::lazy {
+
+class TraceFrame final : public Recording {
+ public:
+  /// `capture`: values from outside become inputs of the graph instead of constants (bodies of control flow).
+  TraceFrame(Session& session, std::string name, bool capture);
+  ~TraceFrame() override;
+  TraceFrame(const TraceFrame&) = delete;
+  TraceFrame& operator=(const TraceFrame&) = delete;
+
+  ValueRef input(const std::string& name, Type type, const Loc& loc = {});
+  void record(const rec::Recipe* recipe, const std::shared_ptr<const rec::Call>& call,
+              std::span<Value* const> operands, rec::Params params, std::vector<ValueRef>& results,
+              const Place& place);
+  /// Adds a node with regions; its results.
+  std::vector<ValueRef> control(std::string_view op, std::span<Value* const> operands, Attrs attrs,
+                                std::vector<GraphPtr> regions, const Place& place);
+  /// A constant of known elements that shapes may depend on.
+  ValueRef constant(const Array& array, const Place& place);
+  void output(const std::string& name, Value& value, const Place& place);
+  Graph& graph() { return graph_; }
+  TraceFrame* outer() const { return outer_; }
+  /// Values of the outside that became inputs, in order.
+  const std::vector<ValueRef>& captures() const { return captures_; }
+  void forget(std::uint32_t) override {}
+
+ private:
+  ValueId id_of(Value& value, const Place& place);
+  ValueRef value_for(ValueId id);
+  Session& session_;
+  TraceFrame* outer_;
+  Graph graph_;
+  bool capture_;
+  std::map<const Value*, ValueId> outside_;
+  std::vector<ValueRef> keep_;       ///< concrete values that became constants
+  std::vector<ValueRef> captures_;
+  std::vector<Value*> made_;         ///< pending values of this frame, to be cut off at its end
+  friend class Session;
+};
+
+}  // namespace ag::lazy
