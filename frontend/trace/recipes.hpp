@@ -77,17 +77,16 @@ extern const Recipe softmax, log_softmax;  // axis
 extern const Recipe nll_loss, cross_entropy;  // reduction (0 none, 1 mean, 2 sum), ignore_index; scores, labels, [w]
 extern const Recipe soft_cross_entropy;    // reduction; operands scores, probabilities
 extern const Recipe bce_with_logits, bce, mse_loss, l1_loss;  // reduction
-extern const Recipe smooth_l1, huber;      // reduction, beta (real)
-extern const Recipe conv;                  // groups, spatial rank n, n strides, n paddings, n dilations; x, w, [bias]
-extern const Recipe max_pool;              // n, n kernel, n strides, n paddings, n dilations, ceil
-extern const Recipe avg_pool;              // n, n kernel, n strides, n paddings, ceil, count padding
-extern const Recipe global_avg_pool;
-extern const Recipe layer_norm;            // eps (real), number of axes; operands x, [weight, [bias]]
-extern const Recipe rms_norm;              // eps (real), number of axes; operands x, weight
-extern const Recipe batch_norm;            // eps (real); operands x, weight, bias, mean, variance
-extern const Recipe batch_norm_train;      // eps (real); operands x, weight, bias: y, mean, unbiased variance
-extern const Recipe group_norm;            // eps (real), groups; operands x, weight, bias
-extern const Recipe embedding;             // operands weight, indices
-extern const Recipe attention;             // is_causal, has scale, scale; operands q, k, v, [mask]
+extern const Recipe smooth_l1;             // reduction, beta (real)
+extern const Recipe conv;  // groups, spatial rank n, n strides, n paddings, n dilations; x, w, [bias]
+extern const Recipe max_pool;  // n, n kernel, n strides, n paddings, n dilations, ceil
+extern const Recipe avg_pool;  // n, n kernel, n strides, n paddings, ceil, count padding
+extern const Recipe layer_norm;  // eps (real), number of axes; operands x, [weight, [bias]]
+extern const Recipe rms_norm;  // eps (real), number of axes; operands x, weight
+extern const Recipe batch_norm;  // eps (real); operands x, weight, bias, mean, variance
+extern const Recipe batch_norm_train;  // eps (real); operands x, weight, bias: y, mean, unbiased variance
+extern const Recipe group_norm;  // eps (real), groups; operands x, weight, bias
+extern const Recipe embedding;  // operands weight, indices
+extern const Recipe attention;  // is_causal, has scale, scale; operands q, k, v, [mask]
 
 }  // namespace ag::rec::r

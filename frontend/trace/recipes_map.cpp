@@ -126,7 +126,8 @@ Values build_masked_fill(Emit& e, In in, Params p) {
 Values build_to(Emit& e, In in, Params p) {
   DType t = dtype_of(p[0]);
   if (e.type(in[0]).dtype == t) return {e.op("Identity", {in[0]})};
-  if (t == DType::boolean) return {e.op("ne", {in[0], e.b().convert(e.b().scalar_int(DType::i64, 0), e.type(in[0]).dtype)})};
+  if (t == DType::boolean)
+    return {e.op("ne", {in[0], e.b().convert(e.b().scalar_int(DType::i64, 0), e.type(in[0]).dtype)})};
   return {e.op("convert", {in[0]}, {{"to", t}})};
 }
 

@@ -156,8 +156,7 @@ std::string by(Emit& e, ValueId v) {
 void need_product(Emit& e, ValueId a, ValueId b, std::string_view names = "mat1 and mat2") {
   const Dim &k = e.type(a).shape.back(), &l = e.type(b).shape[static_cast<std::size_t>(std::max(0, e.rank(b) - 2))];
   if (k.is_const() && l.is_const() && k != l)
-    e.reject(Code::AG2203,
-             std::string(names) + " shapes cannot be multiplied (" + by(e, a) + " and " + by(e, b) + ")");
+    e.reject(Code::AG2203, std::string(names) + " shapes cannot be multiplied (" + by(e, a) + " and " + by(e, b) + ")");
 }
 Values build_mv(Emit& e, In in, Params) {
   need_rank(e, "input", in[0], 2), need_rank(e, "vec", in[1], 1);

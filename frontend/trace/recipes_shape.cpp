@@ -67,7 +67,8 @@ Values build_transpose(Emit& e, In in, Params p) {
 }
 Values build_t(Emit& e, In in, Params) {
   if (e.rank(in[0]) > 2)
-    e.reject(Code::AG2204, "t() expects a tensor with <= 2 dimensions, but self is " + std::to_string(e.rank(in[0])) + "D");
+    e.reject(Code::AG2204,
+             "t() expects a tensor with <= 2 dimensions, but self is " + std::to_string(e.rank(in[0])) + "D");
   if (e.rank(in[0]) < 2) return {e.op("Identity", {in[0]})};
   return {e.op("transpose", {in[0]}, {{"perm", Ints{1, 0}}})};
 }
@@ -182,8 +183,8 @@ Values build_select(Emit& e, In in, Params p) {
   Dims shape = e.type(in[0]).shape;
   const Dim size = shape[static_cast<std::size_t>(axis)];
   if (size.is_const() && (p[1] < -size.value() || p[1] >= size.value()))
-    e.reject(Code::AG2206, "index " + std::to_string(p[1]) + " is out of bounds for dimension " +
-                               std::to_string(axis) + " with size " + size.str());
+    e.reject(Code::AG2206, "index " + std::to_string(p[1]) + " is out of bounds for dimension " + std::to_string(axis) +
+                               " with size " + size.str());
   Dims from(shape.size(), Dim(0)), to = shape;
   from[static_cast<std::size_t>(axis)] = p[1] < 0 ? size + Dim(p[1]) : Dim(p[1]);
   to[static_cast<std::size_t>(axis)] = from[static_cast<std::size_t>(axis)] + Dim(1);
@@ -214,14 +215,15 @@ Values build_roll(Emit& e, In in, Params p) {
   if (!size.is_const()) e.reject(Code::AG2211, "roll along a symbolic size is not supported yet");
   const auto n = size.value(), shift = n ? ((p[0] % n) + n) % n : 0;
   if (!shift) return {e.op("Identity", {in[0]})};
-  return {e.op("concat", {cut(e, in[0], axis, n - shift, n, 1), cut(e, in[0], axis, 0, n - shift, 1)},
-               {{"axis", axis}})};
+  return {
+      e.op("concat", {cut(e, in[0], axis, n - shift, n, 1), cut(e, in[0], axis, 0, n - shift, 1)}, {{"axis", axis}})};
 }
 Values build_repeat(Emit& e, In in, Params p) {
   ValueId x = in[0];
   Dims shape = e.type(x).shape;
   if (p.size() < shape.size())
-    e.reject(Code::AG2206, "Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor");
+    e.reject(Code::AG2206,
+             "Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor");
   shape.insert(shape.begin(), p.size() - shape.size(), Dim(1));
   return {e.op("Tile", {e.b().reshape(x, shape), e.b().ints(p)})};
 }
@@ -240,7 +242,9 @@ Values build_diag(Emit& e, In in, Params) {
 }
 Values build_pad(Emit& e, In in, Params p) {
   const auto rank = static_cast<std::size_t>(e.rank(in[0]));
-  if (p.size() % 2 || p.size() / 2 > rank) e.reject(Code::AG2206, "Padding length must be divisible by 2 and at most twice the number of dimensions of the input");
+  if (p.size() % 2 || p.size() / 2 > rank)
+    e.reject(Code::AG2206,
+             "Padding length must be divisible by 2 and at most twice the number of dimensions of the input");
   Dims low(rank, Dim(0)), high(rank, Dim(0));
   for (std::size_t i = 0; i < p.size() / 2; ++i) low[rank - 1 - i] = p[2 * i], high[rank - 1 - i] = p[2 * i + 1];
   return {e.op("pad", {in[0], e.b().convert(in[1], e.type(in[0]).dtype)},
@@ -369,11 +373,11 @@ const Recipe one_hot{"one_hot", "", build_one_hot};
 
 const Recipe* write_back(const Recipe& v) {
   static const Recipe backs[] = {
-      {"copy_", "CopySlices", build_write_back<&view>},       {"copy_", "CopySlices", build_write_back<&transpose>},
-      {"copy_", "CopySlices", build_write_back<&t>},          {"copy_", "CopySlices", build_write_back<&permute>},
-      {"copy_", "CopySlices", build_write_back<&squeeze>},    {"copy_", "CopySlices", build_write_back<&squeeze_dim>},
-      {"copy_", "CopySlices", build_write_back<&unsqueeze>},  {"copy_", "CopySlices", build_write_back<&flatten>},
-      {"copy_", "CopySlices", build_write_back<&select>},     {"copy_", "CopySlices", build_write_back<&slice>},
+      {"copy_", "CopySlices", build_write_back<&view>},      {"copy_", "CopySlices", build_write_back<&transpose>},
+      {"copy_", "CopySlices", build_write_back<&t>},         {"copy_", "CopySlices", build_write_back<&permute>},
+      {"copy_", "CopySlices", build_write_back<&squeeze>},   {"copy_", "CopySlices", build_write_back<&squeeze_dim>},
+      {"copy_", "CopySlices", build_write_back<&unsqueeze>}, {"copy_", "CopySlices", build_write_back<&flatten>},
+      {"copy_", "CopySlices", build_write_back<&select>},    {"copy_", "CopySlices", build_write_back<&slice>},
       {"copy_", "CopySlices", build_write_back<&narrow>},
   };
   static const Recipe* const views[] = {&view,      &transpose, &t,      &permute, &squeeze, &squeeze_dim,

@@ -17,8 +17,8 @@ struct TypeInfo {
   Type type;
   std::vector<std::int64_t> shape;  ///< of a static type
   bool is_static = true;
-  std::int64_t elems = 1;           ///< of a static type
-  std::size_t bytes = 0;            ///< of a static type
+  std::int64_t elems = 1;  ///< of a static type
+  std::size_t bytes = 0;  ///< of a static type
   static std::shared_ptr<const TypeInfo> make(Type type);
   static std::shared_ptr<const TypeInfo> make(DType dtype, std::vector<std::int64_t> shape);
 };
@@ -55,14 +55,14 @@ class TrieNode {
   std::vector<std::uint32_t> operands;
   std::vector<std::int64_t> params;
   std::uint32_t remat = 0;
-  std::vector<TypePtr> results;      ///< one for an input
-  std::uint32_t first_value = 0;     ///< position of the first result
-  std::uint32_t depth = 0;           ///< records before this one
-  Loc loc;                           ///< where it was recorded first
+  std::vector<TypePtr> results;  ///< one for an input
+  std::uint32_t first_value = 0;  ///< position of the first result
+  std::uint32_t depth = 0;  ///< records before this one
+  Loc loc;  ///< where it was recorded first
   std::unique_ptr<Attachment> attachment;
 
   bool is_input() const { return !recipe && !call; }
-  std::string describe() const;      ///< "mul f32[3], f32[]" for messages
+  std::string describe() const;  ///< "mul f32[3], f32[]" for messages
   /// The child that a record leads to; null if it is new.
   TrieNode* find(const Record& record, std::size_t hash);
   const TrieNode* newest_child() const { return children_.empty() ? nullptr : children_.back().get(); }

@@ -2,4 +2,6 @@
 #pragma once
 #include "ag/autograd.hpp"
 #include "ag/error.hpp"
+#include "ag/graph.hpp"
+#include "ag/nn.hpp"
 #include "ag/tensor.hpp"

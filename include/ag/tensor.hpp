@@ -29,592 +29,603 @@ struct GradNode;
 }  // namespace lazy
 
 AG_API_NAMESPACE {
+  /// Element types. f16 and bf16 are computed with; a bool is one byte.
+  enum class DType : std::uint8_t { f64, f32, f16, bf16, i64, i32, i16, i8, u64, u32, u16, u8, boolean };
+  inline constexpr DType f64 = DType::f64, f32 = DType::f32, f16 = DType::f16, bf16 = DType::bf16, i64 = DType::i64,
+                         i32 = DType::i32, i16 = DType::i16, i8 = DType::i8, u64 = DType::u64, u32 = DType::u32,
+                         u16 = DType::u16, u8 = DType::u8, boolean = DType::boolean;
+  inline constexpr DType kFloat = f32, kDouble = f64, kLong = i64, kInt = i32, kBool = boolean;
+  const char* dtype_name(DType t);  ///< "f32"
 
-/// Element types. f16 and bf16 are computed with; a bool is one byte.
-enum class DType : std::uint8_t { f64, f32, f16, bf16, i64, i32, i16, i8, u64, u32, u16, u8, boolean };
-inline constexpr DType f64 = DType::f64, f32 = DType::f32, f16 = DType::f16, bf16 = DType::bf16, i64 = DType::i64,
-                       i32 = DType::i32, i16 = DType::i16, i8 = DType::i8, u64 = DType::u64, u32 = DType::u32,
-                       u16 = DType::u16, u8 = DType::u8, boolean = DType::boolean;
-inline constexpr DType kFloat = f32, kDouble = f64, kLong = i64, kInt = i32, kBool = boolean;
-const char* dtype_name(DType t);  ///< "f32"
-
-namespace detail {
-template <class T>
-concept Number = std::is_arithmetic_v<T>;
-template <class T>
-consteval DType dtype_of() {
-  if constexpr (std::is_same_v<T, bool>) return boolean;
-  else if constexpr (std::is_floating_point_v<T>) return sizeof(T) == 4 ? f32 : f64;
-  else if constexpr (std::is_signed_v<T>) return sizeof(T) == 8 ? i64 : sizeof(T) == 4 ? i32 : sizeof(T) == 2 ? i16 : i8;
-  else return sizeof(T) == 8 ? u64 : sizeof(T) == 4 ? u32 : sizeof(T) == 2 ? u16 : u8;
-}
-}  // namespace detail
-
-/// A number of C++: it never widens a tensor within its category (float stays f32, integers stay as they are).
-class Scalar {
- public:
-  enum class Kind : std::uint8_t { boolean, integer, real };
-  template <detail::Number T>
-  Scalar(T v)  // NOLINT: numbers are scalars
-      : kind_(std::is_same_v<T, bool>          ? Kind::boolean
-              : std::is_floating_point_v<T> ? Kind::real
-                                            : Kind::integer),
-        real_(static_cast<double>(v)),
-        integer_(static_cast<std::int64_t>(v)) {}
-  Kind kind() const { return kind_; }
-  double real() const { return real_; }
-  std::int64_t integer() const { return integer_; }
-
- private:
-  Kind kind_;
-  double real_;
-  std::int64_t integer_;
-};
-
-/// Sizes, axes: `{2, 3}`, a vector, or one number.
-class IntList {
- public:
-  IntList() = default;
-  IntList(std::initializer_list<std::int64_t> v) : v_(v) {}  // NOLINT
-  IntList(std::int64_t v) : v_{v} {}                           // NOLINT
-  IntList(int v) : v_{v} {}                                    // NOLINT
-  IntList(std::vector<std::int64_t> v) : v_(std::move(v)) {}   // NOLINT
-  IntList(std::span<const std::int64_t> v) : v_(v.begin(), v.end()) {}  // NOLINT
-  const std::vector<std::int64_t>& values() const { return v_; }
-  std::size_t size() const { return v_.size(); }
-  std::int64_t operator[](std::size_t i) const { return v_[i]; }
-
- private:
-  std::vector<std::int64_t> v_;
-};
-
-/// What factories make: `ag::ones({2,3}, ag::f64)`, `ag::randn({4}, ag::requires_grad())`.
-struct TensorOptions {
-  std::optional<DType> type;
-  bool grad = false;
-  TensorOptions() = default;
-  TensorOptions(DType t) : type(t) {}  // NOLINT
-  TensorOptions dtype(DType t) const {
-    TensorOptions o = *this;
-    return o.type = t, o;
-  }
-  TensorOptions requires_grad(bool on = true) const {
-    TensorOptions o = *this;
-    return o.grad = on, o;
-  }
-};
-inline TensorOptions dtype(DType t) { return TensorOptions(t); }
-inline TensorOptions requires_grad(bool on = true) { return TensorOptions().requires_grad(on); }
-
-using Place = std::source_location;
-class Tensor;
-class Node;
-
-/// An operand of an operator, with the place in the C++ source where it stands.
-class Operand {
- public:
-  Operand(const Tensor& t, Place place = Place::current()) : tensor_(&t), scalar_(0), place_(place) {}  // NOLINT
-  template <detail::Number T>
-  Operand(T v, Place place = Place::current()) : scalar_(v), place_(place) {}  // NOLINT
-  Operand(Scalar v, Place place = Place::current()) : scalar_(v), place_(place) {}  // NOLINT
-  const Tensor* tensor() const { return tensor_; }
-  Scalar scalar() const { return scalar_; }
-  Place place() const { return place_; }
-
- private:
-  const Tensor* tensor_ = nullptr;
-  Scalar scalar_;
-  Place place_;
-};
-
-/// A slice of an axis, as in Python: `Slice(1, 5)`, `Slice(None, None, 2)`.
-inline constexpr std::nullopt_t None = std::nullopt;
-struct Slice {
-  std::optional<std::int64_t> start, stop, step;
-  Slice(std::optional<std::int64_t> first = None, std::optional<std::int64_t> last = None,
-        std::optional<std::int64_t> by = None)
-      : start(first), stop(last), step(by) {}
-};
-struct Ellipsis {};
-class TensorIndex;
-
-class Tensor {
- public:
-  Tensor() noexcept : impl_(nullptr) {}  ///< undefined: prints as None
-  Tensor(const Tensor& o);
-  Tensor(Tensor&& o) noexcept : impl_(std::exchange(o.impl_, nullptr)) {}
-  Tensor& operator=(const Tensor& o) &;
-  Tensor& operator=(Tensor&& o) & noexcept {
-    std::swap(impl_, o.impl_);
-    return *this;
-  }
-  ~Tensor() {
-    if (impl_) drop();
-  }
-  bool defined() const { return impl_ != nullptr; }
-  bool is_same(const Tensor& o) const { return impl_ == o.impl_; }
-
-  // -- What it is
-  DType dtype() const;
-  DType scalar_type() const { return dtype(); }
-  std::vector<std::int64_t> sizes() const;
-  std::vector<std::int64_t> shape() const { return sizes(); }
-  std::int64_t size(std::int64_t axis) const;
-  std::int64_t dim() const;
-  std::int64_t ndim() const { return dim(); }
-  std::int64_t numel() const;
-  bool is_floating_point() const;
-
-  // -- Its value: reading closes the segment
-  /// The one element. Error: more than one.
-  template <detail::Number T = double>
-  T item(Place place = Place::current()) const {
-    if constexpr (std::is_floating_point_v<T>) return static_cast<T>(item_real(place));
-    else return static_cast<T>(item_int(place));
-  }
-  /// Its elements, row-major; valid while the tensor is. With or without gradient. Error: T is not the dtype.
-  template <detail::Number T>
-  T* data(Place place = Place::current()) const {
-    return static_cast<T*>(data_of(detail::dtype_of<T>(), place));
-  }
-  template <detail::Number T>
-  T* data_ptr(Place place = Place::current()) const {
-    return data<T>(place);
-  }
-  template <detail::Number T>
-  std::vector<T> to_vector(Place place = Place::current()) const {
-    const T* p = data<T>(place);
-    return std::vector<T>(p, p + numel());
-  }
-  const Tensor& eval(Place place = Place::current()) const;  ///< computes it, without reading
-  explicit operator bool() const;
-  std::string str() const;                                      ///< as torch prints it
-
-  // -- Autograd
-  bool requires_grad() const;
-  Tensor& requires_grad_(bool on = true, Place place = Place::current());
-  Tensor& set_requires_grad(bool on) { return requires_grad_(on); }
-  bool is_leaf() const;
-  Tensor grad() const;         ///< undefined if none; warns for a tensor that is not a leaf
-  Tensor& mutable_grad();      ///< to assign
-  void set_grad(const Tensor& g);
-  void zero_grad(bool set_to_none = false);
-  Tensor& retain_grad();
-  bool retains_grad() const;
-  std::shared_ptr<Node> grad_fn() const;  ///< null for a leaf
-  /// Differentiates this tensor with respect to the leaves it came from and adds to their grad().
-  void backward(const Tensor& gradient = {}, std::optional<bool> retain_graph = {}, bool create_graph = false,
-                const std::vector<Tensor>& inputs = {}, Place place = Place::current()) const;
-  /// Called with the gradient when it is known; a tensor it returns replaces it. Returns a number for remove_hook.
-  unsigned register_hook(std::function<Tensor(Tensor)> hook) const;
-  unsigned register_hook(std::function<void(Tensor)> hook) const;
-  template <class F>
-    requires std::is_invocable_v<F, Tensor>
-  unsigned register_hook(F hook) const {
-    if constexpr (std::is_void_v<std::invoke_result_t<F, Tensor>>)
-      return register_hook(std::function<void(Tensor)>(std::move(hook)));
-    else
-      return register_hook(std::function<Tensor(Tensor)>(std::move(hook)));
-  }
-  void remove_hook(unsigned hook) const;
-  Tensor detach(Place place = Place::current()) const;
-  Tensor& detach_();
-  Tensor clone(Place place = Place::current()) const;
-
-  // -- In place: the handle shows the new value; recorded programs stay pure
-  Tensor& add_(Operand o, Scalar alpha = 1);
-  Tensor& sub_(Operand o, Scalar alpha = 1);
-  Tensor& mul_(Operand o);
-  Tensor& div_(Operand o);
-  Tensor& pow_(Operand o);
-  Tensor& zero_(Place place = Place::current());
-  Tensor& fill_(Operand v);
-  Tensor& copy_(Operand o);
-  Tensor& clamp_(std::optional<Scalar> low, std::optional<Scalar> high = {}, Place place = Place::current());
-  Tensor& relu_(Place place = Place::current());
-  Tensor& exp_(Place place = Place::current());
-  Tensor& neg_(Place place = Place::current());
-  Tensor& sqrt_(Place place = Place::current());
-  Tensor& sigmoid_(Place place = Place::current());
-  Tensor& tanh_(Place place = Place::current());
-  Tensor& normal_(double mean = 0, double std = 1);
-  Tensor& uniform_(double low = 0, double high = 1);
-  Tensor& masked_fill_(const Tensor& mask, Operand v);
-  Tensor& index_put_(const std::vector<Tensor>& indices, Operand v, bool accumulate = false);
-  Tensor& addcmul_(const Tensor& a, const Tensor& b, Scalar value = 1, Place place = Place::current());
-  Tensor& addcdiv_(const Tensor& a, const Tensor& b, Scalar value = 1, Place place = Place::current());
-  Tensor& lerp_(const Tensor& end, Scalar weight, Place place = Place::current());
-  Tensor& operator+=(Operand o) { return add_(o); }
-  Tensor& operator-=(Operand o) { return sub_(o); }
-  Tensor& operator*=(Operand o) { return mul_(o); }
-  Tensor& operator/=(Operand o) { return div_(o); }
-  /// `x[i] = value`: writes through a view.
-  Tensor& operator=(Operand o) && { return copy_(o); }
-  Tensor& operator=(const Tensor& o) && { return copy_(o); }
-  Tensor& operator=(Tensor&& o) && { return copy_(o); }
-
-  // -- Indexing
-  Tensor operator[](std::int64_t i) const;
-  Tensor operator[](int i) const { return (*this)[static_cast<std::int64_t>(i)]; }
-  Tensor operator[](const Tensor& index) const;
-  Tensor index(std::initializer_list<TensorIndex> indices, Place place = Place::current()) const;
-  Tensor& index_put_(std::initializer_list<TensorIndex> indices, Operand v);
-  Tensor select(std::int64_t axis, std::int64_t index, Place place = Place::current()) const;
-  Tensor slice(std::int64_t axis, std::optional<std::int64_t> start = {}, std::optional<std::int64_t> stop = {},
-               std::int64_t step = 1, Place place = Place::current()) const;
-  Tensor narrow(std::int64_t axis, std::int64_t start, std::int64_t length, Place place = Place::current()) const;
-
-  // -- Operations, as methods of the functions below
-#define AG_METHOD(name) \
-  Tensor name(Place place = Place::current()) const;
-#define AG_EACH_UNARY(M) \
-  M(neg) M(abs) M(sign) M(square) M(reciprocal) M(sqrt) M(rsqrt) M(exp) M(exp2) M(expm1) M(log) M(log2) M(log10) \
-  M(log1p) M(sin) M(cos) M(tan) M(asin) M(acos) M(atan) M(sinh) M(cosh) M(tanh) M(asinh) M(acosh) M(atanh) \
-  M(sigmoid) M(erf) M(erfc) M(floor) M(ceil) M(round) M(trunc) M(relu) M(isnan) M(isinf) M(isfinite) M(logical_not) \
-  M(silu) M(softplus) M(mish) M(selu) M(hardsigmoid) M(hardswish) M(softsign)
-  AG_EACH_UNARY(AG_METHOD)
-#undef AG_METHOD
-  Tensor add(Operand o) const;
-  Tensor sub(Operand o) const;
-  Tensor mul(Operand o) const;
-  Tensor div(Operand o) const;
-  Tensor pow(Operand o) const;
-  Tensor remainder(Operand o) const;
-  Tensor fmod(Operand o) const;
-  Tensor floor_divide(Operand o) const;
-  Tensor maximum(Operand o) const;
-  Tensor minimum(Operand o) const;
-  Tensor eq(Operand o) const;
-  Tensor ne(Operand o) const;
-  Tensor lt(Operand o) const;
-  Tensor le(Operand o) const;
-  Tensor gt(Operand o) const;
-  Tensor ge(Operand o) const;
-  Tensor logical_and(const Tensor& o, Place place = Place::current()) const;
-  Tensor logical_or(const Tensor& o, Place place = Place::current()) const;
-  Tensor clamp(std::optional<Scalar> low = {}, std::optional<Scalar> high = {}, Place place = Place::current()) const;
-  Tensor clamp_min(Scalar low, Place place = Place::current()) const { return clamp(low, {}, place); }
-  Tensor clamp_max(Scalar high, Place place = Place::current()) const { return clamp({}, high, place); }
-  Tensor masked_fill(const Tensor& mask, Operand v) const;
-  Tensor to(DType t, Place place = Place::current()) const;
-
-  Tensor sum(Place place = Place::current()) const;
-  Tensor sum(IntList axes, bool keepdim = false, Place place = Place::current()) const;
-  Tensor mean(Place place = Place::current()) const;
-  Tensor mean(IntList axes, bool keepdim = false, Place place = Place::current()) const;
-  Tensor prod(Place place = Place::current()) const;
-  Tensor prod(std::int64_t axis, bool keepdim = false, Place place = Place::current()) const;
-  Tensor max(Place place = Place::current()) const;
-  Tensor min(Place place = Place::current()) const;
-  std::tuple<Tensor, Tensor> max(std::int64_t axis, bool keepdim = false, Place place = Place::current()) const;
-  std::tuple<Tensor, Tensor> min(std::int64_t axis, bool keepdim = false, Place place = Place::current()) const;
-  Tensor amax(IntList axes = {}, bool keepdim = false, Place place = Place::current()) const;
-  Tensor amin(IntList axes = {}, bool keepdim = false, Place place = Place::current()) const;
-  Tensor argmax(std::optional<std::int64_t> axis = {}, bool keepdim = false, Place place = Place::current()) const;
-  Tensor argmin(std::optional<std::int64_t> axis = {}, bool keepdim = false, Place place = Place::current()) const;
-  Tensor all(Place place = Place::current()) const;
-  Tensor any(Place place = Place::current()) const;
-  Tensor var(IntList axes = {}, bool unbiased = true, bool keepdim = false, Place place = Place::current()) const;
-  Tensor std(IntList axes = {}, bool unbiased = true, bool keepdim = false, Place place = Place::current()) const;
-  Tensor norm(double p = 2, IntList axes = {}, bool keepdim = false, Place place = Place::current()) const;
-  Tensor logsumexp(IntList axes, bool keepdim = false, Place place = Place::current()) const;
-  Tensor cumsum(std::int64_t axis, Place place = Place::current()) const;
-  Tensor cumprod(std::int64_t axis, Place place = Place::current()) const;
-
-  Tensor dot(const Tensor& o, Place place = Place::current()) const;
-  Tensor mv(const Tensor& o, Place place = Place::current()) const;
-  Tensor mm(const Tensor& o, Place place = Place::current()) const;
-  Tensor bmm(const Tensor& o, Place place = Place::current()) const;
-  Tensor matmul(const Tensor& o, Place place = Place::current()) const;
-
-  Tensor view(IntList sizes, Place place = Place::current()) const;
-  Tensor reshape(IntList sizes, Place place = Place::current()) const;
-  Tensor view_as(const Tensor& o, Place place = Place::current()) const { return view(o.sizes(), place); }
-  Tensor flatten(std::int64_t first = 0, std::int64_t last = -1, Place place = Place::current()) const;
-  Tensor t(Place place = Place::current()) const;
-  Tensor transpose(std::int64_t a, std::int64_t b, Place place = Place::current()) const;
-  Tensor permute(IntList axes, Place place = Place::current()) const;
-  Tensor expand(IntList sizes, Place place = Place::current()) const;
-  Tensor expand_as(const Tensor& o, Place place = Place::current()) const { return expand(o.sizes(), place); }
-  Tensor squeeze(Place place = Place::current()) const;
-  Tensor squeeze(std::int64_t axis, Place place = Place::current()) const;
-  Tensor unsqueeze(std::int64_t axis, Place place = Place::current()) const;
-  Tensor contiguous() const { return *this; }
-  Tensor flip(IntList axes, Place place = Place::current()) const;
-  Tensor roll(std::int64_t shift, std::int64_t axis, Place place = Place::current()) const;
-  Tensor repeat(IntList counts, Place place = Place::current()) const;
-  Tensor tril(std::int64_t k = 0, Place place = Place::current()) const;
-  Tensor triu(std::int64_t k = 0, Place place = Place::current()) const;
-  Tensor diag(Place place = Place::current()) const;
-  Tensor trace(Place place = Place::current()) const;
-  std::vector<Tensor> split(std::int64_t size, std::int64_t axis = 0, Place place = Place::current()) const;
-  std::vector<Tensor> split(std::vector<std::int64_t> sizes, std::int64_t axis = 0,
-                            Place place = Place::current()) const;
-  std::vector<Tensor> chunk(std::int64_t parts, std::int64_t axis = 0, Place place = Place::current()) const;
-  std::vector<Tensor> unbind(std::int64_t axis = 0, Place place = Place::current()) const;
-  Tensor index_select(std::int64_t axis, const Tensor& indices, Place place = Place::current()) const;
-  Tensor gather(std::int64_t axis, const Tensor& indices, Place place = Place::current()) const;
-  Tensor scatter(std::int64_t axis, const Tensor& indices, Operand values) const;
-  Tensor scatter_add(std::int64_t axis, const Tensor& indices, const Tensor& values,
-                     Place place = Place::current()) const;
-  Tensor softmax(std::int64_t axis, Place place = Place::current()) const;
-  Tensor log_softmax(std::int64_t axis, Place place = Place::current()) const;
-
-  /// For the library's own use: takes over one reference.
-  explicit Tensor(lazy::TensorImpl* impl, bool) : impl_(impl) {}
-  lazy::TensorImpl* impl() const { return impl_; }
-
- private:
-  void drop() noexcept;
-  double item_real(Place place) const;
-  std::int64_t item_int(Place place) const;
-  void* data_of(DType t, Place place) const;
-  lazy::TensorImpl* impl_;
-};
-
-/// One index of Tensor::index: a number, a slice, None (a new axis), Ellipsis, or a tensor of integers or bools.
-class TensorIndex {
- public:
-  enum class Kind : std::uint8_t { number, slice, none, ellipsis, tensor };
-  TensorIndex(std::int64_t i) : kind(Kind::number), number(i) {}  // NOLINT
-  TensorIndex(int i) : kind(Kind::number), number(i) {}           // NOLINT
-  TensorIndex(Slice s) : kind(Kind::slice), range(s) {}           // NOLINT
-  TensorIndex(std::nullopt_t) : kind(Kind::none) {}               // NOLINT
-  TensorIndex(Ellipsis) : kind(Kind::ellipsis) {}                 // NOLINT
-  TensorIndex(const char*) : kind(Kind::ellipsis) {}              // NOLINT: "..."
-  TensorIndex(Tensor t) : kind(Kind::tensor), tensor(std::move(t)) {}  // NOLINT
-  Kind kind;
-  std::int64_t number = 0;
-  Slice range;
-  Tensor tensor;
-};
-
-/// Prints as torch does: `tensor([ 0.,  4.,  8., 12.])`; an undefined tensor as `None`.
-std::ostream& operator<<(std::ostream& out, const Tensor& t);
-
-// ---- Factories ---------------------------------------------------------------------------------------------------
-
-/// Nested lists of numbers: `ag::tensor({{1., 2.}, {3., 4.}})`. Doubles give f32, as in torch.
-class Data {
- public:
-  template <detail::Number T>
-  Data(T v) : dtype_(std::is_same_v<T, double> ? f32 : std::is_same_v<T, int> ? i64 : detail::dtype_of<T>()) {  // NOLINT
-    push(v);
-  }
-  Data(std::initializer_list<Data> rows);
-  template <detail::Number T>
-  Data(const std::vector<T>& v)  // NOLINT
-      : dtype_(std::is_same_v<T, double> ? f32 : std::is_same_v<T, int> ? i64 : detail::dtype_of<T>()),
-        shape_{static_cast<std::int64_t>(v.size())} {
-    for (std::size_t i = 0; i < v.size(); ++i) push(static_cast<T>(v[i]));
-  }
-  DType dtype() const { return dtype_; }
-  const std::vector<std::int64_t>& shape() const { return shape_; }
-  const std::vector<double>& reals() const { return reals_; }
-  const std::vector<std::int64_t>& integers() const { return integers_; }
-
- private:
+  namespace detail {
   template <class T>
-  void push(T v) {
-    reals_.push_back(static_cast<double>(v));
-    integers_.push_back(static_cast<std::int64_t>(v));
+  concept Number = std::is_arithmetic_v<T>;
+  template <class T>
+  consteval DType dtype_of() {
+    if constexpr (std::is_same_v<T, bool>)
+      return boolean;
+    else if constexpr (std::is_floating_point_v<T>)
+      return sizeof(T) == 4 ? f32 : f64;
+    else if constexpr (std::is_signed_v<T>)
+      return sizeof(T) == 8 ? i64 : sizeof(T) == 4 ? i32 : sizeof(T) == 2 ? i16 : i8;
+    else
+      return sizeof(T) == 8 ? u64 : sizeof(T) == 4 ? u32 : sizeof(T) == 2 ? u16 : u8;
   }
-  DType dtype_ = f32;
-  std::vector<std::int64_t> shape_;
-  std::vector<double> reals_;
-  std::vector<std::int64_t> integers_;
-};
+  }  // namespace detail
 
-Tensor tensor(const Data& data, TensorOptions options = {});
-/// Copies `values` into a tensor of this shape.
-template <detail::Number T>
-Tensor from_vector(const std::vector<T>& values, IntList sizes, TensorOptions options = {});
-/// Memory of the caller's, used without a copy; it must live and stay unchanged while tensors made from it do.
-Tensor from_blob(void* data, IntList sizes, TensorOptions options = {});
-Tensor arange(Scalar end, TensorOptions options = {});
-Tensor arange(Scalar start, Scalar end, TensorOptions options = {});
-Tensor arange(Scalar start, Scalar end, Scalar step, TensorOptions options = {});
-Tensor linspace(Scalar start, Scalar end, std::int64_t steps, TensorOptions options = {});
-Tensor zeros(IntList sizes, TensorOptions options = {});
-Tensor ones(IntList sizes, TensorOptions options = {});
-Tensor empty(IntList sizes, TensorOptions options = {});  ///< zeros: nothing here is ever uninitialised
-Tensor full(IntList sizes, Scalar value, TensorOptions options = {});
-Tensor eye(std::int64_t n, TensorOptions options = {});
-Tensor eye(std::int64_t n, std::int64_t m, TensorOptions options = {});
-Tensor zeros_like(const Tensor& t, TensorOptions options = {}, Place place = Place::current());
-Tensor ones_like(const Tensor& t, TensorOptions options = {}, Place place = Place::current());
-Tensor full_like(const Tensor& t, Scalar value, TensorOptions options = {}, Place place = Place::current());
-Tensor empty_like(const Tensor& t, TensorOptions options = {}, Place place = Place::current());
-/// Random numbers of the session's generator (Philox), the same on every machine.
-Tensor randn(IntList sizes, TensorOptions options = {});
-Tensor rand(IntList sizes, TensorOptions options = {});
-Tensor randn_like(const Tensor& t, TensorOptions options = {});
-Tensor rand_like(const Tensor& t, TensorOptions options = {});
-Tensor randint(std::int64_t high, IntList sizes, TensorOptions options = {});
-Tensor randint(std::int64_t low, std::int64_t high, IntList sizes, TensorOptions options = {});
-Tensor randperm(std::int64_t n, TensorOptions options = {});
-Tensor bernoulli(const Tensor& p);
-Tensor normal(double mean, double std, IntList sizes, TensorOptions options = {});
-void manual_seed(std::uint64_t seed);  ///< of the calling thread's session
+  /// A number of C++: it never widens a tensor within its category (float stays f32, integers stay as they are).
+  class Scalar {
+   public:
+    enum class Kind : std::uint8_t { boolean, integer, real };
+    template <detail::Number T>
+    Scalar(T v)  // NOLINT: numbers are scalars
+        : kind_(std::is_same_v<T, bool>       ? Kind::boolean
+                : std::is_floating_point_v<T> ? Kind::real
+                                              : Kind::integer),
+          real_(static_cast<double>(v)),
+          integer_(static_cast<std::int64_t>(v)) {}
+    Kind kind() const { return kind_; }
+    double real() const { return real_; }
+    std::int64_t integer() const { return integer_; }
 
-// ---- Operators and functions -------------------------------------------------------------------------------------
+   private:
+    Kind kind_;
+    double real_;
+    std::int64_t integer_;
+  };
 
-Tensor operator+(Operand a, Operand b);
-Tensor operator-(Operand a, Operand b);
-Tensor operator*(Operand a, Operand b);
-Tensor operator/(Operand a, Operand b);
-Tensor operator%(Operand a, Operand b);
-Tensor operator==(Operand a, Operand b);
-Tensor operator!=(Operand a, Operand b);
-Tensor operator<(Operand a, Operand b);
-Tensor operator<=(Operand a, Operand b);
-Tensor operator>(Operand a, Operand b);
-Tensor operator>=(Operand a, Operand b);
-Tensor operator&(Operand a, Operand b);
-Tensor operator|(Operand a, Operand b);
-Tensor operator^(Operand a, Operand b);
-Tensor operator-(const Tensor& a);
-Tensor operator!(const Tensor& a);
-Tensor operator~(const Tensor& a);
+  /// Sizes, axes: `{2, 3}`, a vector, or one number.
+  class IntList {
+   public:
+    IntList() = default;
+    IntList(std::initializer_list<std::int64_t> v) : v_(v) {}  // NOLINT
+    IntList(std::int64_t v) : v_{v} {}  // NOLINT
+    IntList(int v) : v_{v} {}  // NOLINT
+    IntList(std::vector<std::int64_t> v) : v_(std::move(v)) {}  // NOLINT
+    IntList(std::span<const std::int64_t> v) : v_(v.begin(), v.end()) {}  // NOLINT
+    const std::vector<std::int64_t>& values() const { return v_; }
+    std::size_t size() const { return v_.size(); }
+    std::int64_t operator[](std::size_t i) const { return v_[i]; }
 
-Tensor add(Operand a, Operand b);
-Tensor sub(Operand a, Operand b);
-Tensor mul(Operand a, Operand b);
-Tensor div(Operand a, Operand b);
-Tensor pow(Operand a, Operand b);
-Tensor remainder(Operand a, Operand b);
-Tensor fmod(Operand a, Operand b);
-Tensor floor_divide(Operand a, Operand b);
-Tensor maximum(Operand a, Operand b);
-Tensor minimum(Operand a, Operand b);
-Tensor atan2(Operand a, Operand b);
-Tensor eq(Operand a, Operand b);
-Tensor ne(Operand a, Operand b);
-Tensor lt(Operand a, Operand b);
-Tensor le(Operand a, Operand b);
-Tensor gt(Operand a, Operand b);
-Tensor ge(Operand a, Operand b);
-Tensor where(const Tensor& condition, Operand a, Operand b);
-Tensor logical_and(const Tensor& a, const Tensor& b, Place place = Place::current());
-Tensor logical_or(const Tensor& a, const Tensor& b, Place place = Place::current());
-Tensor logical_xor(const Tensor& a, const Tensor& b, Place place = Place::current());
-Tensor lerp(const Tensor& a, const Tensor& b, Operand weight);
-Tensor clamp(const Tensor& x, std::optional<Scalar> low, std::optional<Scalar> high = {},
-             Place place = Place::current());
-#define AG_FUNCTION(name) Tensor name(const Tensor& x, Place place = Place::current());
-AG_EACH_UNARY(AG_FUNCTION)
-#undef AG_FUNCTION
-Tensor log_sigmoid(const Tensor& x, Place place = Place::current());
-Tensor gelu(const Tensor& x, const std::string& approximate = "none", Place place = Place::current());
-Tensor leaky_relu(const Tensor& x, double slope = 0.01, Place place = Place::current());
-Tensor elu(const Tensor& x, double alpha = 1, Place place = Place::current());
-Tensor celu(const Tensor& x, double alpha = 1, Place place = Place::current());
-inline Tensor relu6(const Tensor& x, Place place = Place::current()) { return x.clamp(0, 6, place); }
+   private:
+    std::vector<std::int64_t> v_;
+  };
 
-Tensor sum(const Tensor& x, Place place = Place::current());
-Tensor sum(const Tensor& x, IntList axes, bool keepdim = false, Place place = Place::current());
-Tensor mean(const Tensor& x, Place place = Place::current());
-Tensor mean(const Tensor& x, IntList axes, bool keepdim = false, Place place = Place::current());
-Tensor prod(const Tensor& x, Place place = Place::current());
-Tensor max(const Tensor& x, Place place = Place::current());
-Tensor min(const Tensor& x, Place place = Place::current());
-std::tuple<Tensor, Tensor> max(const Tensor& x, std::int64_t axis, bool keepdim = false,
-                               Place place = Place::current());
-std::tuple<Tensor, Tensor> min(const Tensor& x, std::int64_t axis, bool keepdim = false,
-                               Place place = Place::current());
-Tensor argmax(const Tensor& x, std::optional<std::int64_t> axis = {}, bool keepdim = false,
-              Place place = Place::current());
-Tensor argmin(const Tensor& x, std::optional<std::int64_t> axis = {}, bool keepdim = false,
-              Place place = Place::current());
-Tensor norm(const Tensor& x, double p = 2, Place place = Place::current());
-Tensor var(const Tensor& x, bool unbiased = true, Place place = Place::current());
-Tensor std(const Tensor& x, bool unbiased = true, Place place = Place::current());
-Tensor logsumexp(const Tensor& x, IntList axes, bool keepdim = false, Place place = Place::current());
-Tensor cumsum(const Tensor& x, std::int64_t axis, Place place = Place::current());
-bool equal(const Tensor& a, const Tensor& b);
-bool allclose(const Tensor& a, const Tensor& b, double rtol = 1e-5, double atol = 1e-8);
+  /// What factories make: `ag::ones({2,3}, ag::f64)`, `ag::randn({4}, ag::requires_grad())`.
+  struct TensorOptions {
+    std::optional<DType> type;
+    bool grad = false;
+    TensorOptions() = default;
+    TensorOptions(DType t) : type(t) {}  // NOLINT
+    TensorOptions dtype(DType t) const {
+      TensorOptions o = *this;
+      return o.type = t, o;
+    }
+    TensorOptions requires_grad(bool on = true) const {
+      TensorOptions o = *this;
+      return o.grad = on, o;
+    }
+  };
+  inline TensorOptions dtype(DType t) { return TensorOptions(t); }
+  inline TensorOptions requires_grad(bool on = true) { return TensorOptions().requires_grad(on); }
 
-Tensor dot(const Tensor& a, const Tensor& b, Place place = Place::current());
-Tensor mv(const Tensor& a, const Tensor& b, Place place = Place::current());
-Tensor mm(const Tensor& a, const Tensor& b, Place place = Place::current());
-Tensor bmm(const Tensor& a, const Tensor& b, Place place = Place::current());
-Tensor matmul(const Tensor& a, const Tensor& b, Place place = Place::current());
-Tensor outer(const Tensor& a, const Tensor& b, Place place = Place::current());
-Tensor addmm(const Tensor& bias, const Tensor& a, const Tensor& b, Place place = Place::current());
+  using Place = std::source_location;
+  class Tensor;
+  class Node;
 
-Tensor reshape(const Tensor& x, IntList sizes, Place place = Place::current());
-Tensor flatten(const Tensor& x, std::int64_t first = 0, std::int64_t last = -1, Place place = Place::current());
-Tensor transpose(const Tensor& x, std::int64_t a, std::int64_t b, Place place = Place::current());
-Tensor squeeze(const Tensor& x, Place place = Place::current());
-Tensor unsqueeze(const Tensor& x, std::int64_t axis, Place place = Place::current());
-Tensor cat(const std::vector<Tensor>& parts, std::int64_t axis = 0, Place place = Place::current());
-Tensor stack(const std::vector<Tensor>& parts, std::int64_t axis = 0, Place place = Place::current());
-Tensor tril(const Tensor& x, std::int64_t k = 0, Place place = Place::current());
-Tensor triu(const Tensor& x, std::int64_t k = 0, Place place = Place::current());
-Tensor diag(const Tensor& x, Place place = Place::current());
-Tensor nonzero(const Tensor& x, Place place = Place::current());  ///< closes the segment
-Tensor masked_select(const Tensor& x, const Tensor& mask, Place place = Place::current());  ///< closes the segment
-Tensor pad(const Tensor& x, IntList amounts, Scalar value = 0, Place place = Place::current());
+  /// An operand of an operator, with the place in the C++ source where it stands.
+  class Operand {
+   public:
+    Operand(const Tensor& t, Place place = Place::current()) : tensor_(&t), scalar_(0), place_(place) {}  // NOLINT
+    template <detail::Number T>
+    Operand(T v, Place place = Place::current()) : scalar_(v), place_(place) {}  // NOLINT
+    Operand(Scalar v, Place place = Place::current()) : scalar_(v), place_(place) {}  // NOLINT
+    const Tensor* tensor() const { return tensor_; }
+    Scalar scalar() const { return scalar_; }
+    Place place() const { return place_; }
 
-Tensor softmax(const Tensor& x, std::int64_t axis, Place place = Place::current());
-Tensor log_softmax(const Tensor& x, std::int64_t axis, Place place = Place::current());
-enum class Reduction : std::uint8_t { none, mean, sum };
-Tensor cross_entropy(const Tensor& scores, const Tensor& labels, Reduction reduction = Reduction::mean,
-                     std::int64_t ignore_index = -100, Place place = Place::current());
-Tensor nll_loss(const Tensor& log_probs, const Tensor& labels, Reduction reduction = Reduction::mean,
-                std::int64_t ignore_index = -100, Place place = Place::current());
-Tensor binary_cross_entropy_with_logits(const Tensor& x, const Tensor& y, Reduction reduction = Reduction::mean,
-                                        Place place = Place::current());
-Tensor binary_cross_entropy(const Tensor& p, const Tensor& y, Reduction reduction = Reduction::mean,
-                            Place place = Place::current());
-Tensor mse_loss(const Tensor& x, const Tensor& y, Reduction reduction = Reduction::mean,
-                Place place = Place::current());
-Tensor l1_loss(const Tensor& x, const Tensor& y, Reduction reduction = Reduction::mean,
+   private:
+    const Tensor* tensor_ = nullptr;
+    Scalar scalar_;
+    Place place_;
+  };
+
+  /// A slice of an axis, as in Python: `Slice(1, 5)`, `Slice(None, None, 2)`.
+  inline constexpr std::nullopt_t None = std::nullopt;
+  struct Slice {
+    std::optional<std::int64_t> start, stop, step;
+    Slice(std::optional<std::int64_t> first = None, std::optional<std::int64_t> last = None,
+          std::optional<std::int64_t> by = None)
+        : start(first), stop(last), step(by) {}
+  };
+  struct Ellipsis {};
+  class TensorIndex;
+
+  class Tensor {
+   public:
+    Tensor() noexcept : impl_(nullptr) {}  ///< undefined: prints as None
+    Tensor(const Tensor& o);
+    Tensor(Tensor&& o) noexcept : impl_(std::exchange(o.impl_, nullptr)) {}
+    Tensor& operator=(const Tensor& o) &;
+    Tensor& operator=(Tensor&& o) & noexcept {
+      std::swap(impl_, o.impl_);
+      return *this;
+    }
+    ~Tensor() {
+      if (impl_) drop();
+    }
+    bool defined() const { return impl_ != nullptr; }
+    bool is_same(const Tensor& o) const { return impl_ == o.impl_; }
+
+    // -- What it is
+    DType dtype() const;
+    DType scalar_type() const { return dtype(); }
+    std::vector<std::int64_t> sizes() const;
+    std::vector<std::int64_t> shape() const { return sizes(); }
+    std::int64_t size(std::int64_t axis) const;
+    std::int64_t dim() const;
+    std::int64_t ndim() const { return dim(); }
+    std::int64_t numel() const;
+    bool is_floating_point() const;
+
+    // -- Its value: reading closes the segment
+    /// The one element. Error: more than one.
+    template <detail::Number T = double>
+    T item(Place place = Place::current()) const {
+      if constexpr (std::is_floating_point_v<T>)
+        return static_cast<T>(item_real(place));
+      else
+        return static_cast<T>(item_int(place));
+    }
+    /// Its elements, row-major; valid while the tensor is. With or without gradient. Error: T is not the dtype.
+    template <detail::Number T>
+    T* data(Place place = Place::current()) const {
+      return static_cast<T*>(data_of(detail::dtype_of<T>(), place));
+    }
+    template <detail::Number T>
+    T* data_ptr(Place place = Place::current()) const {
+      return data<T>(place);
+    }
+    template <detail::Number T>
+    std::vector<T> to_vector(Place place = Place::current()) const {
+      const T* p = data<T>(place);
+      return std::vector<T>(p, p + numel());
+    }
+    const Tensor& eval(Place place = Place::current()) const;  ///< computes it, without reading
+    explicit operator bool() const;
+    std::string str() const;  ///< as torch prints it
+
+    // -- Autograd
+    bool requires_grad() const;
+    Tensor& requires_grad_(bool on = true, Place place = Place::current());
+    Tensor& set_requires_grad(bool on) { return requires_grad_(on); }
+    bool is_leaf() const;
+    Tensor grad() const;  ///< undefined if none; warns for a tensor that is not a leaf
+    Tensor& mutable_grad();  ///< to assign
+    void set_grad(const Tensor& g);
+    void zero_grad(bool set_to_none = false);
+    Tensor& retain_grad();
+    bool retains_grad() const;
+    std::shared_ptr<Node> grad_fn() const;  ///< null for a leaf
+    /// Differentiates this tensor with respect to the leaves it came from and adds to their grad().
+    void backward(const Tensor& gradient = {}, std::optional<bool> retain_graph = {}, bool create_graph = false,
+                  const std::vector<Tensor>& inputs = {}, Place place = Place::current()) const;
+    /// Called with the gradient when it is known; a tensor it returns replaces it. Returns a number for remove_hook.
+    unsigned register_hook(std::function<Tensor(Tensor)> hook) const;
+    unsigned register_hook(std::function<void(Tensor)> hook) const;
+    template <class F>
+      requires std::is_invocable_v<F, Tensor>
+    unsigned register_hook(F hook) const {
+      if constexpr (std::is_void_v<std::invoke_result_t<F, Tensor>>)
+        return register_hook(std::function<void(Tensor)>(std::move(hook)));
+      else
+        return register_hook(std::function<Tensor(Tensor)>(std::move(hook)));
+    }
+    void remove_hook(unsigned hook) const;
+    Tensor detach(Place place = Place::current()) const;
+    Tensor& detach_();
+    Tensor clone(Place place = Place::current()) const;
+
+    // -- In place: the handle shows the new value; recorded programs stay pure
+    Tensor& add_(Operand o, Scalar alpha = 1);
+    Tensor& sub_(Operand o, Scalar alpha = 1);
+    Tensor& mul_(Operand o);
+    Tensor& div_(Operand o);
+    Tensor& pow_(Operand o);
+    Tensor& zero_(Place place = Place::current());
+    Tensor& fill_(Operand v);
+    Tensor& copy_(Operand o);
+    Tensor& clamp_(std::optional<Scalar> low, std::optional<Scalar> high = {}, Place place = Place::current());
+    Tensor& relu_(Place place = Place::current());
+    Tensor& exp_(Place place = Place::current());
+    Tensor& neg_(Place place = Place::current());
+    Tensor& sqrt_(Place place = Place::current());
+    Tensor& sigmoid_(Place place = Place::current());
+    Tensor& tanh_(Place place = Place::current());
+    Tensor& normal_(double mean = 0, double std = 1);
+    Tensor& uniform_(double low = 0, double high = 1);
+    Tensor& masked_fill_(const Tensor& mask, Operand v);
+    Tensor& index_put_(const std::vector<Tensor>& indices, Operand v, bool accumulate = false);
+    Tensor& addcmul_(const Tensor& a, const Tensor& b, Scalar value = 1, Place place = Place::current());
+    Tensor& addcdiv_(const Tensor& a, const Tensor& b, Scalar value = 1, Place place = Place::current());
+    Tensor& lerp_(const Tensor& end, Scalar weight, Place place = Place::current());
+    Tensor& operator+=(Operand o) { return add_(o); }
+    Tensor& operator-=(Operand o) { return sub_(o); }
+    Tensor& operator*=(Operand o) { return mul_(o); }
+    Tensor& operator/=(Operand o) { return div_(o); }
+    /// `x[i] = value`: writes through a view.
+    Tensor& operator=(Operand o) && { return copy_(o); }
+    Tensor& operator=(const Tensor& o) && { return copy_(o); }
+    Tensor& operator=(Tensor&& o) && { return copy_(o); }
+
+    // -- Indexing
+    Tensor operator[](std::int64_t i) const;
+    Tensor operator[](int i) const { return (*this)[static_cast<std::int64_t>(i)]; }
+    Tensor operator[](const Tensor& index) const;
+    Tensor index(std::initializer_list<TensorIndex> indices, Place place = Place::current()) const;
+    Tensor& index_put_(std::initializer_list<TensorIndex> indices, Operand v);
+    Tensor select(std::int64_t axis, std::int64_t index, Place place = Place::current()) const;
+    Tensor slice(std::int64_t axis, std::optional<std::int64_t> start = {}, std::optional<std::int64_t> stop = {},
+                 std::int64_t step = 1, Place place = Place::current()) const;
+    Tensor narrow(std::int64_t axis, std::int64_t start, std::int64_t length, Place place = Place::current()) const;
+
+    // -- Operations, as methods of the functions below
+#define AG_METHOD(name) Tensor name(Place place = Place::current()) const;
+#define AG_EACH_UNARY(M) \
+  M(neg) \
+  M(abs) M(sign) M(square) M(reciprocal) M(sqrt) M(rsqrt) M(exp) M(exp2) M(expm1) M(log) M(log2) M(log10) M(log1p) \
+      M(sin) M(cos) M(tan) M(asin) M(acos) M(atan) M(sinh) M(cosh) M(tanh) M(asinh) M(acosh) M(atanh) M(sigmoid) \
+          M(erf) M(erfc) M(floor) M(ceil) M(round) M(trunc) M(relu) M(isnan) M(isinf) M(isfinite) M(logical_not) \
+              M(silu) M(softplus) M(mish) M(selu) M(hardsigmoid) M(hardswish) M(softsign)
+    AG_EACH_UNARY(AG_METHOD)
+#undef AG_METHOD
+    Tensor add(Operand o) const;
+    Tensor sub(Operand o) const;
+    Tensor mul(Operand o) const;
+    Tensor div(Operand o) const;
+    Tensor pow(Operand o) const;
+    Tensor remainder(Operand o) const;
+    Tensor fmod(Operand o) const;
+    Tensor floor_divide(Operand o) const;
+    Tensor maximum(Operand o) const;
+    Tensor minimum(Operand o) const;
+    Tensor eq(Operand o) const;
+    Tensor ne(Operand o) const;
+    Tensor lt(Operand o) const;
+    Tensor le(Operand o) const;
+    Tensor gt(Operand o) const;
+    Tensor ge(Operand o) const;
+    Tensor logical_and(const Tensor& o, Place place = Place::current()) const;
+    Tensor logical_or(const Tensor& o, Place place = Place::current()) const;
+    Tensor clamp(std::optional<Scalar> low = {}, std::optional<Scalar> high = {}, Place place = Place::current()) const;
+    Tensor clamp_min(Scalar low, Place place = Place::current()) const { return clamp(low, {}, place); }
+    Tensor clamp_max(Scalar high, Place place = Place::current()) const { return clamp({}, high, place); }
+    Tensor masked_fill(const Tensor& mask, Operand v) const;
+    Tensor to(DType t, Place place = Place::current()) const;
+
+    Tensor sum(Place place = Place::current()) const;
+    Tensor sum(IntList axes, bool keepdim = false, Place place = Place::current()) const;
+    Tensor mean(Place place = Place::current()) const;
+    Tensor mean(IntList axes, bool keepdim = false, Place place = Place::current()) const;
+    Tensor prod(Place place = Place::current()) const;
+    Tensor prod(std::int64_t axis, bool keepdim = false, Place place = Place::current()) const;
+    Tensor max(Place place = Place::current()) const;
+    Tensor min(Place place = Place::current()) const;
+    std::tuple<Tensor, Tensor> max(std::int64_t axis, bool keepdim = false, Place place = Place::current()) const;
+    std::tuple<Tensor, Tensor> min(std::int64_t axis, bool keepdim = false, Place place = Place::current()) const;
+    Tensor amax(IntList axes = {}, bool keepdim = false, Place place = Place::current()) const;
+    Tensor amin(IntList axes = {}, bool keepdim = false, Place place = Place::current()) const;
+    Tensor argmax(std::optional<std::int64_t> axis = {}, bool keepdim = false, Place place = Place::current()) const;
+    Tensor argmin(std::optional<std::int64_t> axis = {}, bool keepdim = false, Place place = Place::current()) const;
+    Tensor all(Place place = Place::current()) const;
+    Tensor any(Place place = Place::current()) const;
+    Tensor var(IntList axes = {}, bool unbiased = true, bool keepdim = false, Place place = Place::current()) const;
+    Tensor std(IntList axes = {}, bool unbiased = true, bool keepdim = false, Place place = Place::current()) const;
+    Tensor norm(double p = 2, IntList axes = {}, bool keepdim = false, Place place = Place::current()) const;
+    Tensor logsumexp(IntList axes, bool keepdim = false, Place place = Place::current()) const;
+    Tensor cumsum(std::int64_t axis, Place place = Place::current()) const;
+    Tensor cumprod(std::int64_t axis, Place place = Place::current()) const;
+
+    Tensor dot(const Tensor& o, Place place = Place::current()) const;
+    Tensor mv(const Tensor& o, Place place = Place::current()) const;
+    Tensor mm(const Tensor& o, Place place = Place::current()) const;
+    Tensor bmm(const Tensor& o, Place place = Place::current()) const;
+    Tensor matmul(const Tensor& o, Place place = Place::current()) const;
+
+    Tensor view(IntList sizes, Place place = Place::current()) const;
+    Tensor reshape(IntList sizes, Place place = Place::current()) const;
+    Tensor view_as(const Tensor& o, Place place = Place::current()) const { return view(o.sizes(), place); }
+    Tensor flatten(std::int64_t first = 0, std::int64_t last = -1, Place place = Place::current()) const;
+    Tensor t(Place place = Place::current()) const;
+    Tensor transpose(std::int64_t a, std::int64_t b, Place place = Place::current()) const;
+    Tensor permute(IntList axes, Place place = Place::current()) const;
+    Tensor expand(IntList sizes, Place place = Place::current()) const;
+    Tensor expand_as(const Tensor& o, Place place = Place::current()) const { return expand(o.sizes(), place); }
+    Tensor squeeze(Place place = Place::current()) const;
+    Tensor squeeze(std::int64_t axis, Place place = Place::current()) const;
+    Tensor unsqueeze(std::int64_t axis, Place place = Place::current()) const;
+    Tensor contiguous() const { return *this; }
+    Tensor flip(IntList axes, Place place = Place::current()) const;
+    Tensor roll(std::int64_t shift, std::int64_t axis, Place place = Place::current()) const;
+    Tensor repeat(IntList counts, Place place = Place::current()) const;
+    Tensor tril(std::int64_t k = 0, Place place = Place::current()) const;
+    Tensor triu(std::int64_t k = 0, Place place = Place::current()) const;
+    Tensor diag(Place place = Place::current()) const;
+    Tensor trace(Place place = Place::current()) const;
+    std::vector<Tensor> split(std::int64_t size, std::int64_t axis = 0, Place place = Place::current()) const;
+    std::vector<Tensor> split(std::vector<std::int64_t> sizes, std::int64_t axis = 0,
+                              Place place = Place::current()) const;
+    std::vector<Tensor> chunk(std::int64_t parts, std::int64_t axis = 0, Place place = Place::current()) const;
+    std::vector<Tensor> unbind(std::int64_t axis = 0, Place place = Place::current()) const;
+    Tensor index_select(std::int64_t axis, const Tensor& indices, Place place = Place::current()) const;
+    Tensor gather(std::int64_t axis, const Tensor& indices, Place place = Place::current()) const;
+    Tensor scatter(std::int64_t axis, const Tensor& indices, Operand values) const;
+    Tensor scatter_add(std::int64_t axis, const Tensor& indices, const Tensor& values,
+                       Place place = Place::current()) const;
+    Tensor softmax(std::int64_t axis, Place place = Place::current()) const;
+    Tensor log_softmax(std::int64_t axis, Place place = Place::current()) const;
+
+    /// For the library's own use: takes over one reference.
+    explicit Tensor(lazy::TensorImpl* impl, bool) : impl_(impl) {}
+    lazy::TensorImpl* impl() const { return impl_; }
+
+   private:
+    void drop() noexcept;
+    double item_real(Place place) const;
+    std::int64_t item_int(Place place) const;
+    void* data_of(DType t, Place place) const;
+    lazy::TensorImpl* impl_;
+  };
+
+  /// One index of Tensor::index: a number, a slice, None (a new axis), Ellipsis, or a tensor of integers or bools.
+  class TensorIndex {
+   public:
+    enum class Kind : std::uint8_t { number, slice, none, ellipsis, tensor };
+    TensorIndex(std::int64_t i) : kind(Kind::number), number(i) {}  // NOLINT
+    TensorIndex(int i) : kind(Kind::number), number(i) {}  // NOLINT
+    TensorIndex(Slice s) : kind(Kind::slice), range(s) {}  // NOLINT
+    TensorIndex(std::nullopt_t) : kind(Kind::none) {}  // NOLINT
+    TensorIndex(Ellipsis) : kind(Kind::ellipsis) {}  // NOLINT
+    TensorIndex(const char*) : kind(Kind::ellipsis) {}  // NOLINT: "..."
+    TensorIndex(Tensor t) : kind(Kind::tensor), tensor(std::move(t)) {}  // NOLINT
+    Kind kind;
+    std::int64_t number = 0;
+    Slice range;
+    Tensor tensor;
+  };
+
+  /// Prints as torch does: `tensor([ 0.,  4.,  8., 12.])`; an undefined tensor as `None`.
+  std::ostream& operator<<(std::ostream& out, const Tensor& t);
+
+  // ---- Factories ---------------------------------------------------------------------------------------------------
+
+  /// Nested lists of numbers: `ag::tensor({{1., 2.}, {3., 4.}})`. Doubles give f32, as in torch.
+  class Data {
+   public:
+    template <detail::Number T>
+    Data(T v)
+        : dtype_(std::is_same_v<T, double> ? f32
+                 : std::is_same_v<T, int>  ? i64
+                                           : detail::dtype_of<T>()) {  // NOLINT
+      push(v);
+    }
+    Data(std::initializer_list<Data> rows);
+    template <detail::Number T>
+    Data(const std::vector<T>& v)  // NOLINT
+        : dtype_(std::is_same_v<T, double> ? f32
+                 : std::is_same_v<T, int>  ? i64
+                                           : detail::dtype_of<T>()),
+          shape_{static_cast<std::int64_t>(v.size())} {
+      for (std::size_t i = 0; i < v.size(); ++i) push(static_cast<T>(v[i]));
+    }
+    DType dtype() const { return dtype_; }
+    const std::vector<std::int64_t>& shape() const { return shape_; }
+    const std::vector<double>& reals() const { return reals_; }
+    const std::vector<std::int64_t>& integers() const { return integers_; }
+
+   private:
+    template <class T>
+    void push(T v) {
+      reals_.push_back(static_cast<double>(v));
+      integers_.push_back(static_cast<std::int64_t>(v));
+    }
+    DType dtype_ = f32;
+    std::vector<std::int64_t> shape_;
+    std::vector<double> reals_;
+    std::vector<std::int64_t> integers_;
+  };
+
+  Tensor tensor(const Data& data, TensorOptions options = {});
+  /// Copies `values` into a tensor of this shape.
+  template <detail::Number T>
+  Tensor from_vector(const std::vector<T>& values, IntList sizes, TensorOptions options = {});
+  /// Memory of the caller's, used without a copy; it must live and stay unchanged while tensors made from it do.
+  Tensor from_blob(void* data, IntList sizes, TensorOptions options = {});
+  Tensor arange(Scalar end, TensorOptions options = {});
+  Tensor arange(Scalar start, Scalar end, TensorOptions options = {});
+  Tensor arange(Scalar start, Scalar end, Scalar step, TensorOptions options = {});
+  Tensor linspace(Scalar start, Scalar end, std::int64_t steps, TensorOptions options = {});
+  Tensor zeros(IntList sizes, TensorOptions options = {});
+  Tensor ones(IntList sizes, TensorOptions options = {});
+  Tensor empty(IntList sizes, TensorOptions options = {});  ///< zeros: nothing here is ever uninitialised
+  Tensor full(IntList sizes, Scalar value, TensorOptions options = {});
+  Tensor eye(std::int64_t n, TensorOptions options = {});
+  Tensor eye(std::int64_t n, std::int64_t m, TensorOptions options = {});
+  Tensor zeros_like(const Tensor& t, TensorOptions options = {}, Place place = Place::current());
+  Tensor ones_like(const Tensor& t, TensorOptions options = {}, Place place = Place::current());
+  Tensor full_like(const Tensor& t, Scalar value, TensorOptions options = {}, Place place = Place::current());
+  Tensor empty_like(const Tensor& t, TensorOptions options = {}, Place place = Place::current());
+  /// Random numbers of the session's generator (Philox), the same on every machine.
+  Tensor randn(IntList sizes, TensorOptions options = {});
+  Tensor rand(IntList sizes, TensorOptions options = {});
+  Tensor randn_like(const Tensor& t, TensorOptions options = {});
+  Tensor rand_like(const Tensor& t, TensorOptions options = {});
+  Tensor randint(std::int64_t high, IntList sizes, TensorOptions options = {});
+  Tensor randint(std::int64_t low, std::int64_t high, IntList sizes, TensorOptions options = {});
+  Tensor randperm(std::int64_t n, TensorOptions options = {});
+  Tensor bernoulli(const Tensor& p);
+  Tensor normal(double mean, double std, IntList sizes, TensorOptions options = {});
+  void manual_seed(std::uint64_t seed);  ///< of the calling thread's session
+
+  // ---- Operators and functions -------------------------------------------------------------------------------------
+
+  Tensor operator+(Operand a, Operand b);
+  Tensor operator-(Operand a, Operand b);
+  Tensor operator*(Operand a, Operand b);
+  Tensor operator/(Operand a, Operand b);
+  Tensor operator%(Operand a, Operand b);
+  Tensor operator==(Operand a, Operand b);
+  Tensor operator!=(Operand a, Operand b);
+  Tensor operator<(Operand a, Operand b);
+  Tensor operator<=(Operand a, Operand b);
+  Tensor operator>(Operand a, Operand b);
+  Tensor operator>=(Operand a, Operand b);
+  Tensor operator&(Operand a, Operand b);
+  Tensor operator|(Operand a, Operand b);
+  Tensor operator^(Operand a, Operand b);
+  Tensor operator-(const Tensor& a);
+  Tensor operator!(const Tensor& a);
+  Tensor operator~(const Tensor& a);
+
+  Tensor add(Operand a, Operand b);
+  Tensor sub(Operand a, Operand b);
+  Tensor mul(Operand a, Operand b);
+  Tensor div(Operand a, Operand b);
+  Tensor pow(Operand a, Operand b);
+  Tensor remainder(Operand a, Operand b);
+  Tensor fmod(Operand a, Operand b);
+  Tensor floor_divide(Operand a, Operand b);
+  Tensor maximum(Operand a, Operand b);
+  Tensor minimum(Operand a, Operand b);
+  Tensor atan2(Operand a, Operand b);
+  Tensor eq(Operand a, Operand b);
+  Tensor ne(Operand a, Operand b);
+  Tensor lt(Operand a, Operand b);
+  Tensor le(Operand a, Operand b);
+  Tensor gt(Operand a, Operand b);
+  Tensor ge(Operand a, Operand b);
+  Tensor where(const Tensor& condition, Operand a, Operand b);
+  Tensor logical_and(const Tensor& a, const Tensor& b, Place place = Place::current());
+  Tensor logical_or(const Tensor& a, const Tensor& b, Place place = Place::current());
+  Tensor logical_xor(const Tensor& a, const Tensor& b, Place place = Place::current());
+  Tensor lerp(const Tensor& a, const Tensor& b, Operand weight);
+  Tensor clamp(const Tensor& x, std::optional<Scalar> low, std::optional<Scalar> high = {},
                Place place = Place::current());
-Tensor smooth_l1_loss(const Tensor& x, const Tensor& y, Reduction reduction = Reduction::mean, double beta = 1,
-                      Place place = Place::current());
-Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias = {}, Place place = Place::current());
-Tensor conv1d(const Tensor& x, const Tensor& weight, const Tensor& bias = {}, IntList stride = 1, IntList padding = 0,
-              IntList dilation = 1, std::int64_t groups = 1, Place place = Place::current());
-Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias = {}, IntList stride = 1, IntList padding = 0,
-              IntList dilation = 1, std::int64_t groups = 1, Place place = Place::current());
-Tensor max_pool2d(const Tensor& x, IntList kernel, IntList stride = {}, IntList padding = 0, IntList dilation = 1,
-                  bool ceil_mode = false, Place place = Place::current());
-Tensor avg_pool2d(const Tensor& x, IntList kernel, IntList stride = {}, IntList padding = 0, bool ceil_mode = false,
-                  bool count_include_pad = true, Place place = Place::current());
-Tensor layer_norm(const Tensor& x, IntList normalized_shape, const Tensor& weight = {}, const Tensor& bias = {},
-                  double eps = 1e-5, Place place = Place::current());
-Tensor rms_norm(const Tensor& x, IntList normalized_shape, const Tensor& weight = {}, double eps = 1e-5,
+#define AG_FUNCTION(name) Tensor name(const Tensor& x, Place place = Place::current());
+  AG_EACH_UNARY(AG_FUNCTION)
+#undef AG_FUNCTION
+  Tensor log_sigmoid(const Tensor& x, Place place = Place::current());
+  Tensor gelu(const Tensor& x, const std::string& approximate = "none", Place place = Place::current());
+  Tensor leaky_relu(const Tensor& x, double slope = 0.01, Place place = Place::current());
+  Tensor elu(const Tensor& x, double alpha = 1, Place place = Place::current());
+  Tensor celu(const Tensor& x, double alpha = 1, Place place = Place::current());
+  inline Tensor relu6(const Tensor& x, Place place = Place::current()) { return x.clamp(0, 6, place); }
+
+  Tensor sum(const Tensor& x, Place place = Place::current());
+  Tensor sum(const Tensor& x, IntList axes, bool keepdim = false, Place place = Place::current());
+  Tensor mean(const Tensor& x, Place place = Place::current());
+  Tensor mean(const Tensor& x, IntList axes, bool keepdim = false, Place place = Place::current());
+  Tensor prod(const Tensor& x, Place place = Place::current());
+  Tensor max(const Tensor& x, Place place = Place::current());
+  Tensor min(const Tensor& x, Place place = Place::current());
+  std::tuple<Tensor, Tensor> max(const Tensor& x, std::int64_t axis, bool keepdim = false,
+                                 Place place = Place::current());
+  std::tuple<Tensor, Tensor> min(const Tensor& x, std::int64_t axis, bool keepdim = false,
+                                 Place place = Place::current());
+  Tensor argmax(const Tensor& x, std::optional<std::int64_t> axis = {}, bool keepdim = false,
                 Place place = Place::current());
-Tensor batch_norm(const Tensor& x, const Tensor& mean, const Tensor& variance, const Tensor& weight = {},
-                  const Tensor& bias = {}, bool training = false, double momentum = 0.1, double eps = 1e-5,
+  Tensor argmin(const Tensor& x, std::optional<std::int64_t> axis = {}, bool keepdim = false,
+                Place place = Place::current());
+  Tensor norm(const Tensor& x, double p = 2, Place place = Place::current());
+  Tensor var(const Tensor& x, bool unbiased = true, Place place = Place::current());
+  Tensor std(const Tensor& x, bool unbiased = true, Place place = Place::current());
+  Tensor logsumexp(const Tensor& x, IntList axes, bool keepdim = false, Place place = Place::current());
+  Tensor cumsum(const Tensor& x, std::int64_t axis, Place place = Place::current());
+  bool equal(const Tensor& a, const Tensor& b);
+  bool allclose(const Tensor& a, const Tensor& b, double rtol = 1e-5, double atol = 1e-8);
+
+  Tensor dot(const Tensor& a, const Tensor& b, Place place = Place::current());
+  Tensor mv(const Tensor& a, const Tensor& b, Place place = Place::current());
+  Tensor mm(const Tensor& a, const Tensor& b, Place place = Place::current());
+  Tensor bmm(const Tensor& a, const Tensor& b, Place place = Place::current());
+  Tensor matmul(const Tensor& a, const Tensor& b, Place place = Place::current());
+  Tensor outer(const Tensor& a, const Tensor& b, Place place = Place::current());
+  Tensor addmm(const Tensor& bias, const Tensor& a, const Tensor& b, Place place = Place::current());
+
+  Tensor reshape(const Tensor& x, IntList sizes, Place place = Place::current());
+  Tensor flatten(const Tensor& x, std::int64_t first = 0, std::int64_t last = -1, Place place = Place::current());
+  Tensor transpose(const Tensor& x, std::int64_t a, std::int64_t b, Place place = Place::current());
+  Tensor squeeze(const Tensor& x, Place place = Place::current());
+  Tensor unsqueeze(const Tensor& x, std::int64_t axis, Place place = Place::current());
+  Tensor cat(const std::vector<Tensor>& parts, std::int64_t axis = 0, Place place = Place::current());
+  Tensor stack(const std::vector<Tensor>& parts, std::int64_t axis = 0, Place place = Place::current());
+  Tensor tril(const Tensor& x, std::int64_t k = 0, Place place = Place::current());
+  Tensor triu(const Tensor& x, std::int64_t k = 0, Place place = Place::current());
+  Tensor diag(const Tensor& x, Place place = Place::current());
+  Tensor nonzero(const Tensor& x, Place place = Place::current());  ///< closes the segment
+  Tensor masked_select(const Tensor& x, const Tensor& mask, Place place = Place::current());  ///< closes the segment
+  Tensor pad(const Tensor& x, IntList amounts, Scalar value = 0, Place place = Place::current());
+
+  Tensor softmax(const Tensor& x, std::int64_t axis, Place place = Place::current());
+  Tensor log_softmax(const Tensor& x, std::int64_t axis, Place place = Place::current());
+  enum class Reduction : std::uint8_t { none, mean, sum };
+  Tensor cross_entropy(const Tensor& scores, const Tensor& labels, Reduction reduction = Reduction::mean,
+                       std::int64_t ignore_index = -100, Place place = Place::current());
+  Tensor nll_loss(const Tensor& log_probs, const Tensor& labels, Reduction reduction = Reduction::mean,
+                  std::int64_t ignore_index = -100, Place place = Place::current());
+  Tensor binary_cross_entropy_with_logits(const Tensor& x, const Tensor& y, Reduction reduction = Reduction::mean,
+                                          Place place = Place::current());
+  Tensor binary_cross_entropy(const Tensor& p, const Tensor& y, Reduction reduction = Reduction::mean,
+                              Place place = Place::current());
+  Tensor mse_loss(const Tensor& x, const Tensor& y, Reduction reduction = Reduction::mean,
                   Place place = Place::current());
-Tensor group_norm(const Tensor& x, std::int64_t groups, const Tensor& weight = {}, const Tensor& bias = {},
-                  double eps = 1e-5, Place place = Place::current());
-Tensor embedding(const Tensor& weight, const Tensor& indices, Place place = Place::current());
-Tensor one_hot(const Tensor& indices, std::int64_t classes, Place place = Place::current());
-Tensor dropout(const Tensor& x, double p = 0.5, bool training = true, Place place = Place::current());
-Tensor scaled_dot_product_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask = {},
-                                    bool is_causal = false, std::optional<double> scale = {},
-                                    Place place = Place::current());
+  Tensor l1_loss(const Tensor& x, const Tensor& y, Reduction reduction = Reduction::mean,
+                 Place place = Place::current());
+  Tensor smooth_l1_loss(const Tensor& x, const Tensor& y, Reduction reduction = Reduction::mean, double beta = 1,
+                        Place place = Place::current());
+  Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias = {}, Place place = Place::current());
+  Tensor conv1d(const Tensor& x, const Tensor& weight, const Tensor& bias = {}, IntList stride = 1, IntList padding = 0,
+                IntList dilation = 1, std::int64_t groups = 1, Place place = Place::current());
+  Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias = {}, IntList stride = 1, IntList padding = 0,
+                IntList dilation = 1, std::int64_t groups = 1, Place place = Place::current());
+  Tensor max_pool2d(const Tensor& x, IntList kernel, IntList stride = {}, IntList padding = 0, IntList dilation = 1,
+                    bool ceil_mode = false, Place place = Place::current());
+  Tensor avg_pool2d(const Tensor& x, IntList kernel, IntList stride = {}, IntList padding = 0, bool ceil_mode = false,
+                    bool count_include_pad = true, Place place = Place::current());
+  Tensor layer_norm(const Tensor& x, IntList normalized_shape, const Tensor& weight = {}, const Tensor& bias = {},
+                    double eps = 1e-5, Place place = Place::current());
+  Tensor rms_norm(const Tensor& x, IntList normalized_shape, const Tensor& weight = {}, double eps = 1e-5,
+                  Place place = Place::current());
+  Tensor batch_norm(const Tensor& x, const Tensor& mean, const Tensor& variance, const Tensor& weight = {},
+                    const Tensor& bias = {}, bool training = false, double momentum = 0.1, double eps = 1e-5,
+                    Place place = Place::current());
+  Tensor group_norm(const Tensor& x, std::int64_t groups, const Tensor& weight = {}, const Tensor& bias = {},
+                    double eps = 1e-5, Place place = Place::current());
+  Tensor embedding(const Tensor& weight, const Tensor& indices, Place place = Place::current());
+  Tensor one_hot(const Tensor& indices, std::int64_t classes, Place place = Place::current());
+  Tensor dropout(const Tensor& x, double p = 0.5, bool training = true, Place place = Place::current());
+  Tensor scaled_dot_product_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask = {},
+                                      bool is_causal = false, std::optional<double> scale = {},
+                                      Place place = Place::current());
 
-namespace detail {
-Tensor copy_of(DType from, const void* data, std::size_t count, IntList sizes, TensorOptions options);
-}
-template <detail::Number T>
-Tensor from_vector(const std::vector<T>& values, IntList sizes, TensorOptions options) {
-  return detail::copy_of(detail::dtype_of<T>(), values.data(), values.size(), std::move(sizes), options);
-}
+  namespace detail {
+  Tensor copy_of(DType from, const void* data, std::size_t count, IntList sizes, TensorOptions options);
+  }
+  template <detail::Number T>
+  Tensor from_vector(const std::vector<T>& values, IntList sizes, TensorOptions options) {
+    return detail::copy_of(detail::dtype_of<T>(), values.data(), values.size(), std::move(sizes), options);
+  }
 
-// ---- The session of the calling thread -----------------------------------------------------------------------------
+  // ---- The session of the calling thread
+  // -----------------------------------------------------------------------------
 
-/// How many structures have been compiled in this thread's session.
-std::size_t compilations();
-/// Receives a line for each structure that is compiled: what was new about it. `AG_FLAGS=--explain-recompiles` prints
-/// them on the standard error stream.
-void set_recompile_handler(std::function<void(const std::string&)> handler);
-/// Forgets what was compiled; the counter stays.
-void clear_compiled();
+  /// How many structures have been compiled in this thread's session.
+  std::size_t compilations();
+  /// Receives a line for each structure that is compiled: what was new about it. `AG_FLAGS=--explain-recompiles` prints
+  /// them on the standard error stream.
+  void set_recompile_handler(std::function<void(const std::string&)> handler);
+  /// Forgets what was compiled; the counter stays.
+  void clear_compiled();
 
 }  // AG_API_NAMESPACE
 }  // namespace ag

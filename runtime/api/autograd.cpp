@@ -188,7 +188,8 @@ class Walk {
           "Trying to backward through the graph a second time (or directly access saved tensors after they have "
           "already been freed). Saved intermediate values of the graph are freed when you call .backward() or "
           "autograd.grad(). Specify retain_graph=True if you need to backward through the graph a second time or if "
-          "you need to access saved tensors after calling backward.", place_);
+          "you need to access saved tensors after calling backward.",
+          place_);
   }
 
   Tensor zeros(const TypePtr& t) const {
@@ -247,8 +248,10 @@ class Walk {
       n.extra->custom = nullptr;
     }
     if (grads.size() != n.next.size())
-      raise(Code::AG5404, "function " + std::string(n.name) + " returned an incorrect number of gradients (expected " +
-                              std::to_string(n.next.size()) + ", got " + std::to_string(grads.size()) + ")", place_);
+      raise(Code::AG5404,
+            "function " + std::string(n.name) + " returned an incorrect number of gradients (expected " +
+                std::to_string(n.next.size()) + ", got " + std::to_string(grads.size()) + ")",
+            place_);
     for (std::size_t i = 0; i < n.next.size(); ++i) give(n.next[i], grads[i]);
   }
 };
@@ -258,9 +261,10 @@ Tensor seed_for(const Tensor& output, const Tensor* given, std::size_t index, co
   if (given && given->defined()) {
     Value& seed = value_of(*given, "backward", place);
     if (seed.type->type.shape != v.type->type.shape)
-      raise(Code::AG3021, "Mismatch in shape: grad_output[" + std::to_string(index) + "] has a shape of " +
-                              size_text(seed.type) + " and output[" + std::to_string(index) + "] has a shape of " +
-                              size_text(v.type) + ".", place);
+      raise(Code::AG3021,
+            "Mismatch in shape: grad_output[" + std::to_string(index) + "] has a shape of " + size_text(seed.type) +
+                " and output[" + std::to_string(index) + "] has a shape of " + size_text(v.type) + ".",
+            place);
     if (seed.dtype() == v.dtype()) return *given;
     return apply(rec::r::to, {given}, {static_cast<std::int64_t>(v.dtype())}, place);
   }
@@ -282,8 +286,8 @@ std::vector<Tensor> differentiate(const std::vector<Tensor>& outputs, const std:
     value_of(outputs[i], "backward", place);
     roots.push_back(gradient_edge(*outputs[i].impl()));
     if (!roots.back().node)
-      raise(Code::AG3021, "element " + std::to_string(i) +
-                              " of tensors does not require grad and does not have a grad_fn", place);
+      raise(Code::AG3021,
+            "element " + std::to_string(i) + " of tensors does not require grad and does not have a grad_fn", place);
   }
   ModeGuard mode(s, create_graph);
   Walk walk(s, retain, create_graph, place);
@@ -294,8 +298,7 @@ std::vector<Tensor> differentiate(const std::vector<Tensor>& outputs, const std:
     for (const Tensor& t : *inputs) {
       value_of(t, "grad", place);
       edges.push_back(gradient_edge(*t.impl()));
-      if (!edges.back().node)
-        raise(Code::AG3021, "One of the differentiated Tensors does not require grad", place);
+      if (!edges.back().node) raise(Code::AG3021, "One of the differentiated Tensors does not require grad", place);
     }
     walk.capture(edges);
   }
@@ -303,8 +306,10 @@ std::vector<Tensor> differentiate(const std::vector<Tensor>& outputs, const std:
   if (!inputs) return {};
   for (const Tensor& t : walk.found())
     if (!t.defined() && !allow_unused)
-      raise(Code::AG3021, "One of the differentiated Tensors appears to not have been used in the graph. Set "
-                          "allow_unused=True if this is the desired behavior.", place);
+      raise(Code::AG3021,
+            "One of the differentiated Tensors appears to not have been used in the graph. Set "
+            "allow_unused=True if this is the desired behavior.",
+            place);
   return std::move(walk.found());
 }
 

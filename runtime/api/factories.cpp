@@ -19,8 +19,7 @@ using lazy::Value;
 /// An array of this type; contents are not initialised.
 lazy::ValueRef fresh(DType t, const IntList& sizes) {
   for (std::int64_t d : sizes.values())
-    if (d < 0)
-      raise(Code::AG2209, "Trying to create tensor with negative dimension " + std::to_string(d), {});
+    if (d < 0) raise(Code::AG2209, "Trying to create tensor with negative dimension " + std::to_string(d), {});
   auto bytes = Array::byte_size(ir(t), sizes.values());
   if (!bytes) raise(Code::AG2209, "the size of this tensor overflows", {});
   return Value::concrete(rec::TypeInfo::make(ir(t), sizes.values()), Buffer::allocate(*bytes));
@@ -39,8 +38,10 @@ Tensor generate(DType t, const IntList& sizes, const TensorOptions& o, F f) {
   dispatch_dtype(ir(t), [&]<class T>() {
     T* p = static_cast<T*>(v->data);
     for (std::int64_t i = 0; i < n; ++i) {
-      if constexpr (std::is_same_v<T, ag::f16> || std::is_same_v<T, ag::bf16>) p[i] = T(static_cast<float>(f(i)));
-      else p[i] = static_cast<T>(f(i));
+      if constexpr (std::is_same_v<T, ag::f16> || std::is_same_v<T, ag::bf16>)
+        p[i] = T(static_cast<float>(f(i)));
+      else
+        p[i] = static_cast<T>(f(i));
     }
   });
   return finish(std::move(v), o);
@@ -103,8 +104,7 @@ Tensor arange(Scalar start, Scalar end, Scalar step, TensorOptions o) {
   const bool whole = start.kind() != Kind::real && end.kind() != Kind::real && step.kind() != Kind::real;
   if (step.real() == 0) raise(Code::AG5404, "step must be nonzero", {});
   const double steps = (end.real() - start.real()) / step.real();
-  if (steps < 0)
-    raise(Code::AG5404, "upper bound and lower bound inconsistent with step sign", {});
+  if (steps < 0) raise(Code::AG5404, "upper bound and lower bound inconsistent with step sign", {});
   if (!(steps < 1e15)) raise(Code::AG2209, "the size of this tensor overflows", {});
   const auto n = static_cast<std::int64_t>(std::ceil(steps));
   const DType t = o.type.value_or(whole ? i64 : f32);
@@ -154,7 +154,8 @@ Tensor zeros_like(const Tensor& x, TensorOptions o, Place place) { return full_l
 Tensor ones_like(const Tensor& x, TensorOptions o, Place place) { return full_like(x, 1, o, place); }
 Tensor empty_like(const Tensor& x, TensorOptions o, Place place) { return full_like(x, 0, o, place); }
 
-// ---- Random numbers ---------------------------------------------------------------------------------------------------
+// ---- Random numbers
+// ---------------------------------------------------------------------------------------------------
 
 namespace {
 Tensor random(Distribution d, double scale, const IntList& sizes, DType t) {
@@ -202,8 +203,10 @@ Tensor randn_like(const Tensor& x, TensorOptions o) { return randn(x.sizes(), o.
 Tensor rand_like(const Tensor& x, TensorOptions o) { return rand(x.sizes(), o.type ? o : o.dtype(x.dtype())); }
 Tensor randint(std::int64_t low, std::int64_t high, IntList sizes, TensorOptions o) {
   if (low >= high)
-    raise(Code::AG5404, "random_ expects 'from' to be less than 'to', but got from=" + std::to_string(low) +
-                            " >= to=" + std::to_string(high), {});
+    raise(Code::AG5404,
+          "random_ expects 'from' to be less than 'to', but got from=" + std::to_string(low) +
+              " >= to=" + std::to_string(high),
+          {});
   const Stream bits;
   return generate(o.type.value_or(i64), sizes, o,
                   [&](std::int64_t i) { return low + bits.below(static_cast<std::uint64_t>(i), high - low); });

@@ -13,8 +13,8 @@ using lazy::Arg;
 using lazy::ir;
 using lazy::Promotion;
 using lazy::raise;
-using lazy::ValueRef;
 using lazy::value_of;
+using lazy::ValueRef;
 using rec::bits;
 using rec::Recipe;
 
@@ -85,8 +85,12 @@ Tensor summable(const Tensor& x, const Place& place) {
 }
 Tensor need_float(const Tensor& x, std::string_view what, const Place& place) {
   if (!is_float(type_of(x, place)))
-    raise(Code::AG2101, std::string(what) + "(): could not infer output dtype. Input dtype must be either a floating "
-                            "point or complex dtype. Got: " + lazy::type_name(type_of(x, place)), place);
+    raise(Code::AG2101,
+          std::string(what) +
+              "(): could not infer output dtype. Input dtype must be either a floating "
+              "point or complex dtype. Got: " +
+              lazy::type_name(type_of(x, place)),
+          place);
   return x;
 }
 
@@ -161,12 +165,13 @@ Tensor operator~(const Tensor& a) { return a.logical_not({}); }
 #define AG_SAME(name) \
   Tensor name(const Tensor& x, Place place) { return unary(r::name, x, false, place); } \
   Tensor Tensor::name(Place place) const { return unary(r::name, *this, false, place); }
-AG_SAME(neg) AG_SAME(abs) AG_SAME(sign) AG_SAME(square) AG_SAME(relu)
-AG_REAL(reciprocal) AG_REAL(sqrt) AG_REAL(rsqrt) AG_REAL(exp) AG_REAL(exp2) AG_REAL(expm1) AG_REAL(log) AG_REAL(log2)
-AG_REAL(log10) AG_REAL(log1p) AG_REAL(sin) AG_REAL(cos) AG_REAL(tan) AG_REAL(asin) AG_REAL(acos) AG_REAL(atan)
-AG_REAL(sinh) AG_REAL(cosh) AG_REAL(tanh) AG_REAL(asinh) AG_REAL(acosh) AG_REAL(atanh) AG_REAL(sigmoid) AG_REAL(erf)
-AG_REAL(erfc) AG_REAL(isnan) AG_REAL(isinf) AG_REAL(isfinite) AG_REAL(silu) AG_REAL(softplus) AG_REAL(mish)
-AG_REAL(selu) AG_REAL(hardsigmoid) AG_REAL(hardswish) AG_REAL(softsign)
+AG_SAME(neg)
+AG_SAME(abs) AG_SAME(sign) AG_SAME(square) AG_SAME(relu) AG_REAL(reciprocal) AG_REAL(sqrt) AG_REAL(rsqrt) AG_REAL(exp)
+    AG_REAL(exp2) AG_REAL(expm1) AG_REAL(log) AG_REAL(log2) AG_REAL(log10) AG_REAL(log1p) AG_REAL(sin) AG_REAL(cos)
+        AG_REAL(tan) AG_REAL(asin) AG_REAL(acos) AG_REAL(atan) AG_REAL(sinh) AG_REAL(cosh) AG_REAL(tanh) AG_REAL(asinh)
+            AG_REAL(acosh) AG_REAL(atanh) AG_REAL(sigmoid) AG_REAL(erf) AG_REAL(erfc) AG_REAL(isnan) AG_REAL(isinf)
+                AG_REAL(isfinite) AG_REAL(silu) AG_REAL(softplus) AG_REAL(mish) AG_REAL(selu) AG_REAL(hardsigmoid)
+                    AG_REAL(hardswish) AG_REAL(softsign)
 #undef AG_REAL
 #undef AG_SAME
 // Integers are whole already.
@@ -175,9 +180,9 @@ AG_REAL(selu) AG_REAL(hardsigmoid) AG_REAL(hardswish) AG_REAL(softsign)
     return is_float(type_of(x, place)) ? unary(r::name, x, false, place) : x; \
   } \
   Tensor Tensor::name(Place place) const { return api::name(*this, place); }
-AG_WHOLE(floor) AG_WHOLE(ceil) AG_WHOLE(round) AG_WHOLE(trunc)
+                        AG_WHOLE(floor) AG_WHOLE(ceil) AG_WHOLE(round) AG_WHOLE(trunc)
 #undef AG_WHOLE
-Tensor logical_not(const Tensor& x, Place place) {
+                            Tensor logical_not(const Tensor& x, Place place) {
   Tensor b = logical(x, place);
   return lazy::apply(r::logical_not, {&b}, {}, place);
 }
@@ -190,15 +195,16 @@ Tensor gelu(const Tensor& x, const std::string& approximate, Place place) {
   Tensor name(const Tensor& x, double alpha, Place place) { \
     return lazy::apply(r::name, {&x}, {par(real_type(type_of(x, place))), bits(alpha)}, place); \
   }
-AG_ALPHA(leaky_relu) AG_ALPHA(elu) AG_ALPHA(celu)
+AG_ALPHA(leaky_relu)
+AG_ALPHA(elu) AG_ALPHA(celu)
 #undef AG_ALPHA
 
 #define AG_BINARY_METHOD(name) \
   Tensor Tensor::name(Operand o) const { return api::name(Operand(*this, o.place()), o); }
-AG_BINARY_METHOD(add) AG_BINARY_METHOD(sub) AG_BINARY_METHOD(mul) AG_BINARY_METHOD(div) AG_BINARY_METHOD(pow)
-AG_BINARY_METHOD(remainder) AG_BINARY_METHOD(fmod) AG_BINARY_METHOD(floor_divide) AG_BINARY_METHOD(maximum)
-AG_BINARY_METHOD(minimum) AG_BINARY_METHOD(eq) AG_BINARY_METHOD(ne) AG_BINARY_METHOD(lt) AG_BINARY_METHOD(le)
-AG_BINARY_METHOD(gt) AG_BINARY_METHOD(ge)
+    AG_BINARY_METHOD(add) AG_BINARY_METHOD(sub) AG_BINARY_METHOD(mul) AG_BINARY_METHOD(div) AG_BINARY_METHOD(pow)
+        AG_BINARY_METHOD(remainder) AG_BINARY_METHOD(fmod) AG_BINARY_METHOD(floor_divide) AG_BINARY_METHOD(maximum)
+            AG_BINARY_METHOD(minimum) AG_BINARY_METHOD(eq) AG_BINARY_METHOD(ne) AG_BINARY_METHOD(lt)
+                AG_BINARY_METHOD(le) AG_BINARY_METHOD(gt) AG_BINARY_METHOD(ge)
 #undef AG_BINARY_METHOD
 
 #define AG_LOGICAL(name) \
@@ -206,9 +212,11 @@ AG_BINARY_METHOD(gt) AG_BINARY_METHOD(ge)
     Tensor x = logical(a, place), y = logical(b, place); \
     return lazy::apply(r::name, {&x, &y}, {}, place); \
   }
-AG_LOGICAL(logical_and) AG_LOGICAL(logical_or) AG_LOGICAL(logical_xor)
+                    AG_LOGICAL(logical_and) AG_LOGICAL(logical_or) AG_LOGICAL(logical_xor)
 #undef AG_LOGICAL
-Tensor Tensor::logical_and(const Tensor& o, Place place) const { return api::logical_and(*this, o, place); }
+                        Tensor Tensor::logical_and(const Tensor& o, Place place) const {
+  return api::logical_and(*this, o, place);
+}
 Tensor Tensor::logical_or(const Tensor& o, Place place) const { return api::logical_or(*this, o, place); }
 
 namespace {
@@ -397,8 +405,9 @@ namespace {
 Tensor product(const Recipe& recipe, const Tensor& a, const Tensor& b, const Place& place) {
   const ag::DType s = type_of(a, place), t = type_of(b, place);
   if (s != t)
-    raise(Code::AG2102, "expected both tensors to have the same dtype, but got " + lazy::type_name(s) + " and " +
-                            lazy::type_name(t), place);
+    raise(Code::AG2102,
+          "expected both tensors to have the same dtype, but got " + lazy::type_name(s) + " and " + lazy::type_name(t),
+          place);
   return lazy::apply(recipe, {&a, &b}, {}, place);
 }
 }  // namespace

@@ -24,9 +24,7 @@ std::string text_of(const char* format, A... args) {
 
 class Printer {
  public:
-  explicit Printer(const Array& a) : a_(a), shape_(a.shape()), summarised_(a.elems() > threshold) {
-    choose_format();
-  }
+  explicit Printer(const Array& a) : a_(a), shape_(a.shape()), summarised_(a.elems() > threshold) { choose_format(); }
 
   std::string body(std::size_t indent) const {
     if (shape_.empty()) return element(0);
@@ -101,8 +99,7 @@ class Printer {
   std::string row(std::int64_t offset, std::size_t indent) const {
     const std::int64_t n = shape_.back();
     const std::size_t each = width_ + 2;
-    const std::size_t per_line =
-        std::max<std::size_t>(1, indent < line_width ? (line_width - indent) / each : 1);
+    const std::size_t per_line = std::max<std::size_t>(1, indent < line_width ? (line_width - indent) / each : 1);
     std::vector<std::string> items;
     for (std::int64_t i = 0; i < n; ++i) {
       if (summarised_ && n > 2 * edge_items && i == edge_items) {
@@ -172,8 +169,10 @@ std::string Tensor::str() const {
       body = Printer(a).body(std::string_view("tensor(").size());
     }
   }
-  if (impl_->grad_fn) suffixes.push_back("grad_fn=<" + std::string(impl_->grad_fn->name) + ">");
-  else if (impl_->requires_grad) suffixes.push_back("requires_grad=True");
+  if (impl_->grad_fn)
+    suffixes.push_back("grad_fn=<" + std::string(impl_->grad_fn->name) + ">");
+  else if (impl_->requires_grad)
+    suffixes.push_back("requires_grad=True");
 
   // What does not fit on the last line goes to the next.
   const std::size_t indent = std::string_view("tensor(").size();

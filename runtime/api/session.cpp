@@ -55,9 +55,7 @@ void raise(const Diags& diags) {
   throw api::Error(code_name(first->code), first->message, first->spans.empty() ? "" : first->spans[0].loc.str(),
                    render(diags, none));
 }
-void raise(Code code, const std::string& message, const Place& place) {
-  raise({error(code, loc_of(place), message)});
-}
+void raise(Code code, const std::string& message, const Place& place) { raise({error(code, loc_of(place), message)}); }
 
 // ---- Memory -----------------------------------------------------------------------------------------------------
 
@@ -200,8 +198,10 @@ std::uint32_t Session::position(Value& value, const Place& place) {
   if (value.home == &segment_) [[likely]]
     return value.index;
   if (value.home)
-    raise(Code::AG5401, "this tensor is being recorded elsewhere: by another thread (call eval() on it there first), "
-                        "or inside ag::trace", place);
+    raise(Code::AG5401,
+          "this tensor is being recorded elsewhere: by another thread (call eval() on it there first), "
+          "or inside ag::trace",
+          place);
   if (value.failed) raise(Code::AG5402, *value.failed, place);
   bool found;
   std::uint32_t* index = find_slot(&value, found);
@@ -223,8 +223,8 @@ std::uint32_t Session::position(Value& value, const Place& place) {
 }
 
 Session::Recorded Session::record(const rec::Recipe* recipe, const std::shared_ptr<const rec::Call>& call,
-                                  std::span<Value* const> operands, rec::Params params,
-                                  std::vector<ValueRef>& results, const Place& place) {
+                                  std::span<Value* const> operands, rec::Params params, std::vector<ValueRef>& results,
+                                  const Place& place) {
   if (frame) {
     frame->record(recipe, call, operands, params, results, place);
     return {};
@@ -273,6 +273,7 @@ void Session::reset_segment() {
   segment_.inputs.clear();
   segment_.first_new = nullptr;
   ++segment_.number;
+  remats = 0;
   table_used_ = 0;
   if (table_.size() > 4096) table_.assign(64, {});
   if (plans_ > max_plans || trie_.size() > max_records) {
@@ -339,14 +340,15 @@ void Session::explain(const Segment& segment, std::span<const std::uint32_t> liv
   if (!segment.first_new) {
     text += "the same operations as before, but " + std::to_string(live.size()) + " values are kept or read";
     const auto* known = static_cast<const Known*>(segment.at->attachment.get());
-    if (known && !known->plans.empty())
-      text += " where it was " + std::to_string(known->plans.back()->live.size());
+    if (known && !known->plans.empty()) text += " where it was " + std::to_string(known->plans.back()->live.size());
   } else {
     const rec::TrieNode& n = *segment.first_new;
     text += "record " + std::to_string(n.depth) + " is " + n.describe();
     if (n.loc.known()) text += " at " + n.loc.str();
-    if (n.parent->newest_child() != &n) text += "; before, it was " + n.parent->newest_child()->describe();
-    else text += "; nothing followed there before";
+    if (n.parent->newest_child() != &n)
+      text += "; before, it was " + n.parent->newest_child()->describe();
+    else
+      text += "; nothing followed there before";
   }
   on_recompile(text);
 }
@@ -386,7 +388,8 @@ void Session::materialise(Value& value, const Place& place) {
     if (value.home == f)
       raise(Code::AG5403,
             "the value of a traced tensor is not known while it is traced: use ag::cond or ag::where to branch on it, "
-            "ag::while_loop to loop on it", place);
+            "ag::while_loop to loop on it",
+            place);
   raise(Code::AG5401, "this tensor is being recorded by another thread; call eval() on it there first", place);
 }
 

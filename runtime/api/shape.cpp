@@ -21,20 +21,10 @@ Tensor with(const rec::Recipe& recipe, const Tensor& x, const Ints& params, cons
   const Arg a = lazy::arg_of(x, place);
   return apply(recipe, std::span(&a, 1), params, place);
 }
-std::int64_t axis_of(std::int64_t axis, int rank, const Place& place) {
-  auto a = normalize_axis(axis, rank);
-  if (!a)
-    raise(Code::AG2202, "Dimension out of range (expected to be in range of [" + std::to_string(-rank) + ", " +
-                            std::to_string(rank - 1) + "], but got " + std::to_string(axis) + ")", place);
-  return *a;
-}
-
 }  // namespace
 
 Tensor Tensor::view(IntList sizes, Place place) const { return apply_view(r::view, *this, sizes.values(), place); }
-Tensor Tensor::reshape(IntList sizes, Place place) const {
-  return apply_view(r::view, *this, sizes.values(), place);
-}
+Tensor Tensor::reshape(IntList sizes, Place place) const { return apply_view(r::view, *this, sizes.values(), place); }
 Tensor Tensor::flatten(std::int64_t first, std::int64_t last, Place place) const {
   return apply_view(r::flatten, *this, Ints{first, last}, place);
 }
@@ -43,7 +33,7 @@ Tensor Tensor::transpose(std::int64_t a, std::int64_t b, Place place) const {
   return apply_view(r::transpose, *this, Ints{a, b}, place);
 }
 Tensor Tensor::permute(IntList axes, Place place) const { return apply_view(r::permute, *this, axes.values(), place); }
-Tensor Tensor::expand(IntList sizes, Place place) const { return with(r::expand, *this, sizes.values(), place); }
+Tensor Tensor::expand(IntList sizes, Place place) const { return apply_view(r::expand, *this, sizes.values(), place); }
 Tensor Tensor::squeeze(Place place) const { return apply_view(r::squeeze, *this, {}, place); }
 Tensor Tensor::squeeze(std::int64_t axis, Place place) const {
   return apply_view(r::squeeze_dim, *this, Ints{axis}, place);
@@ -84,13 +74,15 @@ std::vector<Tensor> Tensor::split(Ints sizes, std::int64_t axis, Place place) co
   return out;
 }
 std::vector<Tensor> Tensor::split(std::int64_t part, std::int64_t axis, Place place) const {
-  if (part <= 0) raise(Code::AG2206, "split expects split_size be positive, but got split_size=" + std::to_string(part), place);
+  if (part <= 0)
+    raise(Code::AG2206, "split expects split_size be positive, but got split_size=" + std::to_string(part), place);
   Ints sizes;
   for (std::int64_t left = size(axis); left > 0; left -= part) sizes.push_back(std::min(part, left));
   return split(sizes, axis, place);
 }
 std::vector<Tensor> Tensor::chunk(std::int64_t parts, std::int64_t axis, Place place) const {
-  if (parts <= 0) raise(Code::AG2206, "chunk expects `chunks` to be greater than 0, got: " + std::to_string(parts), place);
+  if (parts <= 0)
+    raise(Code::AG2206, "chunk expects `chunks` to be greater than 0, got: " + std::to_string(parts), place);
   return split(std::max<std::int64_t>(1, (size(axis) + parts - 1) / parts), axis, place);
 }
 std::vector<Tensor> Tensor::unbind(std::int64_t axis, Place place) const {
@@ -137,7 +129,9 @@ Tensor join(const rec::Recipe& recipe, const std::vector<Tensor>& parts, std::in
   return apply(recipe, args, Ints{axis}, place);
 }
 }  // namespace
-Tensor cat(const std::vector<Tensor>& parts, std::int64_t axis, Place place) { return join(r::cat, parts, axis, place); }
+Tensor cat(const std::vector<Tensor>& parts, std::int64_t axis, Place place) {
+  return join(r::cat, parts, axis, place);
+}
 Tensor stack(const std::vector<Tensor>& parts, std::int64_t axis, Place place) {
   return join(r::stack, parts, axis, place);
 }
@@ -163,7 +157,8 @@ Tensor nonzero(const Tensor& x, Place place) {
     }
   }
   const auto rank = static_cast<std::int64_t>(shape.size());
-  return from_vector<std::int64_t>(found, {rank ? static_cast<std::int64_t>(found.size()) / rank : (n && p[0] ? 1 : 0), rank});
+  return from_vector<std::int64_t>(found,
+                                   {rank ? static_cast<std::int64_t>(found.size()) / rank : (n && p[0] ? 1 : 0), rank});
 }
 
 namespace {
@@ -244,7 +239,8 @@ Fronted to_front(const Tensor& y, const std::vector<std::pair<std::int64_t, Tens
   for (std::int64_t a = 0; a < rank; ++a)
     if (std::find(axes.begin(), axes.end(), a) == axes.end()) perm.push_back(a);
   f.back.resize(perm.size());
-  for (std::size_t i = 0; i < perm.size(); ++i) f.back[static_cast<std::size_t>(perm[i])] = static_cast<std::int64_t>(i);
+  for (std::size_t i = 0; i < perm.size(); ++i)
+    f.back[static_cast<std::size_t>(perm[i])] = static_cast<std::int64_t>(i);
   f.x = std::is_sorted(perm.begin(), perm.end()) ? y : y.permute(perm, place);
   return f;
 }
@@ -268,7 +264,8 @@ Tensor Tensor::index(std::initializer_list<TensorIndex> indices, Place place) co
   const std::int64_t first = tensors[0].first;
   if (!neighbours || first == 0) return z;
   // Axes of the indices in front of `first` others: move those others back before them.
-  const std::int64_t rank = rank_of(z, place), wide = rank - (rank_of(f.x, place) - static_cast<std::int64_t>(f.indices.size()));
+  const std::int64_t rank = rank_of(z, place),
+                     wide = rank - (rank_of(f.x, place) - static_cast<std::int64_t>(f.indices.size()));
   Ints perm;
   for (std::int64_t a = 0; a < first; ++a) perm.push_back(wide + a);
   for (std::int64_t a = 0; a < wide; ++a) perm.push_back(a);
@@ -345,9 +342,10 @@ Tensor& Tensor::copy_(Operand o) {
     check_leaf(*this, place); \
     return put(*this, name(place), #name "_", place); \
   }
-AG_IN_PLACE(relu) AG_IN_PLACE(exp) AG_IN_PLACE(neg) AG_IN_PLACE(sqrt) AG_IN_PLACE(sigmoid) AG_IN_PLACE(tanh)
+AG_IN_PLACE(relu)
+AG_IN_PLACE(exp) AG_IN_PLACE(neg) AG_IN_PLACE(sqrt) AG_IN_PLACE(sigmoid) AG_IN_PLACE(tanh)
 #undef AG_IN_PLACE
-Tensor& Tensor::clamp_(std::optional<Scalar> low, std::optional<Scalar> high, Place place) {
+    Tensor& Tensor::clamp_(std::optional<Scalar> low, std::optional<Scalar> high, Place place) {
   check_leaf(*this, place);
   return put(*this, clamp(low, high, place), "clamp_", place);
 }

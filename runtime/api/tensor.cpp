@@ -40,8 +40,10 @@ std::int64_t Tensor::size(std::int64_t axis) const {
   const lazy::Value& v = value_of(*this, "size()", {});
   auto a = normalize_axis(axis, v.type->type.rank());
   if (!a)
-    raise(Code::AG2202, "Dimension out of range (expected to be in range of [" + std::to_string(-dim()) + ", " +
-                            std::to_string(dim() - 1) + "], but got " + std::to_string(axis) + ")", {});
+    raise(Code::AG2202,
+          "Dimension out of range (expected to be in range of [" + std::to_string(-dim()) + ", " +
+              std::to_string(dim() - 1) + "], but got " + std::to_string(axis) + ")",
+          {});
   const Dim& d = v.type->type.shape[static_cast<std::size_t>(*a)];
   if (!d.is_const()) raise(Code::AG5403, "the size `" + d.str() + "` of a traced tensor is not a number", {});
   return d.value();
@@ -52,7 +54,8 @@ std::int64_t Tensor::numel() const {
   return n;
 }
 
-// ---- Its value --------------------------------------------------------------------------------------------------------
+// ---- Its value
+// --------------------------------------------------------------------------------------------------------
 
 namespace {
 
@@ -87,8 +90,10 @@ Tensor::operator bool() const {
   if (!defined()) raise(Code::AG5404, "the truth of None was asked for", {});
   lazy::Value& v = read(*this, {});
   if (v.type->elems != 1)
-    raise(Code::AG5404, v.type->elems ? "Boolean value of Tensor with more than one value is ambiguous"
-                                      : "Boolean value of Tensor with no values is ambiguous", {});
+    raise(Code::AG5404,
+          v.type->elems ? "Boolean value of Tensor with more than one value is ambiguous"
+                        : "Boolean value of Tensor with no values is ambiguous",
+          {});
   (void)place;
   if (v.dtype() == ag::DType::boolean) return *static_cast<const std::uint8_t*>(v.data) != 0;
   return lazy::to_array(v).get_double(0) != 0;
@@ -96,12 +101,13 @@ Tensor::operator bool() const {
 void* Tensor::data_of(DType t, Place place) const {
   lazy::Value& v = read(*this, place);
   if (v.dtype() != lazy::ir(t))
-    raise(Code::AG5404, "expected scalar type " + lazy::type_name(lazy::ir(t)) + " but found " +
-                            lazy::type_name(v.dtype()), place);
+    raise(Code::AG5404,
+          "expected scalar type " + lazy::type_name(lazy::ir(t)) + " but found " + lazy::type_name(v.dtype()), place);
   return v.data;
 }
 
-// ---- Autograd -----------------------------------------------------------------------------------------------------------
+// ---- Autograd
+// -----------------------------------------------------------------------------------------------------------
 
 namespace {
 lazy::TensorImpl& impl_of(const Tensor& t, const Place& place = {}) {
@@ -118,7 +124,8 @@ Tensor& Tensor::requires_grad_(bool on, Place place) {
     if (on) return *this;
     raise(Code::AG3021,
           "you can only change requires_grad flags of leaf variables. If you want to use a computed variable in a "
-          "subgraph that doesn't require differentiation use var_no_grad = var.detach().", place);
+          "subgraph that doesn't require differentiation use var_no_grad = var.detach().",
+          place);
   }
   if (on && !is_float(impl.value->dtype()))
     raise(Code::AG3021, "only Tensors of floating point dtype can require gradients", place);
@@ -229,7 +236,8 @@ Tensor& Tensor::detach_() {
 }
 Tensor Tensor::clone(Place place) const { return lazy::apply(rec::r::clone, {this}, {}, place); }
 
-// ---- Gradient mode and the graph of functions -----------------------------------------------------------------------------
+// ---- Gradient mode and the graph of functions
+// -----------------------------------------------------------------------------
 
 NoGradGuard::NoGradGuard() : before_(lazy::Session::current().grad_mode) { lazy::Session::current().grad_mode = false; }
 NoGradGuard::~NoGradGuard() { lazy::Session::current().grad_mode = before_; }
@@ -265,7 +273,8 @@ void backward(const std::vector<Tensor>& outputs, const std::vector<Tensor>& see
 
 }  // namespace autograd
 
-// ---- The session -----------------------------------------------------------------------------------------------------------
+// ---- The session
+// -----------------------------------------------------------------------------------------------------------
 
 std::size_t compilations() { return lazy::Session::current().compilations; }
 void set_recompile_handler(std::function<void(const std::string&)> handler) {

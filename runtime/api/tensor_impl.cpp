@@ -3,6 +3,7 @@
 #include <iostream>
 
 #include "frontend/trace/recipes.hpp"
+#include "runtime/api/trace_frame.hpp"
 
 namespace ag::lazy {
 
@@ -139,6 +140,14 @@ std::string type_name(DType t) {
 
 // ---- Recording ------------------------------------------------------------------------------------------------------
 
+namespace {
+/// Bodies of control flow use values of the traces around them: their histories belong to the whole op.
+void note_history(Session& s, const Arg& a) {
+  for (TraceFrame* f = s.frame; f && f->captures_values() && a.value->home != f; f = f->outer())
+    f->histories[a.value] = gradient_edge(*a.impl);
+}
+}  // namespace
+
 std::vector<Tensor> apply_all(const rec::Recipe* recipe, const std::shared_ptr<const rec::Call>& call,
                               std::span<const Arg> operands, rec::Params params, const Place& place) {
   Session& s = Session::current();
@@ -150,6 +159,8 @@ std::vector<Tensor> apply_all(const rec::Recipe* recipe, const std::shared_ptr<c
   const bool tracks = s.grad_mode && (call || !recipe->grad.empty());
   for (std::size_t i = 0; i < operands.size(); ++i) {
     values[i] = operands[i].value;
+    if (s.frame && operands[i].impl && operands[i].impl->tracked()) [[unlikely]]
+      note_history(s, operands[i]);
     if (tracks && operands[i].impl && operands[i].impl->tracked() && is_float(values[i]->dtype()))
       wanted |= std::uint64_t{1} << std::min<std::size_t>(i, 63);
   }
@@ -171,8 +182,10 @@ std::vector<Tensor> apply_all(const rec::Recipe* recipe, const std::shared_ptr<c
   }
   node->segment = s.segment_number();
   node->place = place;
-  if (recipe) node->name = recipe->grad;
-  else node->name = call->grads.empty() ? std::string_view("CallBackward0") : std::string_view(call->grads[0]);
+  if (recipe)
+    node->name = recipe->grad;
+  else
+    node->name = call->grads.empty() ? std::string_view("CallBackward0") : std::string_view(call->grads[0]);
   node->saved.reserve(node->vjp->inputs.size());
   for (const Vjp::Source& in : node->vjp->inputs) {
     using Kind = Vjp::Source::Kind;
@@ -182,7 +195,8 @@ std::vector<Tensor> apply_all(const rec::Recipe* recipe, const std::shared_ptr<c
   }
   node->next.resize(operands.size());
   for (std::size_t i = 0; i < operands.size(); ++i)
-    if (operands[i].impl && (wanted >> std::min<std::size_t>(i, 63) & 1u)) node->next[i] = gradient_edge(*operands[i].impl);
+    if (operands[i].impl && (wanted >> std::min<std::size_t>(i, 63) & 1u))
+      node->next[i] = gradient_edge(*operands[i].impl);
   node->sequence = ++s.sequence;  // above that of the leaves' functions, which the line before may have made
   node->results.reserve(out.size());
   for (std::uint32_t k = 0; k < out.size(); ++k) {
@@ -243,7 +257,8 @@ std::vector<Tensor> attach_custom(std::vector<Tensor> outputs, const std::vector
   return outputs;
 }
 
-// ---- Views and changes in place ---------------------------------------------------------------------------------------
+// ---- Views and changes in place
+// ---------------------------------------------------------------------------------------
 
 Tensor apply_view(const rec::Recipe& recipe, const Tensor& x, rec::Params params, const Place& place) {
   const Arg a = arg_of(x, place);
@@ -272,13 +287,17 @@ void assign(const Tensor& target, const Tensor& result, std::string_view what, c
               place);
   }
   if (old.type->type.shape != from.type->type.shape)
-    raise(Code::AG2208, "output with shape " + shape_str(old.type->type.shape) +
-                            " doesn't match the broadcast shape " + shape_str(from.type->type.shape), place);
+    raise(Code::AG2208,
+          "output with shape " + shape_str(old.type->type.shape) + " doesn't match the broadcast shape " +
+              shape_str(from.type->type.shape),
+          place);
   Tensor same = result;
   if (old.dtype() != from.dtype()) {
     if (category(from.dtype()) > category(old.dtype()))
-      raise(Code::AG2102, "result type " + type_name(from.dtype()) + " can't be cast to the desired output type " +
-                              type_name(old.dtype()), place);
+      raise(Code::AG2102,
+            "result type " + type_name(from.dtype()) + " can't be cast to the desired output type " +
+                type_name(old.dtype()),
+            place);
     same = apply(rec::r::to, {&result}, {static_cast<std::int64_t>(old.dtype())}, place);
   }
   if (!s.grad_mode && to.requires_grad && !to.grad_fn) s.updated = true;
@@ -286,7 +305,10 @@ void assign(const Tensor& target, const Tensor& result, std::string_view what, c
     ViewInfo& view = *to.extra->view;
     const rec::Recipe* back = rec::r::write_back(*view.recipe);
     if (!back)
-      raise(Code::AG5405, "writing through `" + std::string(view.recipe->name) + "` is not supported", place);
+      raise(Code::AG5405,
+            "unsupported operation: more than one element of the written-to tensor refers to a single memory location. "
+            "Please clone() the tensor before performing the operation.",
+            place);
     Tensor base = wrap(view.base);
     const Arg args[] = {arg_of(base, place), arg_of(same, place)};
     Tensor whole = apply(*back, args, view.params, place);
@@ -303,7 +325,8 @@ void assign(const Tensor& target, const Tensor& result, std::string_view what, c
   ++to.version;
 }
 
-// ---- Warnings ---------------------------------------------------------------------------------------------------------
+// ---- Warnings
+// ---------------------------------------------------------------------------------------------------------
 
 namespace {
 std::function<void(const std::string&)>& warning_handler() {

@@ -1,5 +1,6 @@
 // Recording straight into a graph: what runs inside ag::trace and inside the bodies of cond, while_loop and scan.
 #pragma once
+#include <any>
 #include <map>
 
 #include "runtime/api/session.hpp"
@@ -15,9 +16,8 @@ class TraceFrame final : public Recording {
   TraceFrame& operator=(const TraceFrame&) = delete;
 
   ValueRef input(const std::string& name, Type type, const Loc& loc = {});
-  void record(const rec::Recipe* recipe, const std::shared_ptr<const rec::Call>& call,
-              std::span<Value* const> operands, rec::Params params, std::vector<ValueRef>& results,
-              const Place& place);
+  void record(const rec::Recipe* recipe, const std::shared_ptr<const rec::Call>& call, std::span<Value* const> operands,
+              rec::Params params, std::vector<ValueRef>& results, const Place& place);
   /// Adds a node with regions; its results.
   std::vector<ValueRef> control(std::string_view op, std::span<Value* const> operands, Attrs attrs,
                                 std::vector<GraphPtr> regions, const Place& place);
@@ -29,6 +29,9 @@ class TraceFrame final : public Recording {
   /// Values of the outside that became inputs, in order.
   const std::vector<ValueRef>& captures() const { return captures_; }
   void forget(std::uint32_t) override {}
+  bool captures_values() const { return capture_; }
+  /// Where the gradient of a captured value goes (an Edge): kept for the operation that the region belongs to.
+  std::map<const Value*, std::any> histories;
 
  private:
   ValueId id_of(Value& value, const Place& place);

@@ -9,14 +9,27 @@ namespace {
 
 /// Torch's name for the gradient function of a node of the table.
 std::string grad_name(const Node& n) {
-  static const std::map<std::string_view, std::string_view> special = {
-      {"reduce_sum", "SumBackward1"},        {"broadcast_in_dim", "ExpandBackward0"}, {"dot_general", "MmBackward0"},
-      {"select", "WhereBackward0"},          {"reshape", "ViewBackward0"},            {"square", "PowBackward0"},
-      {"transpose", "PermuteBackward0"},     {"convert", "ToCopyBackward0"},          {"concat", "CatBackward0"},
-      {"pad", "ConstantPadNdBackward0"},     {"max", "MaximumBackward0"},             {"min", "MinimumBackward0"},
-      {"sum_to_shape", "SumBackward1"},      {"MatMul", "MmBackward0"},               {"Identity", "CloneBackward0"},
-      {"gather", "IndexBackward0"},          {"scatter", "IndexPutBackward0"},        {"rev", "FlipBackward0"},
-      {"reduce_max", "AmaxBackward0"},       {"reduce_min", "AminBackward0"},         {"pow", "PowBackward1"}};
+  static const std::map<std::string_view, std::string_view> special = {{"reduce_sum", "SumBackward1"},
+                                                                       {"broadcast_in_dim", "ExpandBackward0"},
+                                                                       {"dot_general", "MmBackward0"},
+                                                                       {"select", "WhereBackward0"},
+                                                                       {"reshape", "ViewBackward0"},
+                                                                       {"square", "PowBackward0"},
+                                                                       {"transpose", "PermuteBackward0"},
+                                                                       {"convert", "ToCopyBackward0"},
+                                                                       {"concat", "CatBackward0"},
+                                                                       {"pad", "ConstantPadNdBackward0"},
+                                                                       {"max", "MaximumBackward0"},
+                                                                       {"min", "MinimumBackward0"},
+                                                                       {"sum_to_shape", "SumBackward1"},
+                                                                       {"MatMul", "MmBackward0"},
+                                                                       {"Identity", "CloneBackward0"},
+                                                                       {"gather", "IndexBackward0"},
+                                                                       {"scatter", "IndexPutBackward0"},
+                                                                       {"rev", "FlipBackward0"},
+                                                                       {"reduce_max", "AmaxBackward0"},
+                                                                       {"reduce_min", "AminBackward0"},
+                                                                       {"pow", "PowBackward1"}};
   if (auto it = special.find(n.op->name); it != special.end()) return std::string(it->second);
   std::string name;
   bool up = true;
