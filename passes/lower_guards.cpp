@@ -103,6 +103,10 @@ void node_guards(const Graph& g, NodeId id, const Add& add) {
     for (std::size_t d = 0; d < sizes.size() && d < from.size(); ++d)
       if (Dim room = from[d] - sizes[d]; !room.is_const() && !sizes[d].is(1))
         add(sizes[d], Rel::le, from[d], "a window lies within its operand");
+  } else if (op == "argsort") {
+    for (std::size_t d = 0; d < to.size(); ++d)
+      if (Dim room = from[d] - to[d]; !room.is_const() || room.value() < 0)
+        add(to[d], Rel::le, from[d], "no more elements are wanted than there are");
   } else if (n.op->contraction) {
     contractions(g, id, add);
   }

@@ -56,6 +56,19 @@ inline Expr slice_along(Expr x, std::int64_t axis, const Dim& from, const Dim& t
   return x.with(x.builder().slice(x, start, limit));
 }
 
+/// What `along(axis)` gives for the axis that an integer operand names when it runs; one outside [-rank, rank) is a
+/// run-time error if there are several. All alternatives are computed.
+template <class F>
+Expr by_data_axis(Expr axis, std::int64_t rank, F along) {
+  GraphBuilder& b = axis.builder();
+  axis = axis.with(b.reshape(axis, {})).to(DType::i64);
+  axis = wrap_negative(axis, axis.with(b.scalar_int(DType::i64, rank)));
+  axis = take(axis.with(b.ints(iota_ints(rank))), axis, 0);  // checks the range
+  Expr out = along(0);
+  for (std::int64_t d = 1; d < rank; ++d) out = select(axis == axis.with(b.scalar_int(DType::i64, d)), along(d), out);
+  return out;
+}
+
 /// For batching rules: an operand that has no batch axis, repeated along it.
 inline ValueId with_batch(GraphBuilder& b, const BatchArgs& args, std::size_t i) {
   ValueId v = args.operands[i];

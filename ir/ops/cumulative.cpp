@@ -177,17 +177,21 @@ std::vector<ValueId> batch_scan(Builder& b, const View& n, const BatchArgs& args
 // ---- CumSum, CumProd --------------------------------------------------------------------------------------
 
 Types infer_onnx_scan(const InferCtx& c) {
-  AG_TRY(Ints axis, required_constants(c, 1));
-  if (axis.size() != 1) return c.error(Code::AG2204, fmt::format("`{}` takes one axis", op_title(c)), {}, {1});
-  AG_TRY_(checked_axis(c, axis[0], c.in(0).rank()));
+  if (!c.in(1).elems().is(1)) return c.error(Code::AG2204, fmt::format("`{}` takes one axis", op_title(c)), {}, {1});
+  if (c.in(0).rank() == 0) AG_TRY_(checked_axis(c, 0, 0));
+  if (auto axis = as_constants(c.ints(1))) AG_TRY_(checked_axis(c, (*axis)[0], c.in(0).rank()));
   return infer_same(c);
 }
 
 template <bool product>
 std::vector<ValueId> onnx_scan(Builder& b, const View& n) {
-  std::int64_t axis = *normalize_axis((*known_constants(n, 1))[0], n.in(0).rank());
-  return {scan(product ? "cumulative_prod" : "cumulative_sum", Expr(b, n.operand(0)), axis,
-               attr_int(n.attrs(), "reverse", 0) != 0, attr_int(n.attrs(), "exclusive", 0) != 0)};
+  auto along = [&](std::int64_t axis) {
+    return scan(product ? "cumulative_prod" : "cumulative_sum", Expr(b, n.operand(0)), axis,
+                attr_int(n.attrs(), "reverse", 0) != 0, attr_int(n.attrs(), "exclusive", 0) != 0);
+  };
+  const int rank = n.in(0).rank();
+  if (auto known_axis = known_constants(n, 1)) return {along(*normalize_axis((*known_axis)[0], rank))};
+  return {by_data_axis(Expr(b, n.operand(1)), rank, along)};
 }
 
 // ---- The table --------------------------------------------------------------------------------------------

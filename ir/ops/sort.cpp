@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "ir/ops/along.hpp"
+#include "ir/ops/data_sizes.hpp"
 #include "ir/ops/eval.hpp"
 #include "ir/ops/families.hpp"
 #include "ir/ops/lowering.hpp"
@@ -216,9 +217,9 @@ std::vector<OpSample> searchsorted_samples() {
 /// How many elements are wanted: an attribute (opset 1), or an operand.
 Result<Dim> wanted(const InferCtx& c) {
   if (c.op().operands.size() == 1) return Dim(attr_int(c.attrs(), "k", 0));
-  AG_TRY(Dims k, required_ints(c, 1));
-  if (k.size() != 1) return c.error(Code::AG2204, "`K` of `TopK` is one number", {}, {1});
-  return k[0];
+  if (!c.in(1).elems().is(1)) return c.error(Code::AG2204, "`K` of `TopK` is one number", {}, {1});
+  auto k = c.ints(1);
+  return k ? (*k)[0] : c.unbacked(0);
 }
 
 Types infer_top_k(const InferCtx& c) {
@@ -239,6 +240,7 @@ std::vector<ValueId> top_k(Builder& b, const View& n) {
   std::int64_t axis = *normalize_axis(attr_int(n.attrs(), "axis", -1), n.in(0).rank());
   bool largest = attr_int(n.attrs(), "largest", 1) != 0;
   Dim k = n.out().shape[at(axis)];
+  if (n.has(1) && (!known(n, 1) || names_sizes(n))) define_sizes(b, as_sizes(b, n.operand(1)), {k});
   Expr best(b, b.add_op("argsort", {x.id()}, {{"axis", axis}, {"descending", largest}, {"count", Dims{k}}}));
   return {take_along(x, best, axis), best};
 }

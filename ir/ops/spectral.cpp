@@ -5,7 +5,6 @@
 // e^(-2 pi i j k / n), transforms of size b; small sizes are a product with their matrix, large primes a convolution
 // of a power of two (Bluestein 1970). All of it is linear algebra, so gradients follow. A symbolic size is a product
 // with the whole matrix.
-#include <array>
 #include <cmath>
 #include <complex>
 #include <numbers>
@@ -13,6 +12,7 @@
 #include "ir/ops/along.hpp"
 #include "ir/ops/families.hpp"
 #include "ir/ops/linalg.hpp"
+#include "ir/ops/signal_windows.hpp"
 
 namespace ag {
 using namespace ops;
@@ -37,10 +37,14 @@ struct Wave {
 /// A table of complex constants.
 using Table = std::vector<std::complex<double>>;
 
-/// e^(sign 2 pi i k / n).
+/// e^(sign 2 pi i k / n), exact at quarter turns.
 std::complex<double> turn(std::int64_t k, std::int64_t n, int sign) {
-  double angle = 2 * std::numbers::pi * static_cast<double>(k % n) / static_cast<double>(n);
-  return {std::cos(angle), sign * std::sin(angle)};
+  k %= n;
+  const std::int64_t quarters = (8 * k + n) / (2 * n);
+  const double rest = static_cast<double>(4 * k - quarters * n) / static_cast<double>(n) * (std::numbers::pi / 2);
+  const double c = std::cos(rest), s = std::sin(rest);
+  const std::complex<double> z[] = {{c, s}, {-s, c}, {-c, -s}, {s, -c}};
+  return sign > 0 ? z[quarters % 4] : std::conj(z[quarters % 4]);
 }
 
 Wave constant(Expr like, const Table& table, const std::vector<std::int64_t>& shape) {
@@ -178,9 +182,16 @@ Wave transform(const Wave& x, const Dim& n, int sign) {
   GraphBuilder& b = x.re.builder();
   Type places{DType::i64, {n, n}};
   Expr j(b, b.iota(places, 0)), k(b, b.iota(places, 1)), size = size_value(b, n, DType::i64);
-  Expr part = call("rem", j * k, size).to(x.re.dtype()) / size.to(x.re.dtype()) * (2 * std::numbers::pi);
-  Expr sine = call("sin", part);
-  return times_matrix(x, {call("cos", part), sign < 0 ? -sine : sine});
+  Expr turns = call("rem", j * k, size);
+  Expr quarters = (turns * 8.0 + size) / (size * 2.0);  // as in turn()
+  Expr rest = (turns * 4.0 - quarters * size).to(x.re.dtype()) / size.to(x.re.dtype()) * (std::numbers::pi / 2);
+  Expr c = call("cos", rest), s = call("sin", rest);
+  quarters = call("rem", quarters, 4);
+  auto pick = [&](Expr p, Expr q, Expr r, Expr t) {
+    return select(quarters == 0.0, p, select(quarters == 1.0, q, select(quarters == 2.0, r, t)));
+  };
+  Expr sine = pick(s, c, -s, -c);
+  return times_matrix(x, {pick(c, -s, -c, s), sign < 0 ? -sine : sine});
 }
 
 // ---- The transform along any axis of a tensor ---------------------------------------------------------------
@@ -258,176 +269,168 @@ Expr transformed(Expr x, const Spectrum& s) {
 
 // ---- DFT --------------------------------------------------------------------------------------------------
 
-Result<Dim> scalar_dim(const InferCtx& c, std::size_t i) {
-  AG_TRY(Dims v, required_ints(c, i));
-  if (v.size() != 1)
-    return c.error(Code::AG2204, fmt::format("`{}` of `{}` is one number", c.op().operands[i].name, op_title(c)), {},
-                   {i});
-  return v[0];
+/// The same in a decomposition: a new symbol if only the data knows it.
+Dim named_scalar(Builder& b, const View& n, std::size_t i) {
+  if (auto v = known(n, i)) return (*v)[0];
+  return fresh_sizes(b, as_sizes(b, n.operand(i)))[0];
 }
 
-Dim dft_length(const Dim& size, const std::optional<Dim>& given, bool real_result) {
-  return given ? *given : real_result ? (size - Dim(1)) * Dim(2) : size;
+/// What a DFT is called with.
+struct DftAttrs {
+  bool inverse, onesided;
+  std::int64_t default_axis;
+  explicit DftAttrs(const Attrs& a, const OpInfo& op)
+      : inverse(attr_int(a, "inverse", 0) != 0),
+        onesided(attr_int(a, "onesided", 0) != 0),
+        default_axis(attr_int(a, "axis", op.operands.size() == 2 ? 1 : -2)) {}
+  bool real_result() const { return inverse && onesided; }
+  /// Of the transform along an axis of `size`.
+  Dim length(const Dim& size, const std::optional<Dim>& given) const {
+    return given ? *given : real_result() ? (size - Dim(1)) * Dim(2) : size;
+  }
+  /// What is left of it along the axis.
+  Dim bins(const Dim& length) const { return onesided && !inverse ? floordiv(length, 2) + 1 : length; }
+};
+
+/// The axis if the compiler knows it.
+std::optional<std::int64_t> dft_axis(const DftAttrs& a, bool given, const std::optional<Dims>& values) {
+  if (!given) return a.default_axis;
+  auto v = as_constants(values);
+  return v ? std::optional((*v)[0]) : std::nullopt;
 }
 
 Types infer_dft(const InferCtx& c) {
   Type t = c.in(0);
-  const bool inverse = attr_int(c.attrs(), "inverse", 0) != 0, onesided = attr_int(c.attrs(), "onesided", 0) != 0;
+  const DftAttrs a(c.attrs(), c.op());
   if (t.rank() < 2 || !(t.shape.back().is(1) || t.shape.back().is(2)))
     return c.error(Code::AG2204, fmt::format("`DFT` needs [..., 1] or [..., 2] with rank 2 at least, not {}", t.str()),
                    "the last axis holds the real and the imaginary part", {0});
-  std::int64_t axis = attr_int(c.attrs(), "axis", c.op().operands.size() == 2 ? 1 : -2);
-  if (c.has(2)) {
-    AG_TRY(Ints given, required_constants(c, 2));
-    if (given.size() != 1) return c.error(Code::AG2204, "`DFT` takes one axis", {}, {2});
-    axis = given[0];
-  }
-  AG_TRY(axis, checked_axis(c, axis, t.rank()));
-  if (axis == t.rank() - 1)
-    return c.error(Code::AG2202, "`DFT` cannot run along the last axis, which holds real and imaginary parts", {}, {0});
+  if (c.has(2) && !c.in(2).elems().is(1)) return c.error(Code::AG2204, "`DFT` takes one axis", {}, {2});
   std::optional<Dim> length;
   if (c.has(1)) {
     AG_TRY(length, scalar_dim(c, 1));
   }
-  Dim n = dft_length(t.shape[at(axis)], length, inverse && onesided);
+  auto axis = dft_axis(a, c.has(2), c.ints(2));
+  t.shape.back() = a.real_result() ? 1 : 2;
+  if (!axis) {  // any of them: only a transform that keeps all sizes keeps them
+    if (c.has(1) || a.onesided)
+      for (std::size_t d = 0; d + 1 < t.shape.size(); ++d) t.shape[d] = c.unbacked(d);
+    return std::vector<Type>{std::move(t)};
+  }
+  AG_TRY(axis, checked_axis(c, *axis, t.rank()));
+  if (*axis == t.rank() - 1)
+    return c.error(Code::AG2202, "`DFT` cannot run along the last axis, which holds real and imaginary parts", {}, {0});
+  if (c.has(1) && !length) {
+    t.shape[at(*axis)] = c.unbacked(at(*axis));
+    return std::vector<Type>{std::move(t)};
+  }
+  Dim n = a.length(t.shape[at(*axis)], length);
   if (n.is_const() && (n.value() < 1 || n.value() > max_transform))
     return c.error(Code::AG2206, fmt::format("`DFT` of {} elements", n.str()), fmt::format("1 to {}", max_transform),
                    {0});
-  t.shape[at(axis)] = onesided && !inverse ? floordiv(n, 2) + 1 : n;
-  t.shape.back() = onesided && inverse ? 1 : 2;
+  t.shape[at(*axis)] = a.bins(n);
   AG_TRY_(checked_shape(c, t.shape));
   return std::vector<Type>{std::move(t)};
 }
 
+/// Along an axis that only the data knows: all of them, each brought to the sizes of the result.
+std::vector<ValueId> dft_by_data(Builder& b, const View& n, const DftAttrs& a, const std::optional<Dim>& length) {
+  Expr x(b, n.operand(0));
+  const Dims from = x.type().shape, to = n.out().shape;
+  const auto axes = static_cast<std::int64_t>(from.size()) - 1;
+  auto spectrum = [&](std::int64_t d) {
+    return Spectrum{d, max(a.length(from[at(d)], length), 1), a.inverse, a.onesided};
+  };
+  Expr axis = as_sizes(b, n.operand(2));
+  axis = select(axis < 0.0, axis + axis.lit(static_cast<double>(axes + 1)), axis);
+  if (names_sizes(n)) {
+    Dims kept(from.begin(), from.end() - 1), changed;
+    for (std::int64_t d = 0; d < axes; ++d) changed.push_back(a.bins(spectrum(d).length));
+    Expr places(b, b.iota({DType::i64, {axes}}, 0));
+    define_sizes(b, select(places == axis, size_vector(b, changed), size_vector(b, kept)),
+                 Dims(to.begin(), to.end() - 1));
+  }
+  return {by_data_axis(axis, axes, [&](std::int64_t d) {
+    Expr y = transformed(x, spectrum(d));
+    for (std::int64_t e = 0; e < axes; ++e) y = resized(y, e, to[at(e)]);
+    return y;
+  })};
+}
+
 std::vector<ValueId> dft(Builder& b, const View& n) {
-  Spectrum s{attr_int(n.attrs(), "axis", n.node().op->operands.size() == 2 ? 1 : -2),
-             {},
-             attr_int(n.attrs(), "inverse", 0) != 0,
-             attr_int(n.attrs(), "onesided", 0) != 0};
-  if (auto given = known_constants(n, 2)) s.axis = (*given)[0];
-  s.axis = *normalize_axis(s.axis, n.in(0).rank());
+  const DftAttrs a(n.attrs(), *n.node().op);
   std::optional<Dim> length;
-  if (n.has(1)) length = (*known(n, 1))[0];
-  s.length = dft_length(n.in(0).shape[at(s.axis)], length, s.inverse && s.onesided);
-  return {transformed(Expr(b, n.operand(0)), s)};
+  if (n.has(1)) length = named_scalar(b, n, 1);
+  auto axis = dft_axis(a, n.has(2), known(n, 2));
+  if (!axis || (n.has(2) && names_sizes(n) && !known(n, 2))) return dft_by_data(b, n, a, length);
+  std::int64_t d = *normalize_axis(*axis, n.in(0).rank());
+  Dim size = a.length(n.in(0).shape[at(d)], length);
+  Expr y = transformed(Expr(b, n.operand(0)), {d, size, a.inverse, a.onesided});
+  if (!names_sizes(n)) return {y};
+  Dims to = n.out().shape, sizes = y.type().shape;
+  define_sizes(b, size_vector(b, Dims(sizes.begin(), sizes.end() - 1)), Dims(to.begin(), to.end() - 1));
+  return {b.reshape(y, to)};
 }
 
 // ---- STFT -------------------------------------------------------------------------------------------------
 
-struct Frames {
-  Dim step, length, count;
-};
-Frames frames_of(const Dims& signal, const Dim& step, const std::optional<Dim>& window,
-                 const std::optional<Dim>& length) {
-  Dim n = length ? *length : window ? *window : signal[1];
-  return {step, n, floordiv(signal[1] - n, step) + 1};
+Dim frame_count(const Dim& signal, const Dim& length, const Dim& step) {
+  return max(floordiv(signal - length, step) + 1, 0);
 }
+Dim bins_of(const Dim& length, bool onesided) { return onesided ? floordiv(length, 2) + 1 : length; }
 
 Types infer_stft(const InferCtx& c) {
   const Type& x = c.in(0);
   if (x.rank() != 2 && !(x.rank() == 3 && (x.shape[2].is(1) || x.shape[2].is(2))))
     return c.error(Code::AG2204, "`STFT` needs a signal [batch, length] or [batch, length, 1 or 2], not " + x.str(), {},
                    {0});
-  AG_TRY(Dim step, scalar_dim(c, 1));
+  AG_TRY(std::optional<Dim> step, scalar_dim(c, 1));
   std::optional<Dim> window, length;
   if (c.has(2)) {
     if (c.in(2).rank() != 1) return c.error(Code::AG2204, "the window of `STFT` is a vector", {}, {2});
-    window = c.in(2).shape[0];
+    window = length = c.in(2).shape[0];
   }
   if (c.has(3)) {
-    AG_TRY(length, scalar_dim(c, 3));
+    AG_TRY(std::optional<Dim> given, scalar_dim(c, 3));
+    if (given) length = given;
   }
-  if (!window && !length) return c.error(Code::AG2206, "`STFT` needs a window or a frame length");
-  Frames f = frames_of(x.shape, step, window, length);
-  const bool fits = (!step.is_const() || step.value() > 0) && (!f.length.is_const() || f.length.value() > 0) &&
-                    (!window || !window->is_const() || !f.length.is_const() || *window == f.length);
+  if (!c.has(2) && !c.has(3)) return c.error(Code::AG2206, "`STFT` needs a window or a frame length");
+  const bool fits = (!step || !step->is_const() || step->value() > 0) &&
+                    (!length || !length->is_const() || length->value() > 0) &&
+                    (!window || !window->is_const() || !length->is_const() || *window == *length);
   if (!fits)
     return c.error(Code::AG2206,
-                   fmt::format("`STFT` with frames of {} every {}{}", f.length.str(), step.str(),
-                               window ? " and a window of " + window->str() : ""),
+                   fmt::format("`STFT` with frames of {} every {}{}", length ? length->str() : "?",
+                               step ? step->str() : "?", window ? " and a window of " + window->str() : ""),
                    {}, {0});
   const bool onesided = attr_int(c.attrs(), "onesided", 1) != 0;
   AG_TRY(Dims shape,
-         checked_shape(c, {x.shape[0], max(f.count, 0), onesided ? floordiv(f.length, 2) + 1 : f.length, 2}));
+         checked_shape(c, {x.shape[0], step && length ? frame_count(x.shape[1], *length, *step) : c.unbacked(1),
+                           length ? bins_of(*length, onesided) : c.unbacked(2), 2}));
   return std::vector<Type>{{x.dtype, std::move(shape)}};
 }
 
 std::vector<ValueId> stft(Builder& b, const View& n) {
   Expr x(b, n.operand(0));
-  Dims signal = x.type().shape;
-  std::optional<Dim> window, length;
-  if (n.has(2)) window = n.in(2).shape[0];
-  if (n.has(3)) length = (*known(n, 3))[0];
-  Frames f = frames_of(signal, (*known(n, 1))[0], window, length);
-  f.count = n.out().shape[1];
+  const Dims signal = x.type().shape, to = n.out().shape;
+  const bool onesided = attr_int(n.attrs(), "onesided", 1) != 0;
+  const bool from_window = n.has(2) && !known(n, 3);
+  Dim step = named_scalar(b, n, 1), length = from_window ? n.in(2).shape[0] : named_scalar(b, n, 3), count = to[1];
+  if (names_sizes(n)) {  // from the operands' values
+    auto value = [&](std::size_t i, const Dim& d) {
+      return known(n, i) ? size_vector(b, {d}) : as_sizes(b, n.operand(i));
+    };
+    Expr frame = from_window ? size_vector(b, {length}) : value(3, length), one = frame.lit(1), zero = frame.lit(0);
+    Expr frames = max((size_vector(b, {signal[1]}) - frame) / value(1, step) + one, zero);
+    Expr bins = onesided ? frame / frame.lit(2) + one : frame;
+    define_sizes(b, frames.with(b.concat({frames, bins}, 0)), {to[1], to[2]});
+  }
   if (signal.size() == 2) x = x.with(b.reshape(x, {signal[0], signal[1], 1}));
-  Type places{DType::i64, {f.count, f.length}};
-  Expr index = Expr(b, b.iota(places, 0)) * size_value(b, f.step, DType::i64) + Expr(b, b.iota(places, 1));
+  Type places{DType::i64, {count, length}};
+  Expr index = Expr(b, b.iota(places, 0)) * size_value(b, step, DType::i64) + Expr(b, b.iota(places, 1));
   Expr frames = take(x, index, 1);  // [batch, frames, length, 1 or 2]
-  if (n.has(2)) frames = frames * Expr(b, b.reshape(n.operand(2), {f.length, 1}));
-  return {transformed(frames, {2, f.length, false, attr_int(n.attrs(), "onesided", 1) != 0})};
-}
-
-// ---- Windows ----------------------------------------------------------------------------------------------
-
-Types infer_window(const InferCtx& c) {
-  AG_TRY(Dim n, scalar_dim(c, 0));
-  AG_TRY(Dims shape, checked_shape(c, {n}));
-  DType t = c.attrs().get_or<DType>("output_datatype", DType::f32);
-  if (is_storage(t) || t == DType::boolean)
-    return c.error(Code::AG2206, fmt::format("`{}` does not give {}", op_title(c), dtype_name(t)));
-  return std::vector<Type>{{t, std::move(shape)}};
-}
-
-/// a0 - a1 cos(2 pi i / N) + a2 cos(4 pi i / N), where N is the size, or one less if not periodic.
-template <auto coefficients>
-std::vector<ValueId> window(Builder& b, const View& n) {
-  Type t = n.out();
-  DType real = t.dtype == DType::f64 ? DType::f64 : DType::f32;
-  Expr i(b, b.iota(t.with(real), 0));
-  Dim period = attr_int(n.attrs(), "periodic", 1) ? t.shape[0] : t.shape[0] - Dim(1);
-  Expr angle = i * (2 * std::numbers::pi) / size_value(b, period, real);
-  constexpr auto a = coefficients();
-  Expr y = call("cos", angle) * -a[1] + a[0];
-  if (a[2] != 0) y = y + call("cos", angle * 2.0) * a[2];
-  return {y.to(t.dtype)};
-}
-
-constexpr std::array<double, 3> hann() { return {0.5, 0.5, 0}; }
-constexpr std::array<double, 3> hamming() { return {25.0 / 46.0, 21.0 / 46.0, 0}; }
-constexpr std::array<double, 3> blackman() { return {0.42, 0.5, 0.08}; }
-
-// ---- MelWeightMatrix --------------------------------------------------------------------------------------
-
-Types infer_mel(const InferCtx& c) {
-  AG_TRY(Dim bands, scalar_dim(c, 0));
-  AG_TRY(Dim length, scalar_dim(c, 1));
-  for (std::size_t i = 2; i < 5; ++i)
-    if (!c.in(i).elems().is(1)) return c.error(Code::AG2204, "operands of `MelWeightMatrix` are scalars", {}, {i});
-  AG_TRY(Dims shape, checked_shape(c, {floordiv(length, 2) + 1, bands}));
-  return std::vector<Type>{{c.attrs().get_or<DType>("output_datatype", DType::f32), std::move(shape)}};
-}
-
-/// Triangles over the bins of a spectrum, whose corners are evenly spaced on the mel scale 2595 log10(1 + f / 700).
-std::vector<ValueId> mel(Builder& b, const View& n) {
-  Type t = n.out();
-  Dim length = (*known(n, 1))[0], bands = t.shape[1];
-  const DType real = DType::f64;
-  auto scalar = [&](std::size_t i) { return Expr(b, b.reshape(n.operand(i), {})).to(real); };
-  auto to_mel = [](Expr f) { return call("log1p", f / 700.0) * (2595 / std::numbers::ln10); };
-  Expr low = to_mel(scalar(3)), high = to_mel(scalar(4));
-  Expr count = size_value(b, bands + 2, real);
-  Expr point(b, b.iota({real, {bands + 2}}, 0));
-  Expr hertz = call("expm1", (point * ((high - low) / count) + low) * (std::numbers::ln10 / 2595)) * 700.0;
-  Expr corner = call("floor", hertz * size_value(b, length + 1, real) / scalar(2));
-  auto corners = [&](std::int64_t from) { return slice_along(corner, 0, from, bands + from); };
-  Expr left = corners(0), center = corners(1), right = corners(2);
-  Expr bin(b, b.iota({real, t.shape}, 0));
-  Expr rise = center - left, fall = right - center;
-  Expr up = select(rise == 0.0, 1, (bin - left) / select(rise == 0.0, 1, rise));
-  Expr rising = both(bin >= left, bin <= center), falling = both(bin >= center, bin < right);
-  Expr y = select(falling, (right - bin) / select(fall == 0.0, 1, fall), select(rising, up, 0));
-  return {y.to(t.dtype)};
+  if (n.has(2)) frames = frames * Expr(b, b.reshape(n.operand(2), {length, 1}));
+  return {b.reshape(transformed(frames, {2, length, false, onesided}), to)};
 }
 
 // ---- The table --------------------------------------------------------------------------------------------
@@ -437,23 +440,6 @@ OpSample dft_sample(std::string_view type, std::int64_t length, std::int64_t axi
   s.operands.push_back(sample_ints({length}));
   s.operands.push_back(sample_ints({axis}));
   return s;
-}
-
-OpInfo window_op(std::string_view name, std::string_view summary,
-                 std::vector<ValueId> (*decompose)(Builder&, const View&)) {
-  OpInfo o = composite({.name = name, .since = 17, .summary = summary});
-  o.operands = {int_operand("size")};
-  o.results = {{"output", "R"}};
-  o.attrs = {{"output_datatype", AttrKind::dtype}, int_attr("periodic", 1)};
-  o.infer = infer_window;
-  o.decompose = decompose;
-  o.zero_gradient = true;
-  o.samples = [] {
-    return std::vector<OpSample>{
-        OpSample{{sample_ints({10})}, {}},
-        OpSample{{sample_ints({7})}, {{"periodic", std::int64_t{0}}, {"output_datatype", DType::f64}}}};
-  };
-  return o;
 }
 
 OpInfo dft_op(std::string_view name, int since, int until, bool axis_operand) {
@@ -504,30 +490,8 @@ std::vector<OpInfo> spectral_ops() {
                     {{"onesided", std::int64_t{0}}}};
     return std::vector<OpSample>{length, window};
   };
-  OpInfo weights =
-      composite({.name = "MelWeightMatrix", .since = 17, .summary = "from a spectrum's bins to mel bands"});
-  weights.operands = {int_operand("num_mel_bins"),
-                      int_operand("dft_length"),
-                      {.name = "sample_rate", .type_var = "S", .dtypes = ints},
-                      {.name = "lower_edge_hertz", .type_var = "F", .dtypes = floats},
-                      {.name = "upper_edge_hertz", .type_var = "F", .dtypes = floats}};
-  weights.results = {{"output", "R"}};
-  weights.attrs = {{"output_datatype", AttrKind::dtype}};
-  weights.infer = infer_mel;
-  weights.decompose = mel;
-  weights.zero_gradient = true;
-  weights.samples = [] {
-    return std::vector<OpSample>{OpSample{{sample_ints({8}), sample_ints({16}), sample_operand("i32[]", 8192, 8192),
-                                           sample_operand("f32[]", 0, 0), sample_operand("f32[]", 4096, 4096)},
-                                          {}}};
-  };
-  std::vector<OpInfo> all{old,
-                          current,
-                          frames,
-                          weights,
-                          window_op("HannWindow", "raised cosine window", window<hann>),
-                          window_op("HammingWindow", "Hamming's window", window<hamming>),
-                          window_op("BlackmanWindow", "Blackman's window", window<blackman>)};
+  std::vector<OpInfo> all{old, current, frames};
+  for (OpInfo& o : signal_window_ops()) all.push_back(std::move(o));
   for (OpInfo& o : linalg_ops()) all.push_back(std::move(o));
   return all;
 }

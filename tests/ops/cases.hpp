@@ -76,6 +76,10 @@ class Random {
 
 inline std::vector<std::int64_t> sizes(const Type& t) { return *static_shape(t.shape); }
 
+inline bool is_static(const Type& t) { return static_shape(t.shape).has_value(); }
+/// Numbers for a value whose size only the data knows: 0.5, 0.625, ... along the first axis.
+inline ValueId ramp_like(GraphBuilder& b, const Type& t) { return b.add(b.mul(b.iota(t, 0), 0.125), 0.5); }
+
 inline Array random_array(const Type& t, double low, double high, Random& r) {
   Array a(t.dtype, sizes(t));
   for (std::int64_t i = 0; i < a.elems(); ++i) {

@@ -8,7 +8,7 @@ using namespace ag;
 using namespace ag::test;
 
 TEST_CASE("every op has samples, or a reason to have none") {
-  std::set<std::string_view> without = {"input", "constant", "If", "Loop", "Scan"};
+  std::set<std::string_view> without = {"input", "constant", "If", "Loop", "Scan", "sizes"};
   for (const OpInfo& op : op_table().all()) {
     CAPTURE(op.name);
     CHECK((op.samples || op.lower_class == LowerClass::map || without.contains(op.name)));
@@ -66,7 +66,10 @@ TEST_CASE("every sample is inferred, verified and evaluated") {
     for (std::size_t r = 0; r < out->size(); ++r) {
       const Type& t = built->graph.type(built->graph.outputs[r].value);
       CHECK((*out)[r].dtype() == t.dtype);
-      CHECK((*out)[r].shape() == sizes(t));
+      if (is_static(t))
+        CHECK((*out)[r].shape() == sizes(t));
+      else
+        CHECK((*out)[r].shape().size() == t.shape.size());
     }
   }
 }
