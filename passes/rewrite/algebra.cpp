@@ -2,6 +2,7 @@
 // but what only replaced nodes used.
 #include <cmath>
 
+#include "ir/check.hpp"
 #include "passes/rebuild.hpp"
 #include "passes/rewrite/pattern.hpp"
 
@@ -71,6 +72,30 @@ class Rewriter {
   Graph out_;
   GraphBuilder b_;
   ValueMap map_;
+  std::map<std::string, Dim, std::less<>> renamed_;  // sizes that only the data knows: copies name them anew
+
+  void rename(Dims& dims) const {
+    for (Dim& d : dims)
+      if (!d.is_const()) d = d.substitute(renamed_);
+  }
+  /// What rules read of a node of the old graph, in the names of the new one.
+  Type renamed(Type t) const {
+    rename(t.shape);
+    return t;
+  }
+  Attrs renamed(const Attrs& attrs) const {
+    if (renamed_.empty()) return attrs;
+    Attrs out = attrs;
+    for (const auto& [name, value] : attrs) {
+      if (const Type* t = std::get_if<Type>(&value)) out.set(name, renamed(*t));
+      if (const Dims* d = std::get_if<Dims>(&value)) {
+        Dims fresh = *d;
+        rename(fresh);
+        out.set(name, std::move(fresh));
+      }
+    }
+    return out;
+  }
 
   void bind(ValueId from, ValueId to) {
     map_[from.index] = to;
@@ -79,9 +104,14 @@ class Rewriter {
   }
 
   void copy(NodeId id) {
+    const std::uint64_t unbacked = out_.next_unbacked();
     NodeId fresh = b_.copy(g_, id, [&](ValueId v) { return map_[v.index]; });
-    for (std::uint32_t r = 0; r < g_.node(id).result_count; ++r)
-      bind(g_.node(id).result(r), out_.node(fresh).result(r));
+    for (std::uint32_t r = 0; r < g_.node(id).result_count; ++r) {
+      ValueId from = g_.node(id).result(r), to = out_.node(fresh).result(r);
+      if (out_.next_unbacked() != unbacked)
+        unify(g_.type(from), out_.type(to), renamed_, [](const std::string&) { return true; });
+      bind(from, to);
+    }
   }
 
   bool allowed(const RewriteRule& r, const Type& t) const {
@@ -92,11 +122,12 @@ class Rewriter {
     const Node& n = g_.node(id);
     std::vector<ValueId> operands;
     for (ValueId v : n.operands) operands.push_back(v ? map_[v.index] : ValueId{});
-    const Type type = g_.type(n.result());
+    const Type type = renamed(g_.type(n.result()));
+    const Attrs attrs = renamed(n.attrs);
     for (const RewriteRule& r : rewrite_rules()) {
       if ((!r.from.op.empty() && r.from.op != n.op->name) || !allowed(r, type)) continue;
       b_.set_origin(n.locs, n.grad_of ? map_[n.grad_of.index] : ValueId{});
-      ValueId to = replacement(r, Candidate{*n.op, operands, n.attrs, type});
+      ValueId to = replacement(r, Candidate{*n.op, operands, attrs, type});
       if (!to) continue;
       if (context_.trace_rule) context_.trace_rule(r.name);
       bind(n.result(), to);
