@@ -30,6 +30,7 @@ onnx::ImportOptions onnx_options(std::vector<std::string> folders, const LoadOpt
   out.folders = std::move(folders);
   out.data = options.data;
   out.max_errors = options.max_errors;
+  out.values = options.values;
   out.mark_trainable = options.mark_trainable;
   return out;
 }
@@ -64,6 +65,7 @@ Result<Graph> load_from(std::string text, const std::string& name, std::vector<s
   import.folders = std::move(folders);
   import.data = options.data;
   import.max_errors = options.max_errors;
+  import.values = options.values;
   return json::import_graph(**doc, import);
 }
 

@@ -5,6 +5,7 @@
 
 #include "frontend/data/file.hpp"
 #include "frontend/json/document.hpp"
+#include "frontend/settle.hpp"
 #include "ir/graph.hpp"
 
 namespace ag {
@@ -15,6 +16,7 @@ struct LoadOptions {
   std::vector<std::string> external_dirs = {};         ///< further folders that such files may lie in
   std::size_t max_errors = 20;
   bool mark_trainable = false;  ///< of ONNX models: float initializers, but statistics of batch norms, are parameters
+  InputValues* values = nullptr;                       ///< of inputs, where a run has them at hand
 };
 
 /// Reads `path`, or standard input for "-": a JSON graph, an ONNX model or IR text, told apart by content. The text is registered in

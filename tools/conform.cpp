@@ -194,7 +194,15 @@ class Worker {
   Outcome run_case(const Case& c) {
     Sources sources;
     auto fail_with = [&](const Diags& d) { return Outcome{Verdict::failed, first_line(d, sources)}; };
-    auto g = load(c.model, sources);
+    // Values that decide types (axes, the k of a TopK) are built in.
+    std::vector<Array> given;
+    if (!c.data_sets.empty())
+      if (auto read = tensor_files(c.data_sets[0], "input")) given = std::move(*read);
+    InputValues values;
+    values.value = [&](std::size_t i, const std::string&, const Type&) {
+      return i < given.size() ? std::optional(given[i]) : std::nullopt;
+    };
+    auto g = load(c.model, sources, {.values = &values});
     if (!g) return fail_with(g.error());
     // Compiled if every step is machine code; what cannot be compiled (or not entirely) may still pass on the host.
     std::string why;

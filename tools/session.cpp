@@ -4,12 +4,13 @@
 #include <thread>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "frontend/data/file.hpp"
 #include "frontend/load.hpp"
 #include "ir/base/suggest.hpp"
 #include "passes/specialise.hpp"
-#include "tools/options.hpp"
+#include "tools/values.hpp"
 
 namespace ag::tools {
 
@@ -208,7 +209,13 @@ Result<Graph> load_model(Session& s) {
   // Of an ONNX model `trainable` is every weight, unless --trainable says which.
   bool asked = std::ranges::any_of(s.options.grad, [](const std::string& g) { return g.ends_with("trainable"); });
   load_options.mark_trainable = asked && s.options.trainable.empty();
+  InputValues values;
+  values.value = [&s](std::size_t i, const std::string& name, const Type& t) { return given_value(s, i, name, t); };
+  if (!s.options.input.empty() || !s.options.inputs_files.empty()) load_options.values = &values;
   AG_TRY(Graph g, load(s.options.model, s.sources, load_options));
+  if (!values.used.empty() && !s.options.quiet)
+    fmt::print(stderr, "note: types follow from the values of `{}`: compiled for those given\n",
+               fmt::join(values.used, "`, `"));
   if (!s.options.trainable.empty())
     for (NodeId id : g.node_ids()) {
       Node& n = g.node(id);

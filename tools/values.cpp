@@ -128,6 +128,24 @@ Result<std::vector<Array>> read_inputs(Session& s, const std::vector<runtime::Po
   return out;
 }
 
+std::optional<Array> given_value(Session& s, std::size_t index, const std::string& name, const Type& type) {
+  std::string prefix = name + "=";
+  for (const std::string& text : s.options.input)
+    if (text.starts_with(prefix) && !is_generator(text.substr(prefix.size()))) {
+      auto array = data::parse_value(text.substr(prefix.size()), type, name, {});
+      return array ? std::optional(std::move(*array)) : std::nullopt;
+    }
+  Given given;
+  std::vector<runtime::Port> ports(index + 1);
+  ports[index] = {name, type};
+  bool quiet = std::exchange(s.options.quiet, true);  // other keys are spoken of when all inputs are read
+  auto read = read_archives(s, ports, given);
+  s.options.quiet = quiet;
+  auto it = given.find(name);
+  if (!read || it == given.end() || !data::check_array(it->second, type, name)) return std::nullopt;
+  return it->second;
+}
+
 void print_outputs(const Session& s, const std::vector<runtime::Port>& ports, const std::vector<Array>& values) {
   std::size_t name_width = 0, type_width = 0;
   std::vector<std::string> types;

@@ -5,6 +5,7 @@
 
 #include "frontend/data/file.hpp"
 #include "frontend/json/document.hpp"
+#include "frontend/settle.hpp"
 #include "ir/graph.hpp"
 
 namespace ag::json {
@@ -14,6 +15,7 @@ struct ImportOptions {
   std::vector<std::string> folders;
   data::Limits data = {};
   std::size_t max_errors = 20;
+  InputValues* values = nullptr;  ///< see frontend/settle.hpp
 };
 
 /// Builds the graph that a document describes. All errors that can be told apart are returned together, in the

@@ -79,7 +79,7 @@ void Importer::node(Scope& scope, View v) {
   if (counts && opset_ < 18 && !args.attrs.find("num_outputs") && args.operands.size() < 2)
     args.attrs.set("num_outputs", static_cast<std::int64_t>(outs->size()));
   args.result_count = static_cast<std::uint32_t>(outs->size());
-  auto id = scope.builder.try_add(*info, std::move(args));
+  auto id = add_settled(scope.builder, *info, std::move(args), options_.values);
   if (!id) {
     for (Diag& d : id.error()) report(place(std::move(d), v, *info, whole));
     return define_all(scope, *outs, nullptr, {});

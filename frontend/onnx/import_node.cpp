@@ -129,7 +129,7 @@ void Importer::add_node(Frame& f, const pb::NodeProto& n, const OpInfo& op, cons
   args.name = valid_utf8(n.name()) ? n.name() : std::string();
   args.locs = {at};
   args.result_count = static_cast<std::uint32_t>(wanted);
-  auto id = f.scope.builder.try_add(op, std::move(args));
+  auto id = add_settled(f.scope.builder, op, std::move(args), options_.values);
   if (!id) {
     report(std::move(id).error());
     return poison(f, n, at);

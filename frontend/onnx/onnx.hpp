@@ -8,6 +8,7 @@
 
 #include "frontend/data/file.hpp"
 #include "frontend/json/document.hpp"
+#include "frontend/settle.hpp"
 #include "ir/graph.hpp"
 
 namespace ag::onnx {
@@ -17,6 +18,7 @@ struct ImportOptions {
   std::vector<std::string> folders;
   data::Limits data = {};
   std::size_t max_errors = 20;
+  InputValues* values = nullptr;      ///< see frontend/settle.hpp
   std::size_t max_nodes = 1'000'000;  ///< after model-local functions are inlined
   int max_region_depth = 32;          ///< graphs inside graphs
   int max_call_depth = 100;           ///< functions that call functions
