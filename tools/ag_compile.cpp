@@ -34,7 +34,7 @@ const Command commands[] = {
     {"gradcheck", "compare gradients with differences", gradcheck_command, Command::Takes::model},
     {"conform", "run a conformance suite", conform_command, Command::Takes::topic},
     {"inspect", "inputs, outputs, operators, sizes", inspect_command, Command::Takes::model},
-    {"ops", "the operators and what is known of each", ops_command, Command::Takes::topic},
+    {"ops", "the operators and what is known of each (--to markdown, --json F)", ops_command, Command::Takes::topic},
     {"targets", "machines that code can be made for", targets_command, Command::Takes::nothing},
     {"explain", "what an error code means", explain_command, Command::Takes::topic},
 };
@@ -106,7 +106,7 @@ void add_options(CLI::App& app, Options& o) {
   many(app.add_option("--dim", o.dims));
   list(app.add_option("--emit", o.emit));
   app.add_option("--stage", o.stage);
-  app.add_option("--to", o.to)->check(CLI::IsMember({"json", "onnx", "onnx-json", "ag"}));
+  app.add_option("--to", o.to)->check(CLI::IsMember({"json", "onnx", "onnx-json", "ag", "markdown"}));
   app.add_option("--diagnostics", o.diagnostics)->check(CLI::IsMember({"text", "short", "json"}));
   app.add_option("--threads", o.threads)->check(CLI::Range(1, 1024));
   app.add_option("--winograd", o.winograd)->check(CLI::IsMember({"f2", "f4"}));

@@ -4,41 +4,11 @@
 #include "codegen/backend.hpp"
 #include "ir/base/suggest.hpp"
 #include "ir/op.hpp"
+#include "tools/coverage.hpp"
 #include "tools/options.hpp"
 
 namespace ag::tools {
 namespace {
-
-std::string dtypes_text(DTypeSet set) {
-  std::string out;
-  for (int t = 0; t < dtype_count; ++t)
-    if (set.has(static_cast<DType>(t)))
-      out += (out.empty() ? "" : " ") + std::string(dtype_name(static_cast<DType>(t)));
-  return out;
-}
-
-const char* derivative_of(const OpInfo& op) {
-  if (op.zero_gradient) return "zero";
-  if (!op.no_gradient.empty()) return "none";
-  if (op.partials) return "partials";
-  if (op.vjp) return "own rule";
-  if (op.transpose) return "linear";
-  return op.tier == Tier::composite ? "by parts" : "-";
-}
-
-const char* lowering_of(const OpInfo& op) {
-  switch (op.lower_class) {
-    case LowerClass::none: return op.tier == Tier::composite ? "by parts" : "host";
-    case LowerClass::source: return "source";
-    case LowerClass::map: return "map";
-    case LowerClass::index: return "index";
-    case LowerClass::reduce: return "reduce";
-    case LowerClass::contraction: return "contraction";
-    case LowerClass::scatter: return "scatter";
-    case LowerClass::control: return "host";
-    default: return "-";
-  }
-}
 
 void print_op(const OpInfo& op) {
   fmt::print("{}{}\n  {}\n", op.name,
@@ -52,19 +22,22 @@ void print_op(const OpInfo& op) {
   for (const AttrSpec& a : op.attrs)
     fmt::print("  attribute {:<12} {}{}\n", a.name, a.required ? "required" : "optional",
                a.doc.empty() ? "" : ": " + std::string(a.doc));
-  fmt::print("  derivative: {}{}   lowering: {}\n", derivative_of(op),
-             op.no_gradient.empty() ? "" : " (" + std::string(op.no_gradient) + ")", lowering_of(op));
+  OpCoverage c = coverage_of(op);
+  fmt::print("  derivative: {}\n  evaluated: {}   compiled: {}   ptx: {}   batching: {}   verified: {}\n", c.derivative,
+             c.eval, c.compiled, c.ptx, c.batching, c.verified);
 }
 
 }  // namespace
 
 int ops_command(Session& s) {
   if (s.options.topic.empty()) {
-    fmt::print("{:<32} {:<10} {:<10} {:<12} {}\n", "op", "tier", "gradient", "compiled", "summary");
-    for (const OpInfo& op : op_table().all())
-      fmt::print("{:<32} {:<10} {:<10} {:<12} {}\n", op.name, op.tier == Tier::primitive ? "primitive" : "composite",
-                 derivative_of(op), lowering_of(op), op.summary);
-    fmt::print("{} ops\n", op_table().all().size());
+    std::vector<OpCoverage> rows;
+    for (const OpInfo& op : op_table().all()) rows.push_back(coverage_of(op));
+    std::string text = !s.options.json.empty()      ? coverage_json(rows)
+                       : s.options.to == "markdown" ? coverage_markdown(rows)
+                                                    : coverage_text(rows);
+    if (!s.options.json.empty() && s.options.json != "-") s.options.output = s.options.json;
+    if (auto ok = write_output(s, text); !ok) return s.failed(ok.error());
     return exit_ok;
   }
   std::vector<std::string> names;
