@@ -30,6 +30,8 @@ constexpr std::int64_t tile_work = 32768;
 constexpr std::int64_t rows_per_panel = 96;
 /// The same when the panel is a packed copy, which costs about as much as a few rows of products.
 constexpr std::int64_t rows_per_packed_panel = 384, min_packed_rows = 4;
+/// Contracted elements of a panel beyond which its copy lies in no cache.
+constexpr std::int64_t max_panel_depth = 1 << 15;
 
 class CpuScheduler {
  public:
@@ -272,28 +274,33 @@ class CpuScheduler {
           if (!extent) return;
           p.depth = p.depth * *extent;
         }
-        panels_.push_back(std::move(p));
+        bool fits = !p.depth.is_const() || p.depth.value() <= max_panel_depth;
+        if (fits) panels_.push_back(std::move(p));
       }
     }
   }
 
-  /// Affine in the column index with a stride other than one, and independent of the row.
+  /// Neighbouring columns are not neighbours in memory, and the place does not depend on the row.
   bool strided(const Stmt& load, const std::vector<StmtId>& loops) const {
     auto symbol = [](LV v) { return "%" + std::to_string(v.index); };
-    auto leaf = [&](LV v) -> std::optional<Dim> {
+    std::function<std::optional<Dim>(LV)> leaf = [&](LV v) -> std::optional<Dim> {
       for (const NestLoop& l : nest_.loops)
         if (l.iv == v) return Dim::symbol(symbol(v));
       for (StmtId l : loops)
         if (k_.blocks[k_.stmts[l].blocks[0]].args[0] == v) return Dim::symbol(symbol(v));
-      return std::nullopt;
+      StmtId def = k_.values[v].def;  // axes that a reshape took together; indices are not negative
+      if (!def || (k_.stmts[def].op != Op::div && k_.stmts[def].op != Op::rem)) return std::nullopt;
+      auto a = as_dim(k_, k_.stmts[def].operands[0], leaf), b = as_dim(k_, k_.stmts[def].operands[1], leaf);
+      if (!a || !b || b->is(0)) return std::nullopt;
+      return k_.stmts[def].op == Op::div ? floordiv(*a, *b) : mod(*a, *b);
     };
     std::optional<Dim> index = as_dim(k_, load.operands[0], leaf);
     if (!index) return false;
     std::set<std::string> used;
     index->collect_symbols(used);
     if (!used.contains(symbol(col_->iv)) || used.contains(symbol(row_->iv))) return false;
-    Dim at0 = index->substitute({{symbol(col_->iv), Dim(0)}}), at1 = index->substitute({{symbol(col_->iv), Dim(1)}});
-    return !(at1 - at0).is(1);
+    Dim next = index->substitute({{symbol(col_->iv), Dim::symbol(symbol(col_->iv)) + 1}});
+    return !(next - *index).is(1);
   }
 
   LV iv_of(StmtId loop_stmt) const { return k_.blocks[k_.stmts[loop_stmt].blocks[0]].args[0]; }

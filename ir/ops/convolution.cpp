@@ -194,6 +194,8 @@ Result<std::vector<Array>> conv_eval(const EvalCtx& c) {
 
 /// Fewer columns than this waste lanes: two axes are then taken as one.
 constexpr std::int64_t few_columns = 32;
+/// Positions up to which the filter gradient packs windows instead of running along output channels.
+constexpr std::int64_t few_positions = 1024;
 /// Output channels a group from which the filter gradient runs along them.
 constexpr std::int64_t many_channels = 8;
 
@@ -312,19 +314,24 @@ struct Lowering {
   Expr input(Expr y, Expr f, const Window& w) const {
     std::size_t r = w.rank();
     Window back{dims_from(y.type().shape, 2), w.taps, w.space, {}, Ints(r, 1), w.dilations};
-    Ints gaps, perm{0, 2, 1}, axes;
+    Ints gaps;
     for (std::size_t d = 0; d < r; ++d) {
       back.low.push_back((w.taps[d] - 1) * w.dilations[d] - w.low[d]);
       gaps.push_back(w.strides[d] - 1);
-      perm.push_back(static_cast<std::int64_t>(3 + d));
-      axes.push_back(static_cast<std::int64_t>(3 + d));
     }
-    Expr turned = f.with(b.transpose(filters(f), perm));
-    return correlate(y, turned.with(b.add_op("rev", {turned.id()}, {{"axes", axes}})), back, gaps);
+    Expr by_group = filters(f);
+    Dims shape = by_group.type().shape;
+    Dim taps = ag::product(w.taps);
+    Expr turned = reshape(by_group, {shape[0], shape[1], shape[2], taps});
+    turned = turned.with(b.transpose(turned, {0, 2, 1, 3}));
+    if (!taps.is(1))  // in memory, so that sums run along it
+      turned = materialized(turned.with(b.add_op("rev", {turned.id()}, {{"axes", Ints{3}}})));
+    turned = reshape(turned, joined({shape[0], shape[2], shape[1]}, w.taps));
+    return correlate(y, turned, back, gaps);
   }
 
-  /// The filter gradient: rows are the channels and taps of x, columns the output channels, the sum runs over batch
-  /// and positions.
+  /// The filter gradient: the sum runs over batch and positions. Where these are many, the rows are the channels and
+  /// taps of x and the columns the output channels, else the other way round.
   Expr filter(Expr x, Expr y, Window w, const Dims& result) const {
     std::size_t r = w.rank();
     Expr patches = unfold(grouped(padded(x, w, Ints(r, 0), Ints(r, 0))), w), cotangent = grouped(y);
@@ -334,8 +341,13 @@ struct Lowering {
       summed.push_back(static_cast<std::int64_t>(3 + d));
       lhs.push_back(static_cast<std::int64_t>(3 + r + d));
     }
-    bool many = !cs[2].is_const() || cs[2].value() >= many_channels;
     Dims rows = dims_between(ps, 2, 3 + r);
+    Dim depth = cs[0] * ag::product(w.count);
+    if (depth.is_const() && depth.value() <= few_positions) {
+      patches = reshape(patches, joined({ps[0], ps[1], ag::product(rows)}, w.count));
+      return reshape(x.with(b.dot_general(cotangent, patches, summed, summed, {1}, {1})), result);
+    }
+    bool many = !cs[2].is_const() || cs[2].value() >= many_channels;
     if (many) {  // columns next to each other in memory, and all rows as one axis
       Ints perm{0, 1};
       for (std::size_t d = 0; d < r; ++d) perm.push_back(static_cast<std::int64_t>(3 + d));
