@@ -1,5 +1,5 @@
 // Pools over regions of interest.
-#include "ir/ops/dims.hpp"
+#include "ir/ops/data_sizes.hpp"
 #include "ir/ops/sample_points.hpp"
 
 namespace ag::ops {
@@ -39,47 +39,70 @@ Types infer_roi_align(const InferCtx& c) {
                    {}, {0, 1, 2});
   std::int64_t h = attr_int(c.attrs(), "output_height", 1), w = attr_int(c.attrs(), "output_width", 1);
   if (h < 1 || w < 1) return c.error(Code::AG2206, "`RoiAlign`: output sizes are at least 1");
-  if (attr_int(c.attrs(), "sampling_ratio", 0) <= 0)
-    return c.error(Code::AG2211, "`RoiAlign` with as many samples as a region's size asks for is not supported yet",
-                   "give a positive `sampling_ratio`");
   return std::vector<Type>{{x.dtype, {rois.shape[0], x.shape[1], h, w}}};
 }
 
-/// Sample coordinates along one axis: [R, bins * samples], and whether they lie on the image.
+/// Samples along one axis. Without a ratio a region takes as many a bin as elements fit into it; then `count` is that
+/// of the largest region, and the other regions leave the last ones out.
 struct Line {
-  Expr places, on;
+  Expr places, on;  ///< [R, bins * count]: coordinates, and whether they lie on the image
+  Dim count;        ///< samples a bin
+  Expr own, used;   ///< without a ratio: samples of each region [R, 1, 1], and which ones it takes [R, bins, count]
 };
 Line sample_line(Expr rois, std::int64_t low, std::int64_t high, std::int64_t bins, const RoiAlign& r,
                  const Dim& size) {
   Builder& b = rois.builder();
   DType t = rois.dtype();
+  Dim regions = rois.type().shape[0];
   double offset = r.half_pixel ? 0.5 : 0;
-  Expr start = column(rois, low, 2) * r.scale - offset, end = column(rois, high, 2) * r.scale - offset;
+  Expr start = column(rois, low, 3) * r.scale - offset, end = column(rois, high, 3) * r.scale - offset;
   Expr length = end - start;
   if (!r.half_pixel) length = max(length, length.lit(1));
-  Expr i(b, b.iota({t, {1, bins * r.samples}}, 1));
-  Expr y = start + (i + 0.5) * (length / static_cast<double>(bins * r.samples));
+  Expr bin = length / static_cast<double>(bins);
+  Line line;
+  line.count = r.samples;
+  line.own = length.lit(static_cast<double>(r.samples));
+  if (r.samples <= 0) {
+    line.own = call("ceil", bin);
+    Expr most = max(reduce("reduce_max", line.own, {0, 1, 2}), bin.lit(0));
+    line.count = fresh_sizes(b, bin.with(b.reshape(most.to(DType::i64), {1})))[0];
+  }
+  Dims grid{1, bins, line.count};
+  Expr i(b, b.iota({t, grid}, 2)), p(b, b.iota({t, grid}, 1));
+  Expr places = start + p * bin + (i + 0.5) * (bin / line.own);
+  auto flat = [&](Expr v) { return v.with(b.reshape(v, {regions, Dim(bins) * line.count})); };
   Expr extent = size_value(b, size, t);
-  return {min(max(y, y.lit(0)), extent - 1), both(y >= -1.0, y <= extent)};
+  line.on = flat(both(places >= -1.0, places <= extent));
+  line.places = flat(min(max(places, places.lit(0)), extent - 1));
+  if (r.samples <= 0) line.used = i.with(b.broadcast_to(i, {regions, bins, line.count})) < line.own;
+  return line;
 }
 
 std::vector<ValueId> roi_align(Builder& b, const View& n) {
   RoiAlign r(n);
   Dims shape = n.in(0).shape;
+  DType t = n.in(0).dtype;
   Expr x(b, n.operand(0)), rois = Expr(b, n.operand(1)).to(accumulator_dtype(n.in(1).dtype));
   Dim count = n.in(1).shape[0];
   Line y = sample_line(rois, 1, 3, r.height, r, shape[2]), w = sample_line(rois, 0, 2, r.width, r, shape[3]);
-  std::int64_t rows = r.height * r.samples, columns = r.width * r.samples;
+  Dim rows = Dim(r.height) * y.count, columns = Dim(r.width) * w.count;
   auto at = [&](Expr v, Dims s) { return v.with(b.reshape(v, s)); };
   Sampling how{Interpolation::linear, Border::border, true, Expr(b, n.operand(2)).to(DType::i64)};
   Expr taps = sample_taps(x, {at(y.places, {count, rows, 1}), at(w.places, {count, 1, columns})}, how);
   Expr on = both(at(y.on, {count, 1, 1, 1, rows, 1}), at(w.on, {count, 1, 1, 1, 1, columns}));
   taps = select(on, taps, 0);  // [R, C, 2, 2, rows, columns]
-  Dims bins{count, shape[1], 2, 2, r.height, r.samples, r.width, r.samples};
-  taps = taps.with(b.reshape(taps, bins));
-  if (r.max) return {reduce("reduce_max", taps, {2, 3, 5, 7}).to(n.in(0).dtype)};
-  Expr sum = reduce("reduce_sum", taps, {2, 3, 5, 7});
-  return {(sum / static_cast<double>(r.samples * r.samples)).to(b.type(n.operand(0)).dtype)};
+  taps = at(taps, {count, shape[1], 2, 2, r.height, y.count, r.width, w.count});
+  const Ints pooled{2, 3, 5, 7};
+  if (!y.used.id()) {
+    if (r.max) return {reduce("reduce_max", taps, pooled).to(t)};
+    return {(reduce("reduce_sum", taps, pooled) / static_cast<double>(r.samples * r.samples)).to(t)};
+  }
+  Expr used =
+      both(at(y.used, {count, 1, 1, 1, r.height, y.count, 1, 1}), at(w.used, {count, 1, 1, 1, 1, 1, r.width, w.count}));
+  Expr own = at(max(y.own, y.own.lit(0)) * max(w.own, w.own.lit(0)), {count, 1, 1, 1}).to(taps.dtype());
+  if (!r.max) return {(reduce("reduce_sum", select(used, taps, 0), pooled) / max(own, own.lit(1))).to(t)};
+  Expr none(b, b.reduce("reduce_max", b.zeros({taps.dtype(), {0}}), {0}));  // -inf
+  return {select(own > 0.0, reduce("reduce_max", select(used, taps, none), pooled), 0).to(t)};
 }
 
 // ---- MaxRoiPool -------------------------------------------------------------------------------------------
@@ -147,6 +170,8 @@ std::vector<OpSample> roi_align_samples() {
     all.push_back(s);
     s.attrs.set("spatial_scale", 0.75);
     s.attrs.set("sampling_ratio", std::int64_t{1});
+    all.push_back(s);
+    s.attrs.set("sampling_ratio", std::int64_t{0});
     all.push_back(s);
   }
   return all;
