@@ -13,11 +13,17 @@ bool lacks_values(const Diags& diags) {
   return std::any_of(diags.begin(), diags.end(), [](const Diag& d) { return d.code == Code::AG2207; });
 }
 
-/// The nodes that `v` is computed by, in order; empty if there are too many.
+bool sizes_known(const Graph& g, ValueId v) {
+  const auto& known = g.value(v).known_ints;
+  return known && static_shape(*known).has_value();
+}
+
+/// The nodes that `v` is computed by, in order, up to those whose elements are known; empty if there are too many.
 std::vector<NodeId> ancestors(const Graph& g, ValueId v) {
   std::vector<NodeId> found{g.value(v).node};
   for (std::size_t i = 0; i < found.size(); ++i) {
     if (found.size() > max_ancestors) return {};
+    if (sizes_known(g, g.node(found[i]).result())) continue;
     for (ValueId operand : g.node(found[i]).operands)
       if (operand && std::find(found.begin(), found.end(), g.value(operand).node) == found.end())
         found.push_back(g.value(operand).node);
@@ -28,7 +34,8 @@ std::vector<NodeId> ancestors(const Graph& g, ValueId v) {
 
 class Evaluation {
  public:
-  Evaluation(const Graph& g, InputValues& values) : g_(g), values_(values) {}
+  /// Without `values`, of what depends on no input's value.
+  Evaluation(const Graph& g, InputValues* values) : g_(g), values_(values) {}
 
   std::optional<Array> run(ValueId v) {
     std::vector<std::string> used;
@@ -37,22 +44,35 @@ class Evaluation {
     auto it = known_.find(v);
     if (it == known_.end()) return std::nullopt;
     for (std::string& name : used)
-      if (std::find(values_.used.begin(), values_.used.end(), name) == values_.used.end())
-        values_.used.push_back(std::move(name));
+      if (std::find(values_->used.begin(), values_->used.end(), name) == values_->used.end())
+        values_->used.push_back(std::move(name));
     return it->second;
   }
 
  private:
   const Graph& g_;
-  InputValues& values_;
+  InputValues* values_;
   std::map<ValueId, Array> known_;
+
+  /// A shape, or what was computed from one: its elements are known though its ancestors are not.
+  bool sizes(const Node& n) {
+    const auto& known = g_.value(n.result()).known_ints;
+    auto shape = static_shape(g_.type(n.result()).shape);
+    if (n.result_count != 1 || !known || !shape) return false;
+    auto elems = static_shape(*known);
+    if (!elems) return false;
+    known_.emplace(n.result(), Array::of<std::int64_t>(g_.type(n.result()).dtype, *shape, *elems));
+    return true;
+  }
 
   bool node(NodeId id, std::vector<std::string>& used) {
     const Node& n = g_.node(id);
+    if (sizes(n)) return true;
     if (n.op->name == "input") {
+      if (!values_) return false;
       auto at = std::find(g_.inputs.begin(), g_.inputs.end(), n.result());
       const std::string& name = g_.value(n.result()).name;
-      auto value = values_.value(static_cast<std::size_t>(at - g_.inputs.begin()), name, g_.type(n.result()));
+      auto value = values_->value(static_cast<std::size_t>(at - g_.inputs.begin()), name, g_.type(n.result()));
       if (!value || value->dtype() != g_.type(n.result()).dtype || value->elems() > max_elems) return false;
       known_.emplace(n.result(), std::move(*value));
       used.push_back(name);
@@ -73,8 +93,10 @@ class Evaluation {
 /// Operands whose elements a type rule may ask for: those that the table marks first, then other short ones.
 std::vector<std::size_t> candidates(const Graph& g, const OpInfo& op, const std::vector<ValueId>& operands) {
   std::vector<std::size_t> marked, others;
+  if (std::none_of(op.operands.begin(), op.operands.end(), [](const OperandSpec& s) { return s.constant_ints; }))
+    return {};
   for (std::size_t i = 0; i < operands.size(); ++i) {
-    if (!operands[i] || g.def(operands[i]).op->name == "constant") continue;
+    if (!operands[i] || g.def(operands[i]).op->name == "constant" || g.value(operands[i]).known_ints) continue;
     bool deciding = i < op.operands.size() && op.operands[i].constant_ints;
     if (deciding)
       marked.push_back(i);
@@ -88,12 +110,18 @@ std::vector<std::size_t> candidates(const Graph& g, const OpInfo& op, const std:
 }  // namespace
 
 Result<NodeId> add_settled(GraphBuilder& builder, const OpInfo& op, GraphBuilder::NodeArgs args, InputValues* values) {
+  auto build_in = [&](std::size_t i, InputValues* given) {
+    auto value = Evaluation(builder.graph(), given).run(args.operands[i]);
+    if (value)
+      args.operands[i] = builder.constant(make_literal(std::move(*value)), builder.graph().loc(args.operands[i]));
+    return value.has_value();
+  };
+  std::vector<std::size_t> deciding = candidates(builder.graph(), op, args.operands);
+  std::erase_if(deciding, [&](std::size_t i) { return build_in(i, nullptr); });
   auto added = values ? builder.try_add(op, args) : builder.try_add(op, std::move(args));
   if (added || !values || !lacks_values(added.error())) return added;
-  for (std::size_t i : candidates(builder.graph(), op, args.operands)) {
-    auto value = Evaluation(builder.graph(), *values).run(args.operands[i]);
-    if (!value) continue;
-    args.operands[i] = builder.constant(make_literal(std::move(*value)), builder.graph().loc(args.operands[i]));
+  for (std::size_t i : deciding) {
+    if (!build_in(i, values)) continue;
     added = builder.try_add(op, args);
     if (added || !lacks_values(added.error())) break;
   }
