@@ -227,7 +227,13 @@ Status GraphLowering::group(GroupId gid) {
   if (group.kind == GroupKind::host) return control(group.members[0]);
   const bool gpu = p_.context.target.kind == TargetSpec::Kind::cuda;
   if (group.kind == GroupKind::own) {
+    const Node& n = g_.node(group.members[0]);
     AG_TRY(std::vector<LoweredKernel> kernels, lower_own(g_, group.members[0], gpu));
+    if (!buffer_of_[n.result().index] && updates_in_place(group.members[0]) &&
+        program().buffers[buffer(n.operands[0])].kind == BufferKind::temp) {
+      buffer_of_[n.result().index] = buffer(n.operands[0]);
+      kernels.erase(kernels.begin());  // the copy of the operand
+    }
     for (LoweredKernel& k : kernels) call(std::move(k));
     return {};
   }

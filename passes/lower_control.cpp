@@ -329,9 +329,12 @@ Status GraphLowering::lower_loop(NodeId id) {
   auto output_shape = [&](std::size_t o) -> const Dims& { return body.type(body.outputs[o].value).shape; };
   t.inputs = {t.trip, constant_true(program())};
   t.targets = {ProgramBufferId{}};
+  GraphLowering inside(body, p_, *t.body, true);
+  for (std::size_t i = 0; i < carried; ++i)
+    if (!grows[i]) inside.own(body.inputs[2 + i]);
   std::vector<ProgramBufferId> results;
   for (std::size_t i = 0; i < carried; ++i) {
-    bool kept = body.outputs[1 + i].value == body.inputs[2 + i];
+    bool kept = inside.in_place_root(body.outputs[1 + i].value) == body.inputs[2 + i];
     results.push_back(
         carry(t, buffer(operand(2 + i)), body.type(body.inputs[2 + i]).shape, output_shape(1 + i), grows[i], kept));
   }
@@ -354,7 +357,6 @@ Status GraphLowering::lower_loop(NodeId id) {
     gather(t, body, o, results.back(), false, late);
   }
   advance(t, operand(1) ? buffer(operand(1)) : ProgramBufferId{}, true, source(id));
-  GraphLowering inside(body, p_, *t.body, true);
   AG_TRY_(inside.check());
   AG_TRY_(inside.run(t.inputs, t.targets));
   ValueId go = body.outputs[0].value;
@@ -483,11 +485,13 @@ Status GraphLowering::lower_scan(NodeId id) {
   }
   AG_TRY(std::unique_ptr<Region> r, region(id, 0, shapes, {}));
   const Graph& body = r->g;
+  GraphLowering inside(body, p_, *t.body, true);
   for (auto& g : r->requirements.guards) equal.guards.push_back(std::move(g));
   if (!equal.guards.empty()) steps_.steps.push_back({std::move(equal)});
   for (std::size_t i = 0; i < states; ++i) {
     const Dims& shape = body.type(body.inputs[i]).shape;
-    bool kept = body.outputs[i].value == body.inputs[i];
+    inside.own(body.inputs[i]);
+    bool kept = inside.in_place_root(body.outputs[i].value) == body.inputs[i];
     ProgramBufferId c = carry(t, buffer(n.operands[i]), shape, shape, false, kept);
     if (i < n.result_count) buffer_of_[n.result(static_cast<std::uint32_t>(i)).index] = c;
   }
@@ -529,7 +533,6 @@ Status GraphLowering::lower_scan(NodeId id) {
   if (!late.empty())
     return fail(Code::AG4011, g_.loc(n.result()), "`Scan` gathers values whose sizes only the data know");
   advance(t, {}, true, source(id));
-  GraphLowering inside(body, p_, *t.body, true);
   AG_TRY_(inside.check());
   AG_TRY_(inside.run(t.inputs, t.targets));
   AG_TRY_(run_body(t, inside, {}, {}));

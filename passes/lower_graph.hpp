@@ -34,6 +34,10 @@ class GraphLowering {
 
   /// Buffers of the inputs, and of outputs that shall be written in place (invalid: as it comes).
   Status run(std::span<const loop::ProgramBufferId> inputs, std::span<const loop::ProgramBufferId> targets);
+  /// Inputs whose buffers this graph may write over: what a loop carries.
+  void own(ValueId input) { owned_.insert(input); }
+  /// The value whose buffer a chain of updates in place ends in: `v` itself if it is none.
+  ValueId in_place_root(ValueId v);
   /// After run(): where output i is.
   loop::ProgramBufferId output(std::size_t i) { return buffer(g_.outputs[i].value); }
   const Graph& graph() const { return g_; }
@@ -64,6 +68,14 @@ class GraphLowering {
   std::vector<loop::ProgramBufferId> buffer_of_;
   std::map<NodeId, std::uint32_t> source_of_;
   std::set<std::size_t> own_segments_;  // bound by steps of this graph
+
+  std::set<ValueId> owned_;
+  mutable std::vector<std::vector<NodeId>> users_;  // by value; made when first needed, as the next two
+  mutable std::vector<std::size_t> order_;          // by group
+  mutable std::set<ValueId> copied_;
+
+  bool dies_before(ValueId v, NodeId except) const;
+  bool updates_in_place(NodeId id);
 
   struct Region;
   struct Trips;

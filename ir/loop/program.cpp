@@ -136,7 +136,7 @@ void print_seq(const Seq& seq, int depth, std::string& out) {
       out += fmt::format("swap {}, {}", name(swap->a), name(swap->b));
     } else if (auto* slot = std::get_if<SlotStep>(&step.value)) {
       out += fmt::format("slot {} = {} at {}", name(slot->view), name(slot->of), name(slot->index));
-      if (slot->backwards) out += fmt::format(" backwards {}", slot->count.str());
+      if (slot->backwards) out += fmt::format(" backwards({})", slot->count.str());
       out += from(slot->source);
     } else if (auto* check = std::get_if<CheckStep>(&step.value)) {
       out += fmt::format("check {{\n");
@@ -373,9 +373,7 @@ class ProgramParser {
     AG_TRY_(lex_.expect("at"));
     AG_TRY(s.index, reference());
     s.backwards = lex_.accept("backwards");
-    if (s.backwards) {
-      AG_TRY(s.count, lex_.dim());
-    }
+    if (s.backwards) AG_TRY_(parenthesised(s.count));
     AG_TRY_(from(s.source));
     return s;
   }

@@ -1,7 +1,11 @@
 // Compiled If, Loop and Scan against the interpreter.
 #include <catch2/catch.hpp>
 
+#include <thread>
+
 #include "tests/exec/agree.hpp"
+
+extern thread_local long allocations;  // counted in executable.cpp
 
 using namespace ag;
 using namespace ag::test;
@@ -148,4 +152,118 @@ TEST_CASE("a trap in a loop names its line; a run in a loop can be cancelled") {
   CHECK(code_of(out.error()) == "AG5012");
   CHECK(out.error()[0].spans[0].loc.line == 2);
   CHECK(runtime::run(context, std::vector{ramp({4}), scalar(2)}));
+}
+
+TEST_CASE("gradients of branches and loops run compiled, those of unknown length too") {
+  auto with_grad = [](const std::string& inputs, const std::string& nodes, const std::string& outputs,
+                      const char* wrt) {
+    std::string g = graph(inputs, nodes, outputs);
+    g.pop_back();
+    return g + R"(, "grad": { "of": "y", "wrt": [)" + wrt + "] } }";
+  };
+  const std::string loop = R"(
+    { "op": "Loop", "in": ["n", true, "x"], "out": ["last", "all"], "regions": { "body": {
+      "inputs": ["i", "c", "v"],
+      "nodes": [ { "op": "Mul", "in": ["v", "w"], "out": "m" }, { "op": "Tanh", "in": ["m"], "out": "t" },
+                 { "op": "Add", "in": ["t", "x"], "out": "z" }, { "op": "ReduceSum", "in": ["t"], "out": "s" },
+                 { "op": "Greater", "in": ["s", 0.0], "out": "up" }, { "op": "Squeeze", "in": ["up"], "out": "up0" },
+                 { "op": "If", "in": ["up0"], "out": ["b"], "regions": {
+                   "then_branch": { "nodes": [ { "op": "Mul", "in": ["z", 0.5], "out": "h" } ], "outputs": ["h"] },
+                   "else_branch": { "nodes": [ { "op": "Sin", "in": ["z"], "out": "k" } ], "outputs": ["k"] } } } ],
+      "outputs": ["c", "b", "m"] } } },
+    { "op": "ReduceSum", "in": ["all"], "out": "p", "attrs": { "keepdims": 0 } },
+    { "op": "ReduceSum", "in": ["last"], "out": "q", "attrs": { "keepdims": 0 } },
+    { "op": "Mul", "in": ["p", "q"], "out": "y" })";
+  agree(with_grad(x3 + R"(, { "name": "w", "type": "f32[N]" }, )" + count, loop, R"("y")", R"("x", "w")"),
+        {{ramp({3}), ramp({3}), scalar(4)}, {ramp({3}), ramp({3}), scalar(0)}, {ramp({9}), ramp({9}), scalar(11)}});
+  agree(with_grad(x3 + R"(, { "name": "a", "type": "f32[T,N]" })", R"(
+    { "op": "Scan", "in": ["x", "a"], "out": ["last", "rows"], "attrs": { "num_scan_inputs": 1 },
+      "regions": { "body": { "inputs": ["p", "u"],
+        "nodes": [ { "op": "Mul", "in": ["p", "u"], "out": "pu" }, { "op": "Tanh", "in": ["pu"], "out": "q" },
+                   { "op": "Exp", "in": ["q"], "out": "r" } ], "outputs": ["q", "r"] } } },
+    { "op": "ReduceSum", "in": ["rows"], "out": "s", "attrs": { "keepdims": 0 } },
+    { "op": "ReduceSum", "in": ["last"], "out": "t", "attrs": { "keepdims": 0 } }, { "op": "Mul", "in": ["s", "t"], "out": "y" })",
+                  R"("y")", R"("x", "a")"),
+        {{ramp({3}), ramp({4, 3})}, {ramp({3}), ramp({0, 3})}, {ramp({5}), ramp({6, 5})}});
+}
+
+TEST_CASE("after the first run at given sizes a loop allocates nothing; several sizes need no new code") {
+  runtime::Compiled c = compile(differentiated(load(graph(x3 + ", " + count, R"(
+    { "op": "Loop", "in": ["n", true, "x"], "out": ["last", "all"], "regions": { "body": {
+      "inputs": ["i", "c", "v"], "nodes": [ { "op": "Range", "in": [0, "i", 1], "out": "r" },
+        { "op": "Cast", "in": ["r"], "out": "f", "attrs": { "to": "f32" } },
+        { "op": "ReduceSum", "in": ["f"], "out": "s", "attrs": { "keepdims": 0 } },
+        { "op": "Add", "in": ["v", "s"], "out": "w" } ], "outputs": ["c", "w", "s"] } } })",
+                                                          R"("last", "all")"))));
+  runtime::ExecContext context(c.executable);
+  Array x = ramp({4}), n = scalar(9);
+  std::vector<float> last(4), all(64);
+  runtime::HostArray in[] = {runtime::view_of(x), runtime::view_of(n)};
+  runtime::HostArray out[] = {{DType::f32, {4}, last.data(), 16}, {DType::f32, {64}, all.data(), 256}};
+  for (std::int64_t trips : {9, 20, 9, 3, 20}) {
+    n.set_int(0, trips);
+    in[1] = runtime::view_of(n);
+    const long before = allocations;
+    REQUIRE(context.run(in, out));
+    if (trips != 9 || context.output_shape(1)[0] != 9) CHECK(context.output_shape(1)[0] == trips);
+    if (trips < 20) continue;
+    const long again = allocations;
+    REQUIRE(context.run(in, out));
+    CHECK(allocations == again);
+    CHECK(before <= again);
+  }
+  CHECK(all[19] == 171);
+}
+
+TEST_CASE("a loop without an end is cancelled; what a loop gathers respects the memory limit") {
+  runtime::Compiled c = compile(load(graph(x3, R"(
+    { "op": "Loop", "in": [null, true, "x"], "out": ["last", "all"], "regions": { "body": {
+      "inputs": ["i", "c", "v"], "nodes": [ { "op": "Mul", "in": ["v", 0.5], "out": "w" } ],
+      "outputs": ["c", "w", "v"] } } })",
+                                           R"("last", "all")")));
+  runtime::ExecContext limited(c.executable, {.threads = 1, .pool = {}, .host_pool = {}, .memory_limit = 1 << 20});
+  auto out = runtime::run(limited, std::vector{ramp({100})});
+  REQUIRE(!out);
+  CHECK(code_of(out.error()) == "AG5009");
+  runtime::Compiled d = compile(load(graph(x3, R"(
+    { "op": "Loop", "in": [null, true, "x"], "out": ["last"], "regions": { "body": {
+      "inputs": ["i", "c", "v"], "nodes": [ { "op": "Mul", "in": ["v", 0.5], "out": "w" } ],
+      "outputs": ["c", "w"] } } })",
+                                           R"("last")")));
+  runtime::ExecContext context(d.executable);
+  std::thread other([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    context.cancel();
+  });
+  out = runtime::run(context, std::vector{ramp({100})});
+  other.join();
+  REQUIRE(!out);
+  CHECK(code_of(out.error()) == "AG5011");
+}
+
+TEST_CASE("a loop updates a carried array in place") {
+  const std::string json = graph(R"({ "name": "x", "type": "f32[N,3]" }, )" + count, R"(
+    { "op": "Loop", "in": ["n", true, "x"], "out": ["y", "old"], "regions": { "body": {
+      "inputs": ["i", "c", "v"],
+      "nodes": [ { "op": "Gather", "in": ["v", "i"], "out": "row" }, { "op": "Mul", "in": ["row", 2.0], "out": "row2" },
+                 { "op": "Unsqueeze", "in": ["row2", [0]], "out": "upd" }, { "op": "Unsqueeze", "in": ["i", [0, 1]], "out": "at" },
+                 { "op": "ScatterND", "in": ["v", "at", "upd"], "out": "w" } ],
+      "outputs": ["c", "w", "row"] } } })",
+                                 R"("y", "old")");
+  agree(json, {{ramp({4, 3}), scalar(3)}, {ramp({4, 3}), scalar(4)}, {ramp({4, 3}), scalar(0)}});
+  const std::string text = loop::print(compile(load(json)).executable->program());
+  const std::string body = text.substr(text.find("while"));
+  CHECK(body.find("scatter") != std::string::npos);
+  CHECK(body.find("swap") == std::string::npos);
+  CHECK(body.substr(0, body.find("}", body.find("do {"))).find("\"copy\"") == std::string::npos);
+  // Two users of the old value: no update in place, the same answers.
+  agree(graph(R"({ "name": "x", "type": "f32[N,3]" }, )" + count, R"(
+    { "op": "Loop", "in": ["n", true, "x", "x"], "out": ["y", "z"], "regions": { "body": {
+      "inputs": ["i", "c", "v", "u"],
+      "nodes": [ { "op": "Unsqueeze", "in": ["i", [0, 1]], "out": "at" },
+                 { "op": "ScatterND", "in": ["v", "at", [[1.0, 2.0, 3.0]]], "out": "w" },
+                 { "op": "Add", "in": ["w", "v"], "out": "s" }, { "op": "Add", "in": ["s", "u"], "out": "u2" } ],
+      "outputs": ["c", "w", "u2"] } } })",
+              R"("y", "z")"),
+        {{ramp({4, 3}), scalar(3)}, {ramp({4, 3}), scalar(0)}});
 }

@@ -12,9 +12,7 @@
 
 // Counts what the test program's own thread allocates.
 #pragma GCC diagnostic ignored "-Wmismatched-new-delete"
-namespace {
 thread_local long allocations = 0;
-}
 void* operator new(std::size_t n) {
   ++allocations;
   if (void* p = std::malloc(n ? n : 1)) return p;

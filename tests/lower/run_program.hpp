@@ -1,8 +1,7 @@
-// Runs a Program with the loop interpreter: no LLVM, any stage of lowering.
+// Runs a Program with the loop interpreter: no LLVM, any stage of lowering. Every temp has memory of its own.
 #pragma once
 #include <cstring>
 #include <map>
-#include <optional>
 
 #include "ir/graph.hpp"
 #include "ir/loop/interp.hpp"
@@ -10,78 +9,135 @@
 
 namespace ag::test {
 
-/// Buffers get their memory when their sizes are known: at once, or by a bind step.
-struct ProgramRun {
-  const loop::Program& p;
-  const std::vector<Array>& inputs;
-  DimEnv env;
-  std::vector<std::optional<Array>> buffers;
-
-  ProgramRun(const loop::Program& program, const std::vector<Array>& in)
-      : p(program), inputs(in), buffers(program.buffers.size()) {
-    for (const loop::DimSource& s : p.dim_sources) env[s.symbol] = inputs[s.input].shape()[s.axis];
-    allocate();
-  }
-
-  void allocate() {
-    for (std::size_t i = 0; i < buffers.size(); ++i) {
+class ProgramRun {
+ public:
+  ProgramRun(const loop::Program& p, const std::vector<Array>& inputs, bool races) : p_(p), races_(races) {
+    for (const loop::DimSource& s : p.dim_sources) env_[s.symbol] = inputs[s.input].shape()[s.axis];
+    memory_.resize(p.buffers.size());
+    data_.resize(p.buffers.size());
+    for (std::size_t i = 0; i < p.buffers.size(); ++i) {
       const loop::ProgramBuffer& b = p.buffers[loop::ProgramBufferId(i)];
-      if (buffers[i]) continue;
+      place(i);
+      const void* from = b.kind == loop::BufferKind::input ? inputs[b.index].bytes().data() : b.constant.get();
+      if (from && !memory_[i].empty()) std::memcpy(memory_[i].data(), from, static_cast<std::size_t>(bytes(i)));
+    }
+  }
+
+  Result<std::vector<Array>> run() {
+    AG_TRY_(seq(p_.body));
+    std::vector<Array> out;
+    for (loop::ProgramBufferId id : p_.outputs) {
       std::vector<std::int64_t> shape;
-      for (const Dim& d : b.shape)
-        if (auto size = d.eval(env)) shape.push_back(*size);
-      if (shape.size() != b.shape.size()) continue;
-      Array a(b.dtype, shape);
-      if (b.kind == loop::BufferKind::input) a = inputs[b.index];
-      if (b.kind == loop::BufferKind::constant) std::memcpy(a.mutable_bytes().data(), b.constant.get(), a.bytes_size());
-      if (b.kind == loop::BufferKind::temp || b.kind == loop::BufferKind::output)
-        for (std::byte& x : a.mutable_bytes()) x = std::byte{0xCB};  // what nobody wrote shows
-      buffers[i] = std::move(a);
+      for (const Dim& d : p_.buffers[id].shape) shape.push_back(d.eval(env_).value());
+      Array a(p_.buffers[id].dtype, shape);
+      if (a.elems()) std::memcpy(a.mutable_bytes().data(), at(id), a.bytes_size());
+      out.push_back(std::move(a));
     }
+    return out;
   }
 
-  void bind(const loop::BindStep& step) {
-    const auto& symbols = p.segments[step.segment].symbols;
-    for (std::size_t i = 0; i < symbols.size(); ++i)
-      env[symbols[i]] = buffers[step.values.index]->get_int(static_cast<std::int64_t>(i));
-    allocate();
+ private:
+  const loop::Program& p_;
+  bool races_;
+  DimEnv env_;
+  std::vector<std::vector<std::byte>> memory_;
+  std::vector<std::byte*> data_;
+
+  std::int64_t bytes(std::size_t i) const {
+    const loop::ProgramBuffer& b = p_.buffers[loop::ProgramBufferId(i)];
+    return product(b.shape).eval(env_).value_or(0) * static_cast<std::int64_t>(dtype_bytes(b.dtype));
+  }
+  void place(std::size_t i) {  // what nobody wrote shows
+    if (p_.buffers[loop::ProgramBufferId(i)].place == loop::Place::slot) return;
+    if (memory_[i].size() < static_cast<std::size_t>(bytes(i)) + 1)
+      memory_[i].resize(static_cast<std::size_t>(bytes(i)) + 1, std::byte{0xCB});
+    data_[i] = memory_[i].data();
+  }
+  std::byte* at(loop::ProgramBufferId id) {
+    while (p_.buffers[id].alias_of) id = p_.buffers[id].alias_of;
+    return data_[id.index];
   }
 
-  Status call(const loop::KernelCall& call, bool races) {
+  Status seq(const loop::Seq& s) {
+    for (const loop::Step& step : s.steps) AG_TRY_(std::visit([&](const auto& x) { return visit(x); }, step.value));
+    return {};
+  }
+  Status visit(const loop::KernelCall& call) {
     std::vector<loop::BufferView> views;
-    for (loop::ProgramBufferId id : call.buffers) {
-      Array& a = buffers[id.index].value();
-      views.push_back({a.mutable_bytes().data(), a.elems()});
-    }
+    for (loop::ProgramBufferId id : call.buffers)
+      views.push_back({at(id), bytes(id.index) / static_cast<std::int64_t>(dtype_bytes(p_.buffers[id].dtype))});
     std::vector<std::int64_t> dims;
-    for (const Dim& d : call.dims) dims.push_back(d.eval(env).value());
+    for (const Dim& d : call.dims) dims.push_back(d.eval(env_).value());
     loop::InterpOptions options;
-    options.detect_races = races;
-    AG_TRY(loop::TrapRecord trap, loop::interpret(p.kernels[call.kernel], views, dims, options));
+    options.detect_races = races_;
+    AG_TRY(loop::TrapRecord trap, loop::interpret(p_.kernels[call.kernel], views, dims, options));
     if (trap.kind) return fail(Code::AG5201, {}, "trap " + std::to_string(trap.kind));
+    return {};
+  }
+  Status visit(const loop::HostCall& call) { return fail(Code::AG5201, {}, "a host step: " + call.label); }
+  Status visit(const loop::IfStep& s) { return seq(at(s.predicate)[0] != std::byte{0} ? *s.then : *s.otherwise); }
+  Status visit(const loop::WhileStep& s) {
+    for (;;) {
+      AG_TRY_(seq(*s.cond));
+      if (at(s.predicate)[0] == std::byte{0}) return {};
+      AG_TRY_(seq(*s.body));
+    }
+  }
+  Status visit(const loop::BindStep& s) {
+    const loop::Segment& segment = p_.segments[s.segment];
+    std::vector<std::int64_t> values;
+    for (std::size_t i = 0; i < segment.symbols.size(); ++i) {
+      std::int64_t v = 0;
+      if (s.values)
+        std::memcpy(&v, at(s.values) + i * sizeof v, sizeof v);
+      else
+        v = s.exprs[i].eval(env_).value_or(-1);
+      if (v < 0) return fail(Code::AG5021, {}, "a negative size");
+      values.push_back(v);
+    }
+    for (std::size_t i = 0; i < values.size(); ++i) env_[segment.symbols[i]] = values[i];
+    AG_TRY_(guards(segment.guards));
+    for (std::size_t i = 0; i < memory_.size(); ++i) {
+      loop::ProgramBufferId root(i);
+      while (p_.buffers[root].alias_of) root = p_.buffers[root].alias_of;
+      if (!p_.buffers[root].constant && p_.buffers[root].kind != loop::BufferKind::input) place(i);
+    }
+    return {};
+  }
+  Status visit(const loop::SwapStep& s) {
+    std::swap(memory_[s.a.index], memory_[s.b.index]);
+    place(s.a.index), place(s.b.index);
+    return {};
+  }
+  Status visit(const loop::SlotStep& s) {
+    std::int64_t index;
+    std::memcpy(&index, at(s.index), sizeof index);
+    if (s.backwards) index = s.count.eval(env_).value() - 1 - index;
+    const std::int64_t row = bytes(s.view.index);
+    loop::ProgramBufferId of = s.of;
+    while (p_.buffers[of].alias_of) of = p_.buffers[of].alias_of;
+    if (p_.buffers[of].place == loop::Place::growable &&
+        memory_[of.index].size() < static_cast<std::size_t>((index + 1) * row)) {
+      memory_[of.index].resize(static_cast<std::size_t>((index + 1) * row));
+      data_[of.index] = memory_[of.index].data();
+    }
+    data_[s.view.index] = data_[of.index] + index * row;
+    return {};
+  }
+  Status visit(const loop::CheckStep& s) { return guards(s.guards); }
+  Status guards(const std::vector<loop::DimGuard>& list) const {
+    for (const loop::DimGuard& g : list) {
+      auto a = g.lhs.eval(env_), b = g.rhs.eval(env_);
+      if (!a || !b || (g.rel == loop::DimGuard::Rel::eq && *a != *b) || (g.rel == loop::DimGuard::Rel::le && *a > *b))
+        return fail(Code::AG5014, {}, g.text);
+    }
     return {};
   }
 };
 
 inline Result<std::vector<Array>> run_program(const loop::Program& p, const std::vector<Array>& inputs,
-                                              bool races = true, std::span<const GraphPtr> hosts = {}) {
-  ProgramRun run(p, inputs);
-  for (const loop::Step& step : p.body.steps) {
-    if (const auto* host = std::get_if<loop::HostCall>(&step.value)) {
-      std::vector<Array> in;
-      for (loop::ProgramBufferId id : host->inputs) in.push_back(run.buffers[id.index].value());
-      AG_TRY(std::vector<Array> out, interpret(*hosts[host->function], in));
-      for (std::size_t i = 0; i < out.size(); ++i) run.buffers[host->outputs[i].index] = out[i];
-      continue;
-    }
-    if (const auto* bind = std::get_if<loop::BindStep>(&step.value))
-      run.bind(*bind);
-    else
-      AG_TRY_(run.call(std::get<loop::KernelCall>(step.value), races));
-  }
-  std::vector<Array> out;
-  for (loop::ProgramBufferId id : p.outputs) out.push_back(run.buffers[id.index].value());
-  return out;
+                                              bool races = true) {
+  return ProgramRun(p, inputs, races).run();
 }
 
 }  // namespace ag::test
