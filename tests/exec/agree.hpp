@@ -27,7 +27,7 @@ inline runtime::Compiled compile(const Graph& g, int level = 2) {
   return *compiled;
 }
 
-inline Array ints(std::vector<std::int64_t> v) { return Array::ints(v); }
+inline Array vec(std::vector<std::int64_t> v) { return Array::ints(v); }
 inline Array scalar(std::int64_t v) { return Array::ints(std::vector{v}).reshaped({}); }
 inline Array ramp(std::vector<std::int64_t> shape) {
   Array a(DType::f32, std::move(shape));

@@ -30,21 +30,21 @@ TEST_CASE("shapes from data: Reshape, Expand, Tile, ConstantOfShape") {
   };
   agree(shaped(R"({ "op": "Reshape", "in": ["x", "s"], "out": "r" }, { "op": "Exp", "in": ["r"], "out": "y" },
                   { "op": "ReduceSum", "in": ["r", [1]], "out": "z" })"),
-        {{ramp({2, 6}), ints({3, 4})},
-         {ramp({2, 6}), ints({4, -1})},
-         {ramp({2, 6}), ints({-1, 1})},
-         {ramp({4, 6}), ints({0, -1})},
-         {ramp({4, 6}), ints({24, 1})}});
+        {{ramp({2, 6}), vec({3, 4})},
+         {ramp({2, 6}), vec({4, -1})},
+         {ramp({2, 6}), vec({-1, 1})},
+         {ramp({4, 6}), vec({0, -1})},
+         {ramp({4, 6}), vec({24, 1})}});
   agree(shaped(R"({ "op": "Expand", "in": ["x", "s"], "out": "r" }, { "op": "Neg", "in": ["r"], "out": "y" },
                   { "op": "ReduceMax", "in": ["r", [0, 2]], "out": "z" })",
                "i64[3]"),
-        {{ramp({2, 6}), ints({3, 1, 1})}, {ramp({1, 6}), ints({2, 4, 6})}, {ramp({1, 6}), ints({1, 1, 1})}});
+        {{ramp({2, 6}), vec({3, 1, 1})}, {ramp({1, 6}), vec({2, 4, 6})}, {ramp({1, 6}), vec({1, 1, 1})}});
   agree(shaped(R"({ "op": "Tile", "in": ["x", "s"], "out": "y" },
                   { "op": "Add", "in": ["y", 1.0], "out": "z" })"),
-        {{ramp({2, 6}), ints({3, 1})}, {ramp({1, 6}), ints({2, 2})}, {ramp({3, 6}), ints({0, 1})}});
+        {{ramp({2, 6}), vec({3, 1})}, {ramp({1, 6}), vec({2, 2})}, {ramp({3, 6}), vec({0, 1})}});
   agree(shaped(R"({ "op": "ConstantOfShape", "in": ["s"], "out": "c" }, { "op": "Add", "in": ["c", "x"], "out": "y" },
                   { "op": "Shape", "in": ["c"], "out": "z" })"),
-        {{ramp({1, 6}), ints({3, 6})}, {ramp({4, 6}), ints({1, 1})}, {ramp({1, 6}), ints({0, 6})}});
+        {{ramp({1, 6}), vec({3, 6})}, {ramp({4, 6}), vec({1, 1})}, {ramp({1, 6}), vec({0, 6})}});
 }
 
 TEST_CASE("Slice, Split and Pad by data") {
@@ -58,26 +58,25 @@ TEST_CASE("Slice, Split and Pad by data") {
                                                              {{{0, 1}, {INT64_MAX, INT64_MAX}, {2, 3}}},
                                                              {{{3, 3}, {1, 100}, {1, 1}}},
                                                              {{{-100, -2}, {100, -1}, {3, 1}}}})
-    runs.push_back({ramp({4, 5}), ints(a), ints(b), ints(s)});
-  runs.push_back({ramp({1, 5}), ints({0, 0}), ints({5, 5}), ints({1, 2})});
+    runs.push_back({ramp({4, 5}), vec(a), vec(b), vec(s)});
+  runs.push_back({ramp({1, 5}), vec({0, 0}), vec({5, 5}), vec({1, 2})});
   agree(head + R"({ "op": "Slice", "in": ["x", "a", "b", [0, 1], "s"], "out": "c" },
                   { "op": "Mul", "in": ["c", 2.0], "out": "y" } ], "outputs": ["c", "y"] })",
         runs);
-  agree(head + R"({ "op": "Slice", "in": ["x", "a", "b"], "out": "c" }, { "op": "Slice", "in": ["x", "a", "b", "s"],
+  agree(
+      head + R"({ "op": "Slice", "in": ["x", "a", "b"], "out": "c" }, { "op": "Slice", "in": ["x", "a", "b", "s"],
                   "out": "d" }, { "op": "ReduceSum", "in": ["c"], "out": "y" } ], "outputs": ["c", "y"] })",
-        {{ramp({4, 5}), ints({1, 2}), ints({3, 5}), ints({1, 0})},
-         {ramp({3, 5}), ints({-2, -9}), ints({9, 3}), ints({0, 1})}});
+      {{ramp({4, 5}), vec({1, 2}), vec({3, 5}), vec({1, 0})}, {ramp({3, 5}), vec({-2, -9}), vec({9, 3}), vec({0, 1})}});
   agree(head + R"({ "op": "Split", "in": ["x", "a"], "out": ["p", "q"], "attrs": { "axis": 1 } },
                   { "op": "Concat", "in": ["q", "p"], "out": "y", "attrs": { "axis": 1 } } ], "outputs": ["p", "q", "y"] })",
-        {{ramp({2, 5}), ints({2, 3}), ints({0, 0}), ints({0, 0})},
-         {ramp({3, 5}), ints({0, 5}), ints({0, 0}), ints({0, 0})}});
+        {{ramp({2, 5}), vec({2, 3}), vec({0, 0}), vec({0, 0})}, {ramp({3, 5}), vec({0, 5}), vec({0, 0}), vec({0, 0})}});
   for (const char* mode : {"constant", "edge", "reflect", "wrap"})
-    agree(head + R"({ "op": "Concat", "in": ["a", "b"], "out": "pads", "attrs": { "axis": 0 } },
+    agree(
+        head + R"({ "op": "Concat", "in": ["a", "b"], "out": "pads", "attrs": { "axis": 0 } },
                     { "op": "Pad", "in": ["x", "pads"], "out": "y", "attrs": { "mode": ")" +
-              mode + R"(" } } ],
+            mode + R"(" } } ],
                     "outputs": ["y"] })",
-          {{ramp({3, 5}), ints({1, 2}), ints({0, 3}), ints({0, 0})},
-           {ramp({4, 5}), ints({0, 0}), ints({2, 1}), ints({0, 0})}});
+        {{ramp({3, 5}), vec({1, 2}), vec({0, 3}), vec({0, 0})}, {ramp({4, 5}), vec({0, 0}), vec({2, 1}), vec({0, 0})}});
 }
 
 TEST_CASE("impossible sizes and sizes that do not fit are errors with a place; the context runs on") {
@@ -95,11 +94,11 @@ TEST_CASE("impossible sizes and sizes that do not fit are errors with a place; t
       R"({ "ag": 1, "inputs": [ { "name": "s", "type": "i64[1]" }, { "name": "x", "type": "f32[4]" } ],
     "nodes": [ { "op": "ConstantOfShape", "in": ["s"], "out": "c" }, { "op": "Cos", "in": ["c"], "out": "d" },
                { "op": "Add", "in": ["d", "x"], "out": "y" } ], "outputs": ["d", "y"] })";
-  CHECK(error_of(shape, {ints({-1}), ramp({4})}, {ints({1}), ramp({4})}) == "AG5021");
-  CHECK(error_of(shape, {ints({3}), ramp({4})}, {ints({4}), ramp({4})}) == "AG5014");
+  CHECK(error_of(shape, {vec({-1}), ramp({4})}, {vec({1}), ramp({4})}) == "AG5021");
+  CHECK(error_of(shape, {vec({3}), ramp({4})}, {vec({4}), ramp({4})}) == "AG5014");
   CHECK(error_of(R"({ "ag": 1, "inputs": [ { "name": "s", "type": "i64[2]" }, { "name": "x", "type": "f32[N]" } ],
     "nodes": [ { "op": "Reshape", "in": ["x", "s"], "out": "y" } ], "outputs": ["y"] })",
-                 {ints({3, 2}), ramp({4})}, {ints({2, -1}), ramp({4})}) == "AG5014");
+                 {vec({3, 2}), ramp({4})}, {vec({2, -1}), ramp({4})}) == "AG5014");
 }
 
 TEST_CASE("memory limits hold for sizes from data; callers' arrays need room") {

@@ -11,7 +11,8 @@ namespace ag::test {
 
 class ProgramRun {
  public:
-  ProgramRun(const loop::Program& p, const std::vector<Array>& inputs, bool races) : p_(p), races_(races) {
+  ProgramRun(const loop::Program& p, const std::vector<Array>& inputs, bool races, std::span<const GraphPtr> hosts)
+      : p_(p), races_(races), hosts_(hosts) {
     for (const loop::DimSource& s : p.dim_sources) env_[s.symbol] = inputs[s.input].shape()[s.axis];
     memory_.resize(p.buffers.size());
     data_.resize(p.buffers.size());
@@ -26,19 +27,14 @@ class ProgramRun {
   Result<std::vector<Array>> run() {
     AG_TRY_(seq(p_.body));
     std::vector<Array> out;
-    for (loop::ProgramBufferId id : p_.outputs) {
-      std::vector<std::int64_t> shape;
-      for (const Dim& d : p_.buffers[id].shape) shape.push_back(d.eval(env_).value());
-      Array a(p_.buffers[id].dtype, shape);
-      if (a.elems()) std::memcpy(a.mutable_bytes().data(), at(id), a.bytes_size());
-      out.push_back(std::move(a));
-    }
+    for (loop::ProgramBufferId id : p_.outputs) out.push_back(array(id));
     return out;
   }
 
  private:
   const loop::Program& p_;
   bool races_;
+  std::span<const GraphPtr> hosts_;
   DimEnv env_;
   std::vector<std::vector<std::byte>> memory_;
   std::vector<std::byte*> data_;
@@ -52,6 +48,13 @@ class ProgramRun {
     if (memory_[i].size() < static_cast<std::size_t>(bytes(i)) + 1)
       memory_[i].resize(static_cast<std::size_t>(bytes(i)) + 1, std::byte{0xCB});
     data_[i] = memory_[i].data();
+  }
+  Array array(loop::ProgramBufferId id) {
+    std::vector<std::int64_t> shape;
+    for (const Dim& d : p_.buffers[id].shape) shape.push_back(d.eval(env_).value());
+    Array a(p_.buffers[id].dtype, shape);
+    if (a.elems()) std::memcpy(a.mutable_bytes().data(), at(id), a.bytes_size());
+    return a;
   }
   std::byte* at(loop::ProgramBufferId id) {
     while (p_.buffers[id].alias_of) id = p_.buffers[id].alias_of;
@@ -74,7 +77,14 @@ class ProgramRun {
     if (trap.kind) return fail(Code::AG5201, {}, "trap " + std::to_string(trap.kind));
     return {};
   }
-  Status visit(const loop::HostCall& call) { return fail(Code::AG5201, {}, "a host step: " + call.label); }
+  Status visit(const loop::HostCall& call) {
+    std::vector<Array> in;
+    for (loop::ProgramBufferId id : call.inputs) in.push_back(array(id));
+    AG_TRY(std::vector<Array> out, interpret(*hosts_[call.function], in));
+    for (std::size_t i = 0; i < out.size(); ++i)
+      if (out[i].elems()) std::memcpy(at(call.outputs[i]), out[i].bytes().data(), out[i].bytes_size());
+    return {};
+  }
   Status visit(const loop::IfStep& s) { return seq(at(s.predicate)[0] != std::byte{0} ? *s.then : *s.otherwise); }
   Status visit(const loop::WhileStep& s) {
     for (;;) {
@@ -136,8 +146,8 @@ class ProgramRun {
 };
 
 inline Result<std::vector<Array>> run_program(const loop::Program& p, const std::vector<Array>& inputs,
-                                              bool races = true) {
-  return ProgramRun(p, inputs, races).run();
+                                              bool races = true, std::span<const GraphPtr> hosts = {}) {
+  return ProgramRun(p, inputs, races, hosts).run();
 }
 
 }  // namespace ag::test
