@@ -29,7 +29,10 @@ Result<std::vector<LoweredKernel>> lower_cumulative(const Graph& g, NodeId id) {
       if (desc.recurrence) next = b.mul(b.cast(k.operand(0, at), wide), next);
       LV x = b.cast(k.operand(operands - 1, at), wide);
       next = b.op(loop::reduce_op(desc.kind), {next, x});
-      b.store(out, k.at_result(0, at), b.cast(desc.exclusive ? carried[0] : next, t));
+      LV value = desc.exclusive ? carried[0] : next;
+      if (desc.exclusive && desc.kind == loop::ReduceKind::sum && is_float(t))
+        value = b.add(value, b.constant(wide, 0.0));  // the sum of nothing is 0, though sums begin with -0
+      b.store(out, k.at_result(0, at), b.cast(value, t));
       return loop::Builder::Values{next};
     });
   });

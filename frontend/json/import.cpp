@@ -7,10 +7,14 @@
 
 #include "frontend/json/importer.hpp"
 #include "ir/base/suggest.hpp"
+#include "ir/random_keys.hpp"
 
 namespace ag::json {
 
-Result<Graph> import_graph(const Document& doc, const ImportOptions& options) { return Importer(doc, options).run(); }
+Result<Graph> import_graph(const Document& doc, const ImportOptions& options) {
+  AG_TRY(Graph graph, Importer(doc, options).run());
+  return with_random_keys(std::move(graph));
+}
 
 Result<Graph> Importer::run() {
   View root = doc_.root();

@@ -19,8 +19,8 @@ constexpr int max_depth = 64;
 
 /// The oldest format of files that knows an opset.
 int ir_version(int opset) {
-  constexpr std::pair<int, int> rows[] = {{8, 3},   {9, 4},   {10, 5},  {11, 6},  {14, 7},  {18, 8},
-                                          {20, 9},  {22, 10}, {23, 11}, {24, 12}, {27, 13}};
+  constexpr std::pair<int, int> rows[] = {{8, 3},  {9, 4},   {10, 5},  {11, 6},  {14, 7}, {18, 8},
+                                          {20, 9}, {22, 10}, {23, 11}, {24, 12}, {27, 13}};
   for (auto [last, version] : rows)
     if (opset <= last) return version;
   return 14;
@@ -109,7 +109,8 @@ Status Writer::run(pb::GraphProto& out, std::size_t own) {
     set_type(*info.mutable_type(), g_.type(v));
   }
   for (const Output& o : g_.outputs)
-    if (name(o.value).empty()) name(o.value) = names_.fresh(o.name.empty() ? fmt::format("v{}", o.value.index) : o.name);
+    if (name(o.value).empty())
+      name(o.value) = names_.fresh(o.name.empty() ? fmt::format("v{}", o.value.index) : o.name);
   for (NodeId id : g_.node_ids()) {
     AG_TRY_(node(id));
     for (std::uint32_t r = 0; r < g_.node(id).result_count; ++r) {
@@ -170,12 +171,15 @@ Status Writer::node(NodeId id) {
   }
   std::size_t captures = n.regions.empty() ? 0 : static_cast<std::size_t>(n.attrs.get_or<std::int64_t>("captures", 0));
   std::size_t own = n.operands.size() - std::min(n.operands.size(), captures);
+  const bool random = std::ranges::any_of(n.op->attrs, [](const AttrSpec& a) { return a.name == "ordinal"; });
+  if (random) own = std::min(own, n.op->operands.size() - 1);  // ONNX has no keys
   while (own > 0 && !n.operands[own - 1]) --own;
   for (std::size_t i = 0; i < own; ++i) out.add_input(n.operands[i] ? name(n.operands[i]) : "");
   for (std::uint32_t r = 0; r < n.result_count; ++r) out.add_output(name(n.result(r)));
   for (const auto& [key, value] : n.attrs) {
     auto spec = std::ranges::find(n.op->attrs, key, &AttrSpec::name);
-    bool implied = key == "captures" || (spec->fallback && equal(*spec->fallback, value) && !spec->required);
+    bool implied =
+        key == "captures" || key == "ordinal" || (spec->fallback && equal(*spec->fallback, value) && !spec->required);
     if (!implied) AG_TRY_(attribute(*spec, value, out, loc));
   }
   return regions(n, out);
@@ -221,7 +225,8 @@ Status Writer::attribute(const AttrSpec& spec, const AttrValue& value, pb::NodeP
     case AttrKind::dims:
       out.set_type(P::INTS);
       for (const Dim& d : std::get<Dims>(value)) {
-        if (!d.is_const()) return cannot(loc, fmt::format("the attribute `{}` holds the symbol `{}`", spec.name, d.str()));
+        if (!d.is_const())
+          return cannot(loc, fmt::format("the attribute `{}` holds the symbol `{}`", spec.name, d.str()));
         out.add_ints(d.value());
       }
       return {};
@@ -245,7 +250,8 @@ Status Writer::regions(const Node& n, pb::NodeProto& node) {
     auto& out = *node.add_attribute();
     out.set_name(std::string(n.op->regions[r].name));
     out.set_type(pb::AttributeProto::GRAPH);
-    out.mutable_g()->set_name(fmt::format("{}_{}", n.name.empty() ? std::string(n.op->onnx) : n.name, n.op->regions[r].name));
+    out.mutable_g()->set_name(
+        fmt::format("{}_{}", n.name.empty() ? std::string(n.op->onnx) : n.name, n.op->regions[r].name));
     Writer writer(inner, names_, domains_, depth_ + 1);
     std::size_t own = inner.inputs.size() - std::min(inner.inputs.size(), captures);
     for (std::size_t i = own; i < inner.inputs.size(); ++i)

@@ -10,6 +10,7 @@
 #include "frontend/onnx/importer.hpp"
 #include "ir/base/suggest.hpp"
 #include "ir/base/utf8.hpp"
+#include "ir/random_keys.hpp"
 
 namespace ag::onnx {
 namespace {
@@ -90,7 +91,8 @@ Result<Graph> import_bytes(std::string bytes, const std::string& file, const Imp
   }
   std::string().swap(bytes);  // the message holds everything now
   if (!model.has_graph()) return fail(Code::AG0021, whole, fmt::format("`{}` has no graph: it is no ONNX model", file));
-  return Importer(model, file, options, places).run();
+  AG_TRY(Graph graph, Importer(model, file, options, places).run());
+  return with_random_keys(std::move(graph));
 }
 
 }  // namespace
@@ -177,7 +179,8 @@ std::optional<Type> Importer::type(const pb::TypeProto& t, std::string_view name
   if (!dtype)
     return refuse(fmt::format("`{}` is a tensor of {}, which ag does not compute with", name,
                               onnx_type_name(tensor.elem_type())));
-  if (!tensor.has_shape()) return refuse(fmt::format("the rank of `{}` is not known: it is declared without shape", name));
+  if (!tensor.has_shape())
+    return refuse(fmt::format("the rank of `{}` is not known: it is declared without shape", name));
   if (tensor.shape().dim_size() > max_rank)
     return refuse(fmt::format("`{}` has {} axes; at most {} are allowed", name, tensor.shape().dim_size(), max_rank));
   Type out{*dtype, {}};

@@ -89,7 +89,7 @@ Result<std::vector<Array>> eval_scan(const EvalCtx& c) {
     for (std::int64_t i = 0; i < n; ++i) {
       const std::int64_t at = base + (desc.reverse ? n - 1 - i : i) * stride;
       if (is_float(t)) {
-        double start = acc;
+        double start = desc.kind == ReduceKind::sum ? acc + 0.0 : acc;  // the sum of nothing is 0, not -0
         if (desc.recurrence) acc = rounded(wide, c.in[0].get_double(at) * acc);
         acc = rounded(wide, combine(desc.kind, acc, x.get_double(at)));
         out.set_double(at, desc.exclusive ? start : acc);

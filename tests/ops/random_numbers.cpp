@@ -1,9 +1,12 @@
 // Random ops: their distributions, their keys, and that compiled kernels draw the same numbers.
 #include <catch2/catch.hpp>
 #include <numeric>
+#include <set>
 
+#include "frontend/load.hpp"
 #include "ir/random.hpp"
 #include "passes/autodiff.hpp"
+#include "runtime/engine.hpp"
 #include "tests/ops/lowered.hpp"
 
 using namespace ag;
@@ -153,4 +156,74 @@ TEST_CASE("Dropout keeps the share it should, scales it, and its gradient has th
   }
   CHECK(agree);
   CHECK(std::fabs(kept / n - 0.75) < 0.011);
+}
+
+namespace {
+
+/// Runs a JSON graph without inputs by the interpreter and compiled.
+std::vector<Array> run_json(const std::string& text) {
+  Sources sources;
+  auto g = load_text(text, "random.json", "", sources);
+  if (!g) FAIL(messages(g.error()));
+  auto sound = verify(*g);
+  if (!sound) FAIL(messages(sound.error()));
+  auto out = interpret(*g, {});
+  if (!out) FAIL(messages(out.error()));
+  auto engine = runtime::Engine::create();
+  REQUIRE(engine);
+  auto compiled = (*engine)->compile(*g, {});
+  if (!compiled) FAIL(messages(compiled.error()));
+  runtime::ExecContext context(compiled->executable);
+  auto got = runtime::run(context, {});
+  if (!got) FAIL(messages(got.error()));
+  for (std::size_t i = 0; i < out->size(); ++i) CHECK(same((*got)[i], (*out)[i]));
+  return std::move(*out);
+}
+
+bool all_differ(const Array& a) {
+  std::set<double> seen;
+  for (std::int64_t i = 0; i < a.elems(); ++i) seen.insert(a.get_double(i));
+  return static_cast<std::int64_t>(seen.size()) == a.elems();
+}
+
+constexpr const char* draw_node = R"({"op":"RandomUniform","in":[],"out":"r","attrs":{"shape":[3]SEED}})";
+
+constexpr const char* other_draw_node = R"({"op":"RandomUniform","in":[],"out":"q","attrs":{"shape":[3]SEED}})";
+
+std::string with_seed(std::string text, const std::string& seed) {
+  for (std::size_t at; (at = text.find("SEED")) != text.npos;) text.replace(at, 4, seed);
+  return text;
+}
+
+}  // namespace
+
+TEST_CASE("each trip of a loop draws new numbers, whatever loops are around it") {
+  const std::string head = R"({"ag":1,"opset":21,"name":"random","inputs":[],"nodes":[)";
+  for (const std::string seed : {"", ",\"seed\":1.5"}) {
+    INFO("seed " << seed);
+    std::string loop = head +
+                       R"({"op":"Loop","in":[4,true],"out":["y"],"regions":{"body":{"inputs":["t","c"],"nodes":[)" +
+                       draw_node + R"(],"outputs":["c","r"]}}}],"outputs":["y"]})";
+    CHECK(all_differ(run_json(with_seed(loop, seed))[0]));
+    std::string nested = head +
+                         R"({"op":"Loop","in":[3,true],"out":["y"],"regions":{"body":{"inputs":["t","c"],"nodes":[
+      {"op":"Equal","in":["t",1],"out":"odd"},
+      {"op":"Loop","in":[2,true],"out":["z"],"regions":{"body":{"inputs":["t2","c2"],"nodes":[
+        {"op":"If","in":["odd"],"out":["s"],"regions":{
+          "then_branch":{"nodes":[)" +
+                         draw_node + R"(],"outputs":["r"]},
+          "else_branch":{"nodes":[)" +
+                         other_draw_node + R"(],"outputs":["q"]}}}],"outputs":["c2","s"]}}}],"outputs":["c","z"]}}}],
+      "outputs":["y"]})";
+    Array y = run_json(with_seed(nested, seed))[0];
+    CHECK(y.elems() == 18);
+    CHECK(all_differ(y));
+    std::string scan = head +
+                       R"({"op":"Scan","in":[[[1.0,2.0],[3.0,4.0]]],"out":["y"],"attrs":{"num_scan_inputs":1},
+      "regions":{"body":{"inputs":["x"],"nodes":[)" +
+                       draw_node + R"(,{"op":"ReduceSum","in":["x"],"out":"q","attrs":{"keepdims":0}},
+      {"op":"Mul","in":["q",0.0],"out":"zero"},{"op":"Add","in":["r","zero"],"out":"s"}],"outputs":["s"]}}}],
+      "outputs":["y"]})";
+    CHECK(all_differ(run_json(with_seed(scan, seed))[0]));
+  }
 }
