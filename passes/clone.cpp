@@ -219,6 +219,101 @@ class Hoister {
 
 loop::Kernel hoist_invariants(const loop::Kernel& kernel) { return Hoister(kernel).run(); }
 
+namespace {
+
+const Stmt* defining(const loop::Kernel& k, LV v, Op op) {
+  StmtId def = k.values[v].def;
+  return def && k.stmts[def].op == op ? &k.stmts[def] : nullptr;
+}
+
+std::optional<std::int64_t> constant(const loop::Kernel& k, LV v) {
+  const Stmt* s = defining(k, v, Op::constant);
+  return s ? std::optional(loop::bits_to_int(k.type(v).elem, s->attr.imm)) : std::nullopt;
+}
+
+/// If `v` says that the division behind the remainder `rem` was inexact and of operands of different signs: its
+/// operands. Builder::dim makes floordiv and mod of that.
+std::optional<std::pair<LV, LV>> rounds_down(const loop::Kernel& k, LV v, LV rem) {
+  const Stmt *both = defining(k, v, Op::and_), *r = defining(k, rem, Op::rem);
+  if (!both || !r) return std::nullopt;
+  const Stmt *inexact = defining(k, both->operands[0], Op::cmp_ne), *below = defining(k, both->operands[1], Op::cmp_lt);
+  const Stmt* signs = below ? defining(k, below->operands[0], Op::xor_) : nullptr;
+  if (!inexact || !signs || inexact->operands[0] != rem || constant(k, inexact->operands[1]) != 0 ||
+      constant(k, below->operands[1]) != 0 || signs->operands != std::vector{rem, r->operands[1]})
+    return std::nullopt;
+  return std::pair{r->operands[0], r->operands[1]};
+}
+
+struct DimReader {
+  const loop::Kernel& k;
+  const std::function<std::optional<Dim>(LV)>& leaf;
+
+  template <class F>
+  std::optional<Dim> two(LV a, LV b, F f) const {
+    auto x = as_dim(k, a, leaf), y = as_dim(k, b, leaf);
+    return x && y ? std::optional<Dim>(f(*x, *y)) : std::nullopt;
+  }
+
+  /// floordiv of Builder::dim: a / b, less one where that rounded up.
+  std::optional<Dim> division(const Stmt& sub) const {
+    const Stmt *quotient = defining(k, sub.operands[0], Op::div), *cast = defining(k, sub.operands[1], Op::cast);
+    const Stmt* both = cast ? defining(k, cast->operands[0], Op::and_) : nullptr;
+    const Stmt* inexact = both ? defining(k, both->operands[0], Op::cmp_ne) : nullptr;
+    if (!quotient || !inexact) return std::nullopt;
+    auto of = rounds_down(k, cast->operands[0], inexact->operands[0]);
+    if (!of || quotient->operands != std::vector{of->first, of->second}) return std::nullopt;
+    return two(of->first, of->second, [](const Dim& a, const Dim& b) { return floordiv(a, b); });
+  }
+
+  /// mod of Builder::dim: the remainder, plus b where the signs differ.
+  std::optional<Dim> modulus(const Stmt& add) const {
+    const Stmt* choice = defining(k, add.operands[1], Op::select);
+    auto of = choice ? rounds_down(k, choice->operands[0], add.operands[0]) : std::nullopt;
+    if (!of || choice->operands[1] != of->second || constant(k, choice->operands[2]) != 0) return std::nullopt;
+    return two(of->first, of->second, [](const Dim& a, const Dim& b) { return mod(a, b); });
+  }
+
+  /// bcast of Builder::dim: b where a is 1, else a.
+  std::optional<Dim> broadcast(const Stmt& select) const {
+    const Stmt* is_one = defining(k, select.operands[0], Op::cmp_eq);
+    if (!is_one || is_one->operands[0] != select.operands[2] || constant(k, is_one->operands[1]) != 1)
+      return std::nullopt;
+    return two(select.operands[2], select.operands[1], [](const Dim& a, const Dim& b) { return Dim::bcast(a, b); });
+  }
+
+  std::optional<Dim> read(const Stmt& s) const {
+    auto both = [&](auto f) { return two(s.operands[0], s.operands[1], f); };
+    auto by_power = [&](auto f) -> std::optional<Dim> {
+      auto a = as_dim(k, s.operands[0], leaf);
+      auto n = constant(k, s.operands[1]);
+      return a && n ? f(*a, *n) : std::nullopt;
+    };
+    switch (s.op) {
+      case Op::add:
+        if (auto m = modulus(s)) return m;
+        return both([](const Dim& a, const Dim& b) { return a + b; });
+      case Op::sub:
+        if (auto q = division(s)) return q;
+        return both([](const Dim& a, const Dim& b) { return a - b; });
+      case Op::mul: return both([](const Dim& a, const Dim& b) { return a * b; });
+      case Op::min: return both([](const Dim& a, const Dim& b) { return min(a, b); });
+      case Op::max: return both([](const Dim& a, const Dim& b) { return max(a, b); });
+      case Op::select: return broadcast(s);
+      case Op::shr:
+        return by_power([](const Dim& a, std::int64_t n) -> std::optional<Dim> {
+          return n >= 0 && n < 63 ? std::optional(floordiv(a, Dim(std::int64_t{1} << n))) : std::nullopt;
+        });
+      case Op::and_:
+        return by_power([](const Dim& a, std::int64_t n) -> std::optional<Dim> {
+          return n > 0 && (n & (n + 1)) == 0 ? std::optional(mod(a, Dim(n + 1))) : std::nullopt;
+        });
+      default: return std::nullopt;
+    }
+  }
+};
+
+}  // namespace
+
 std::optional<Dim> as_dim(const loop::Kernel& k, LV v, const std::function<std::optional<Dim>(LV)>& leaf) {
   if (leaf)
     if (auto d = leaf(v)) return d;
@@ -227,17 +322,7 @@ std::optional<Dim> as_dim(const loop::Kernel& k, LV v, const std::function<std::
   const Stmt& s = k.stmts[def];
   if (s.op == Op::constant) return Dim(loop::bits_to_int(k.type(v).elem, s.attr.imm));
   if (s.op == Op::dim) return Dim::symbol(k.dims[s.attr.index]);
-  if (s.operands.size() != 2) return std::nullopt;
-  auto a = as_dim(k, s.operands[0], leaf), b = as_dim(k, s.operands[1], leaf);
-  if (!a || !b) return std::nullopt;
-  switch (s.op) {
-    case Op::add: return *a + *b;
-    case Op::sub: return *a - *b;
-    case Op::mul: return *a * *b;
-    case Op::min: return min(*a, *b);
-    case Op::max: return max(*a, *b);
-    default: return std::nullopt;
-  }
+  return DimReader{k, leaf}.read(s);
 }
 
 }  // namespace ag::passes
