@@ -155,6 +155,8 @@ class RegionActivity {
   Bits wanted_inside(const Graph& region, const Bits& to, const Bits& reached) const;
 };
 
+bool looked_into(const Node& n) { return !n.regions.empty() && n.op->no_gradient.empty(); }
+
 Bits reached_at(const Graph& g, Bits reached, const Bits& stopped, int depth) {
   for (NodeId id : g.node_ids()) {
     const Node& n = g.node(id);
@@ -165,7 +167,7 @@ Bits reached_at(const Graph& g, Bits reached, const Bits& stopped, int depth) {
       if (ValueId v = n.operands[i]; v && reached[v.index] && !stopped[v.index]) in[i] = any = true;
     if (!any) continue;
     Bits out(n.result_count, true);
-    if (!n.regions.empty() && depth < max_depth) out = RegionActivity(n, depth).reach(in);
+    if (looked_into(n) && depth < max_depth) out = RegionActivity(n, depth).reach(in);
     for (std::uint32_t r = 0; r < n.result_count; ++r)
       if (out[r] && is_float(g.type(n.result(r)).dtype)) reached[n.result(r).index] = true;
   }
@@ -184,7 +186,7 @@ Bits wanted_at(const Graph& g, Bits wanted, const Bits& reached, const Bits& sto
     Bits in(n.operands.size());
     for (std::size_t k = 0; k < in.size(); ++k)
       in[k] = n.operands[k] && reached[n.operands[k].index] && !stopped[n.operands[k].index];
-    if (!n.regions.empty() && depth < max_depth) {
+    if (looked_into(n) && depth < max_depth) {
       Bits through = RegionActivity(n, depth).want(in, out);
       for (std::size_t k = 0; k < in.size(); ++k) in[k] = in[k] && through[k];
     }
@@ -306,7 +308,7 @@ class Obstacles {
       const Node& n = g.node(id);
       if (has_rule(*n.op, mode_)) continue;
       std::string path = before + path_to(g, id, active, from) + std::string(n.op->name);
-      if (!n.regions.empty())
+      if (looked_into(n))
         regions(g, id, active, path, user, depth);
       else if (is_expanded(*n.op, mode_))
         decomposition(g, id, active, path, user, depth);

@@ -4,15 +4,69 @@
 #include "ir/base/suggest.hpp"
 #include "ir/op.hpp"
 #include "passes/autodiff.hpp"
+#include "passes/rebuild.hpp"
 
 namespace ag::passes {
 namespace {
+
+/// The region of a Gradient node, which gives the gradients of its output instead.
+Result<Graph> gradient_region(const Graph& body, std::size_t variables, const Loc& at) {
+  Graph g = body;
+  ReverseSpec spec{.of = g.outputs[0].value, .seed = {}, .wrt = {}, .stop = {}};
+  for (std::size_t i = 0; i < variables; ++i) spec.wrt.push_back(g.inputs[i]);
+  for (ValueId v : spec.wrt)
+    if (!is_float(g.type(v).dtype) || !is_float(g.type(spec.of).dtype))
+      return fail(Code::AG3003, at, "`Gradient` of or with respect to a value that is not real");
+  AG_TRY(std::vector<ValueId> grads, reverse(g, spec, at));
+  GraphBuilder b(g);
+  g.outputs.clear();
+  for (std::size_t i = 0; i < variables; ++i)
+    g.outputs.push_back({"", grads[i] ? grads[i] : b.zeros(Type(g.type(g.inputs[i]))), {}});
+  return g;
+}
+
+/// ONNX's Gradient nodes become the gradients that they stand for, those of others' regions first.
+Result<Graph> place_gradients(Graph g, int depth = 0) {
+  const OpInfo* gradient = &op("Gradient");
+  auto is_one = [&](NodeId id) { return g.node(id).op == gradient; };
+  bool any = false;
+  for (NodeId id : g.node_ids()) any = any || is_one(id);
+  if (!any) return g;
+  if (depth > 64) return fail(Code::AG1108, {}, "gradients of gradients are nested too deeply");
+  Graph out = empty_like(g);
+  GraphBuilder b(out);
+  ValueMap map(g.value_count());
+  for (NodeId id : g.node_ids()) {
+    const Node& n = g.node(id);
+    std::vector<ValueId> results;
+    if (is_one(id)) {
+      AG_TRY(Graph inner, place_gradients(*n.regions[0], depth + 1));
+      auto variables = n.attrs.get_or<std::vector<std::string>>("xs", {}).size();
+      AG_TRY(Graph region, gradient_region(inner, variables, g.loc(n.result())));
+      std::vector<ValueId> args;
+      for (ValueId v : n.operands) args.push_back(map[v.index]);
+      b.set_origin(n.locs);
+      results = b.inline_graph(region, args);
+    } else {
+      NodeId copy = b.copy(g, id, [&](ValueId v) { return map[v.index]; });
+      for (std::uint32_t r = 0; r < n.result_count; ++r) results.push_back(out.node(copy).result(r));
+    }
+    for (std::uint32_t r = 0; r < n.result_count; ++r) {
+      map[n.result(r).index] = results[r];
+      const std::string& name = g.value(n.result(r)).name;
+      if (!name.empty() && out.value(results[r]).name.empty() && !out.find(name)) out.set_name(results[r], name);
+    }
+  }
+  map_signature(g, map, out);
+  return out;
+}
 
 class Requests {
  public:
   Requests(Graph g, PassContext& context) : g_(std::move(g)), context_(context) {}
 
   Result<Graph> run() {
+    AG_TRY(g_, place_gradients(std::move(g_)));
     std::vector<GradRequest> requests = std::move(g_.grads);
     g_.grads.clear();
     for (const GradRequest& r : requests) AG_TRY_(one(r));

@@ -14,7 +14,7 @@ using ad::Recurrence;
 
 std::string_view title(const OpInfo& op) { return op.onnx.empty() ? op.name : op.onnx; }
 
-bool has_batch_rule(const OpInfo& op) { return op.batch || op.lower_class == LowerClass::map || !op.regions.empty(); }
+bool has_batch_rule(const OpInfo& op) { return op.batch || op.lower_class == LowerClass::map || (!op.regions.empty() && op.no_gradient.empty()); }
 
 /// Which values differ from member to member, given which inputs do.
 Bits batched_values(const Graph& g, const Bits& inputs) {
@@ -105,7 +105,7 @@ class Batcher {
       out = rule(b, g, id, in);
     else if (n.op->lower_class == LowerClass::map)
       out = {{elementwise(b, g, n, in), true}};
-    else if (!n.regions.empty())
+    else if (!n.regions.empty() && n.op->no_gradient.empty())
       out = ad::is_recurrence(n) ? recurrence(b, g, n, in) : branches(b, g, n, in);
     else
       out = one_by_one(b, g, id, in);

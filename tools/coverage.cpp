@@ -96,6 +96,7 @@ region body {
   return "" %1, "" %3
 }
 return "y" %2)";
+  if (op != "Scan") return nullptr;
   return R"(%0: f32[3] = input "s"
 %1: f32[4,3] = input "xs"
 %2: f32[3], %3: f32[4,3] = Scan %0, %1 {num_scan_inputs = 1}
@@ -113,8 +114,8 @@ void compile_samples(const OpInfo& op, OpCoverage& row) {
   std::vector<Graph> graphs;
   for (const OpSample& sample : samples_of(op))
     if (auto g = sample_graph(op, sample); g && graphs.size() < 2) graphs.push_back(std::move(*g));
-  if (!op.regions.empty())
-    if (auto g = parse_graph(std::string("ag.ir 1\ngraph {\n") + region_sample(op.name) + "\n}\n"))
+  if (const char* text = op.regions.empty() ? nullptr : region_sample(op.name))
+    if (auto g = parse_graph(std::string("ag.ir 1\ngraph {\n") + text + "\n}\n"))
       graphs.push_back(std::move(*g));
   Lowered cpu = Lowered::yes, gpu = Lowered::yes;
   std::size_t tried = graphs.size();

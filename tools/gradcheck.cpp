@@ -7,6 +7,7 @@
 
 #include "ir/builder.hpp"
 #include "ir/op.hpp"
+#include "passes/autodiff.hpp"
 #include "tools/values.hpp"
 
 namespace ag::tools {
@@ -58,6 +59,10 @@ class Checker {
     std::vector<GradientLine> lines;
     for (std::size_t i = 0; i < names.size(); ++i) {
       AG_TRY(GradientLine line, check(names[i], grads[first + i]));
+      lines.push_back(std::move(line));
+    }
+    if (request_.stop.empty()) {
+      AG_TRY(GradientLine line, check_forward(names, std::span(grads).subspan(first, names.size())));
       lines.push_back(std::move(line));
     }
     return lines;
@@ -143,6 +148,44 @@ class Checker {
     for (std::int64_t i = 0; i < of.elems(); ++i)
       sum += of.get_double(i) * (request_.seed.empty() ? request_.seed_value.value_or(1) : seed_.get_double(i));
     return sum;
+  }
+
+  /// The slope along one direction: of the gradient, and of forward mode.
+  Result<GradientLine> check_forward(const std::vector<std::string>& names, std::span<const Array> grads) {
+    Graph g = base_;
+    g.outputs.clear();
+    GraphBuilder b(g);
+    std::vector<ValueId> ins, tangents;
+    std::vector<Array> args = inputs_;
+    double slope = 0, size = 0;
+    for (std::size_t k = 0; k < names.size(); ++k) {
+      ValueId v = lookup(base_, names[k]);
+      // Leaves move together; a value that is made of them would move twice, so one is looked at only by itself.
+      bool leaf = base_.def(v).operands.empty();
+      if (std::find(ins.begin(), ins.end(), v) != ins.end() || (!leaf && names.size() > 1)) continue;
+      ins.push_back(v);
+      tangents.push_back(b.input("%direction" + std::to_string(k), Type(g.type(v))));
+      Array direction(DType::f64, grads[k].shape());
+      for (std::int64_t i = 0; i < direction.elems(); ++i) {
+        direction.set_double(i, std::cos(static_cast<double>(i + 1) + 0.1 * static_cast<double>(k)));
+        slope += direction.get_double(i) * grads[k].get_double(i);
+        size += std::abs(direction.get_double(i) * grads[k].get_double(i));
+      }
+      args.push_back(std::move(direction));
+    }
+    ValueId of = lookup(base_, request_.of);
+    AG_TRY(std::vector<ValueId> out, passes::forward(g, ins, tangents, {of}, request_.loc));
+    GradientLine line{.name = "forward mode", .type = "", .elems = 1};
+    double along = 0;
+    if (out[0]) {
+      g.outputs.push_back({"of", out[0], {}});
+      AG_TRY(runtime::Compiled f, compile(s_, std::move(g), options()));
+      runtime::ExecContext context(f.executable);
+      AG_TRY(std::vector<Array> values, runtime::run(context, args));
+      along = weighted(values[0]);
+    }
+    line.add(0, slope, along, std::max(size, 1e-3));
+    return line;
   }
 
   Result<GradientLine> check(const std::string& name, const Array& grad) {

@@ -66,6 +66,7 @@ void Importer::node(Frame& f, const pb::NodeProto& n, const std::string& path) {
   if (const pb::FunctionProto* function = find_function(n)) return inline_call(f, n, *function, path, at);
   if (domain_of(n).empty() && n.op_type() == "Constant") return constant(f, n, at);
   const OpInfo* op = find_op(f.opsets, n);
+  if (op && op->onnx == "Gradient") return gradient(f, n, *op, at);
   if (op) return add_node(f, n, *op, path, at);
   report(unknown_op(f.opsets, n, at));
   poison(f, n, at);

@@ -106,6 +106,7 @@ class Importer {
   void poison(Frame& f, const pb::NodeProto& n, const Loc& loc);
   bool regions(Frame& f, const pb::NodeProto& n, const OpInfo& op, const std::string& path,
                std::vector<ValueId>& operands, std::vector<GraphPtr>& out, Attrs& attrs);
+  void gradient(Frame& f, const pb::NodeProto& n, const OpInfo& op, const Loc& loc);  ///< gradient.cpp
   GraphPtr region(Frame& outer, const pb::GraphProto& g, const OpInfo& op, const std::string& path,
                   const RegionTypes& types, const std::vector<std::string>& captures);
   std::vector<Type> opened(const Frame& f, const RegionTypes& types) const;

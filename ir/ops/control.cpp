@@ -431,8 +431,49 @@ OpInfo scan_op() {
   return op;
 }
 
+// ---- Gradient: xs..., zs..., captures... ------------------------------------------------------------------------
+
+std::size_t variable_count(const Attrs& a) {
+  return a.get_or<std::vector<std::string>>("xs", {}).size();
+}
+
+Types infer_gradient(const InferCtx& c) {
+  const Graph& body = *c.regions()[0];
+  Outside outside(c);
+  AG_TRY_(check_captures(c, body, c.operand_count() - std::min(capture_count(c.attrs()), c.operand_count()), outside));
+  std::size_t count = variable_count(c.attrs());
+  if (body.outputs.size() != 1 || count == 0 || count > c.operand_count())
+    return misfit(c, "it differentiates one value with respect to at least one of its operands");
+  std::vector<Type> out;
+  for (std::size_t i = 0; i < count; ++i) {
+    if (!c.has(i)) return misfit(c, "a variable is missing");
+    AG_TRY_(check_region_input(c, body, i, c.in(i), "the variable"));
+    out.push_back(c.in(i));
+  }
+  return out;
+}
+
+OpInfo gradient_op() {
+  OpInfo op = control("Gradient",
+                      "The gradient of what the region computes with respect to its first inputs; the pass autodiff puts "
+                      "it in place.");
+  op.domain = "ai.onnx.preview.training";
+  op.operands = {{"Inputs", "", any_dtype, false, true}};
+  op.results = {{"Outputs", "", false, true}};
+  op.attrs.push_back({"xs", AttrKind::strings, true, "names of the variables, which are the first operands"});
+  op.attrs.push_back({"zs", AttrKind::strings, false, "names of further operands that stand for values of the graph"});
+  op.attrs.push_back({"y", AttrKind::string, true, "name of the value that is differentiated"});
+  op.regions = {{"body"}};
+  op.infer = infer_gradient;
+  op.no_gradient = "it is put in place before anything else is differentiated";
+  op.eval = [](const EvalCtx& c) -> Result<Arrays> {
+    return c.error(Code::AG5210, "is evaluated once the pass autodiff has put it in place");
+  };
+  return op;
+}
+
 }  // namespace
 
-std::vector<OpInfo> control_ops() { return {if_op(), loop_op(), scan_op()}; }
+std::vector<OpInfo> control_ops() { return {if_op(), loop_op(), scan_op(), gradient_op()}; }
 
 }  // namespace ag

@@ -296,3 +296,52 @@ TEST_CASE("obstacles inside regions and decompositions are all named, with the o
   CHECK(grads.error()[0].code == Code::AG3004);
   CHECK(grads.error()[0].message.find("`Loop`") != std::string::npos);
 }
+
+namespace {
+/// A Gradient node with respect to `x`; the region takes it and the captures.
+ValueId add_gradient(GraphBuilder& b, ValueId x, std::vector<ValueId> captures,
+                     const std::function<ValueId(GraphBuilder&, ValueId, const std::vector<ValueId>&)>& f) {
+  auto body = std::make_shared<Graph>();
+  GraphBuilder inner(*body);
+  ValueId u = inner.input("", {DType::f64, {}});
+  std::vector<ValueId> inside;
+  GraphBuilder::NodeArgs args;
+  args.operands = {x};
+  for (ValueId v : captures) {
+    inside.push_back(inner.input("", Type(b.type(v))));
+    args.operands.push_back(v);
+  }
+  body->outputs = {{"", f(inner, u, inside), {}}};
+  args.attrs = {{"xs", std::vector<std::string>{"x"}}, {"y", std::string("y")},
+                {"captures", static_cast<std::int64_t>(captures.size())}};
+  args.regions = {body};
+  return b.graph().node(b.try_add(op("Gradient"), std::move(args)).value()).result();
+}
+}  // namespace
+
+TEST_CASE("ONNX's Gradient: inside the graph, at other values, of a gradient") {
+  Graph g;
+  GraphBuilder b(g);
+  ValueId x = b.input("x", {DType::f64, {}}), a = b.input("a", {DType::f64, {}});
+  ValueId dx = add_gradient(b, x, {a}, [](GraphBuilder& in, ValueId u, const std::vector<ValueId>& c) {
+    return in.mul(in.mul(u, u), c[0]);
+  });
+  ValueId d = add_gradient(b, dx, {}, [](GraphBuilder& in, ValueId p, const std::vector<ValueId>&) {
+    return add_gradient(in, p, {}, [](GraphBuilder& most, ValueId s, const std::vector<ValueId>&) {
+      return most.unary("sin", s);
+    });
+  });
+  g.outputs = {{"dx", dx, {}}, {"d", d, {}}};
+  sound(g);
+  auto unplaced = interpret(g, std::vector{real(3), real(0.25)});
+  REQUIRE_FALSE(unplaced);
+  CHECK(unplaced.error()[0].code == Code::AG5210);
+  passes::PassContext context;
+  auto placed = passes::autodiff.on_graph(g, context);
+  if (!placed) FAIL(messages(placed.error()));
+  sound(*placed);
+  CHECK(count_ops(*placed, "Gradient") == 0);
+  std::vector<Array> out = run(*placed, {real(3), real(0.25)});
+  CHECK(out[0].get_double(0) == 1.5);                     // d (a u^2)/du = 2 a u
+  CHECK(out[1].get_double(0) == Approx(-std::sin(1.5)));  // sin'' at that value
+}
