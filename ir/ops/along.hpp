@@ -69,6 +69,22 @@ Expr by_data_axis(Expr axis, std::int64_t rank, F along) {
   return out;
 }
 
+/// Samples like one in each dtype of a set: of the operands that have the first one's.
+inline std::vector<OpSample> in_dtypes(std::vector<OpSample> samples, const OpSample& like, DTypeSet set) {
+  for (int i = 0; i < dtype_count; ++i) {
+    const auto t = static_cast<DType>(i);
+    if (!set.has(t)) continue;
+    OpSample s = like;
+    for (OpSample::Operand& o : s.operands) {
+      if (o.literal || o.type.dtype != like.operands[0].type.dtype) continue;
+      o.type.dtype = t;
+      if (is_unsigned_int(t)) o.low = std::max(o.low, 0.0);
+    }
+    samples.push_back(std::move(s));
+  }
+  return samples;
+}
+
 /// For batching rules: an operand that has no batch axis, repeated along it.
 inline ValueId with_batch(GraphBuilder& b, const BatchArgs& args, std::size_t i) {
   ValueId v = args.operands[i];

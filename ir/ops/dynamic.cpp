@@ -323,10 +323,10 @@ OpInfo unique_op() {
   o.infer = infer_unique;
   o.decompose = unique;
   o.samples = [] {
-    return std::vector<OpSample>{sample({"i32[12]"}, {}, -2, 2), sample({"f32[3,4]"}, {{"sorted", std::int64_t{0}}}),
-                                 sample({"i64[3,6]"}, {{"axis", std::int64_t{1}}}, 0, 1),
-                                 sample({"bool[5,2]"}, {{"axis", std::int64_t{0}}, {"sorted", std::int64_t{0}}}),
-                                 sample({"f64[4]"})};
+    return in_dtypes(
+        {sample({"f32[3,4]"}, {{"sorted", std::int64_t{0}}}), sample({"i64[3,6]"}, {{"axis", std::int64_t{1}}}, 0, 1),
+         sample({"bool[5,2]"}, {{"axis", std::int64_t{0}}, {"sorted", std::int64_t{0}}}), sample({"f64[4]"})},
+        sample({"i32[12]"}, {}, -2, 2), any_dtype);
   };
   return o;
 }
@@ -341,8 +341,8 @@ std::vector<OpInfo> dynamic_ops() {
   places.decompose = nonzero;
   places.zero_gradient = true;
   places.samples = [] {
-    return std::vector<OpSample>{sample({"i32[3,4]"}, {}, -1, 1), sample({"bool[7]"}), sample({"f32[2,0]"}),
-                                 sample({"u8[2,2,3]"}, {}, 0, 1)};
+    return in_dtypes({sample({"bool[7]"}), sample({"f32[2,0]"}), sample({"u8[2,2,3]"}, {}, 0, 1)},
+                     sample({"i32[3,4]"}, {}, -1, 1), any_dtype);
   };
   OpInfo some = composite({.name = "Compress", .since = 9, .summary = "slices along an axis where a condition holds"});
   some.operands = {{.name = "input"}, {.name = "condition", .type_var = "B", .dtypes = bools}};
@@ -350,9 +350,8 @@ std::vector<OpInfo> dynamic_ops() {
   some.infer = infer_compress;
   some.decompose = compress;
   some.samples = [] {
-    return std::vector<OpSample>{sample({"f64[4,3]", "bool[4]"}, {{"axis", std::int64_t{0}}}),
-                                 sample({"f64[2,3]", "bool[2]"}, {{"axis", std::int64_t{-1}}}),
-                                 sample({"i32[2,3]", "bool[5]"})};
+    return in_dtypes({sample({"f64[2,3]", "bool[2]"}, {{"axis", std::int64_t{-1}}}), sample({"i32[2,3]", "bool[5]"})},
+                     sample({"f64[4,3]", "bool[4]"}, {{"axis", std::int64_t{0}}}), any_dtype);
   };
   OpInfo boxes =
       composite({.name = "NonMaxSuppression",

@@ -266,7 +266,7 @@ OpInfo old_dropout_op(std::string_view name, int since, int until) {
   if (since < 7) o.attrs.push_back(int_attr("is_test", 0));
   o.infer = infer_old_dropout;
   o.decompose = old_dropout;
-  o.samples = [] { return std::vector<OpSample>{sample({"f64[2,3]"})}; };
+  o.samples = [] { return in_dtypes({}, sample({"f64[2,3]"}), floats); };
   if (since < 7) o.samples = [] { return std::vector<OpSample>{sample({"f64[2,3]"}, {{"is_test", std::int64_t{1}}})}; };
   return o;
 }
@@ -299,8 +299,9 @@ std::vector<OpSample> shape_samples() {
           OpSample{{sample_operand("u64[]", 0, 9)}, {{"shape", Ints{9}}}}};
 }
 std::vector<OpSample> like_samples() {
-  return {sample({"f32[3,5]"}, {{"seed", 2.0}}), sample({"f64[2,3]"}), sample({"i32[7]"}, {{"dtype", DType::f32}}),
-          OpSample{{sample_operand("f16[4]"), sample_operand("u64[]", 0, 9)}, {}}};
+  return in_dtypes({sample({"f32[3,5]"}, {{"seed", 2.0}}), sample({"f64[2,3]"}), sample({"bf16[3]"}),
+                    OpSample{{sample_operand("f16[4]"), sample_operand("u64[]", 0, 9)}, {}}},
+                   sample({"i32[7]"}, {{"dtype", DType::f32}}, 0, 1), any_dtype);
 }
 
 std::vector<OpSample> dropout_samples() {
@@ -313,9 +314,13 @@ std::vector<OpSample> dropout_samples() {
   OpSample dynamic = sample({"f64[8]"}, {{"seed", std::int64_t{3}}});
   dynamic.operands.push_back({sample_type("f64[]"), make_literal(Array::scalar(DType::f64, 0.25))});
   dynamic.operands.push_back(sample_operand("bool[]"));
-  return {
-      sample({"f64[2,3]"}),      sample({"f32[3]", "f32[]"}),   training("f64[4,6]", 0.5, {{"seed", std::int64_t{7}}}),
-      training("f64[9]", 0, {}), training("f16[12]", 0.75, {}), dynamic};
+  return {sample({"f64[2,3]"}),
+          sample({"f32[3]", "f32[]"}),
+          training("f64[4,6]", 0.5, {{"seed", std::int64_t{7}}}),
+          training("f64[9]", 0, {}),
+          training("f16[12]", 0.75, {}),
+          training("bf16[12]", 0.25, {}),
+          dynamic};
 }
 
 OpInfo bits_op() {
@@ -358,9 +363,10 @@ std::vector<OpInfo> random_ops() {
   for (OpInfo* o : {&normal_like, &uniform_like}) o->samples = like_samples;
   coin.operands[0].dtypes = floats;
   coin.samples = [] {
-    return std::vector<OpSample>{sample({"f32[3,5]"}, {{"seed", 1.0}}, 0, 1), sample({"f64[9]"}, {}, 0, 1),
-                                 sample({"f16[4]"}, {{"dtype", DType::boolean}}, 0, 1),
-                                 sample({"f32[4]"}, {{"dtype", DType::i32}}, 0, 1)};
+    return in_dtypes(
+        {sample({"f32[3,5]"}, {{"seed", 1.0}}, 0, 1), sample({"f16[4]"}, {{"dtype", DType::boolean}}, 0, 1),
+         sample({"f32[4]"}, {{"dtype", DType::i32}}, 0, 1)},
+        sample({"f64[9]"}, {}, 0, 1), floats);
   };
 
   OpInfo classes =
@@ -372,8 +378,8 @@ std::vector<OpInfo> random_ops() {
   classes.decompose = multinomial;
   classes.zero_gradient = true;
   classes.samples = [] {
-    return std::vector<OpSample>{sample({"f32[2,5]"}, {{"sample_size", std::int64_t{6}}}),
-                                 sample({"f64[3,1]"}, {{"dtype", DType::i64}, {"seed", 4.0}})};
+    return in_dtypes({sample({"f64[3,1]"}, {{"dtype", DType::i64}, {"seed", 4.0}})},
+                     sample({"f32[2,5]"}, {{"sample_size", std::int64_t{6}}}), floats);
   };
 
   OpInfo drop =

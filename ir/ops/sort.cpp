@@ -92,12 +92,11 @@ std::vector<OpSample> argsort_samples() {
     s.attrs.set("count", Dims{count});
     return s;
   };
-  return {with("f64[3,7]", 1, false, 2), with("f32[5,3]", 0, true, 2),  with("i32[2,9]", 1, false, 2),
-          with("i8[2,5,2]", 1, true, 3), with("u64[40]", 0, false, 9),  with("u8[3,4]", 1, true, 3),
-          with("bool[9]", 0, false, 1),  with("f16[2,6]", 1, false, 1), with("bf16[6]", 0, true, 1),
-          with("f32[0,3]", 1, false, 1), with("f32[3,0]", 1, true, 1),  with("i64[1]", 0, false, 9),
-          first("f32[3,40]", 1, 3),      first("f16[20,2]", 0, 1),      first("i32[2,9]", 1, 7),
-          first("f64[2,3]", 1, 0)};
+  return in_dtypes({with("f32[5,3]", 0, true, 2), with("i8[2,5,2]", 1, true, 3), with("u64[40]", 0, false, 9),
+                    with("bool[9]", 0, false, 1), with("bf16[6]", 0, true, 1), with("f32[0,3]", 1, false, 1),
+                    with("f32[3,0]", 1, true, 1), with("i64[1]", 0, false, 9), first("f32[3,40]", 1, 3),
+                    first("f16[20,2]", 0, 1), first("i32[2,9]", 1, 7), first("f64[2,3]", 1, 0)},
+                   with("f64[3,7]", 1, false, 3), any_dtype);
 }
 
 // ---- argsort_rows -----------------------------------------------------------------------------------------
@@ -206,10 +205,15 @@ std::vector<OpSample> searchsorted_samples() {
   auto with = [&](OpSample::Operand a, std::string_view values, bool right) {
     return OpSample{{std::move(a), sample_operand(values, 0, 9)}, {{"right", right}}};
   };
-  return {with(sorted("i64[7]", {0, 1, 1, 3, 5, 5, 9}), "i64[12]", false),
-          with(sorted("i64[6]", {0, 1, 1, 3, 5, 5}), "i64[12]", true),
-          with(sorted("f32[2,3]", {1, 4, 8, 0, 2, 5}), "f32[2,20]", false), with(sorted("i32[1]", {4}), "i32[5]", true),
-          with(sorted("i64[0]", {}), "i64[3]", false)};
+  std::vector<OpSample> out{with(sorted("i64[6]", {0, 1, 1, 3, 5, 5}), "i64[12]", true),
+                            with(sorted("f32[2,3]", {1, 4, 8, 0, 2, 5}), "f32[2,20]", false),
+                            with(sorted("i32[1]", {4}), "i32[5]", true), with(sorted("i64[0]", {}), "i64[3]", false)};
+  for (int i = 0; i < dtype_count; ++i)
+    if (auto t = static_cast<DType>(i); numeric.has(t)) {
+      std::string name(dtype_name(t));
+      out.push_back(with(sorted(name + "[7]", {0, 1, 1, 3, 5, 5, 9}), name + "[12]", false));
+    }
+  return out;
 }
 
 // ---- TopK -------------------------------------------------------------------------------------------------
@@ -269,8 +273,8 @@ std::vector<OpSample> top_k_samples() {
     s.operands.push_back(sample_ints({k}));
     return s;
   };
-  std::vector<OpSample> out{with("f64[3,5]", 2, {}), with("f64[4,3]", 4, {{"axis", std::int64_t{0}}}),
-                            with("f32[2,3]", 0, {})};
+  std::vector<OpSample> out = in_dtypes({with("f64[4,3]", 4, {{"axis", std::int64_t{0}}}), with("f32[2,3]", 0, {})},
+                                        with("f64[3,5]", 2, {}), flags ? numeric : floats);
   if (flags) {
     out.push_back(with("f64[6]", 3, {{"largest", std::int64_t{0}}}));
     out.push_back(with("i32[2,8]", 3, {{"axis", std::int64_t{1}}, {"sorted", std::int64_t{0}}}));
@@ -330,9 +334,9 @@ std::vector<OpInfo> sort_ops() {
   rows.batch = batch_in_front;
   rows.zero_gradient = true;
   rows.samples = [] {
-    return std::vector<OpSample>{sample({"i32[9,2]"}, {}, 0, 2), sample({"f32[5,3]"}, {}),
-                                 sample({"bool[12,3]"}),         sample({"f64[4,0]"}),
-                                 sample({"i64[0,2]"}),           sample({"u8[3,7,2]"}, {}, 0, 1)};
+    return in_dtypes(
+        {sample({"f32[5,3]"}, {}), sample({"f64[4,0]"}), sample({"i64[0,2]"}), sample({"u8[3,7,2]"}, {}, 0, 1)},
+        sample({"i32[9,2]"}, {}, 0, 2), any_dtype);
   };
 
   OpInfo search{.name = "searchsorted",
@@ -351,7 +355,7 @@ std::vector<OpInfo> sort_ops() {
 
   OpInfo oldest = top_k_op("TopK_1", 1, 9, false, false), older = top_k_op("TopK_10", 10, 10, true, false),
          current = top_k_op("TopK", 11, 1 << 20, true, true);
-  oldest.samples = [] { return std::vector<OpSample>{sample({"f64[3,5]"}, {{"k", std::int64_t{2}}})}; };
+  oldest.samples = [] { return in_dtypes({}, sample({"f64[3,5]"}, {{"k", std::int64_t{2}}}), floats); };
   older.samples = top_k_samples<false>;
   current.samples = top_k_samples<true>;
   return {argsort, rows, search, oldest, older, current};

@@ -473,7 +473,7 @@ std::vector<OpInfo> spectral_ops() {
         dft_sample("f64[5,2]", 5, 0, false, false),    dft_sample("f64[2,60,2]", 60, 1, false, false),
         dft_sample("f32[3,37,1]", 40, 1, false, true), dft_sample("f64[6,3,2]", 4, 0, true, false),
         dft_sample("f64[2,5,2]", 8, -2, true, true),   dft_sample("f64[1,131,1]", 131, 1, false, false),
-        dft_sample("f16[8,2]", 8, 0, false, false)};
+        dft_sample("f16[8,2]", 8, 0, false, false),    dft_sample("bf16[6,1]", 6, 0, false, true)};
     return out;
   };
   OpInfo frames = composite({.name = "STFT", .since = 17, .summary = "Fourier transforms of windows along a signal"});
