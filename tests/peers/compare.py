@@ -20,6 +20,9 @@ def export(name, make, folder, training):
     """Writes NAME.onnx and NAME.npz (in0, in1, ...) unless they are there; returns the network and its inputs."""
     torch.manual_seed(0)
     network, inputs = make()
+    with torch.no_grad():  # the exporter merges equal parameters, and fresh ones of norms are
+        for p in network.parameters():
+            p += 0.02 * torch.randn_like(p)
     network.train(training)
     path = f"{folder}/{name}.onnx"
     mode = torch.onnx.TrainingMode.TRAINING if training else torch.onnx.TrainingMode.EVAL
