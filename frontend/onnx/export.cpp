@@ -39,6 +39,21 @@ void set_type(pb::TypeProto& out, const Type& t) {
   }
 }
 
+/// A shorter list means zeros for the rest, which not every reader takes.
+void complete_scan(Attrs& attrs, std::int64_t operands, std::int64_t results) {
+  std::int64_t slices = attrs.get_or<std::int64_t>("num_scan_inputs", 0);
+  std::int64_t stacked = results - (operands - slices);
+  auto complete = [&](std::string_view name, std::int64_t count) {
+    const auto* given = attrs.get<std::vector<std::int64_t>>(name);
+    if (!given || count < 0) return;
+    std::vector<std::int64_t> list = *given;
+    list.resize(static_cast<std::size_t>(count));
+    attrs.set(name, std::move(list));
+  };
+  for (std::string_view name : {"scan_input_axes", "scan_input_directions"}) complete(name, slices);
+  for (std::string_view name : {"scan_output_axes", "scan_output_directions"}) complete(name, stacked);
+}
+
 /// Names of a whole model: each is given once, regions included.
 class Names {
  public:
@@ -176,7 +191,9 @@ Status Writer::node(NodeId id) {
   while (own > 0 && !n.operands[own - 1]) --own;
   for (std::size_t i = 0; i < own; ++i) out.add_input(n.operands[i] ? name(n.operands[i]) : "");
   for (std::uint32_t r = 0; r < n.result_count; ++r) out.add_output(name(n.result(r)));
-  for (const auto& [key, value] : n.attrs) {
+  Attrs attrs = n.attrs;
+  if (n.op->onnx == "Scan") complete_scan(attrs, static_cast<std::int64_t>(own), n.result_count);
+  for (const auto& [key, value] : attrs) {
     auto spec = std::ranges::find(n.op->attrs, key, &AttrSpec::name);
     bool implied =
         key == "captures" || key == "ordinal" || (spec->fallback && equal(*spec->fallback, value) && !spec->required);

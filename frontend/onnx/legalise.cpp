@@ -7,24 +7,26 @@
 
 #include <fmt/format.h>
 
+#include "frontend/onnx/legalise_ops.hpp"
 #include "ir/check.hpp"
-#include "ir/ops/dims.hpp"
 
 namespace ag::onnx {
+using namespace ops;
 namespace {
 
-using namespace ops;
-
-constexpr int least_opset = 18;   ///< axes are operands of all reductions, Scatter* knows max and min
 constexpr int max_rounds = 64;    ///< of decomposition
 constexpr int max_depth = 64;     ///< of regions
 
-/// A node's results in ONNX's operators; the node itself, already part of the graph, goes.
-using Rewrite = std::vector<ValueId> (*)(Builder&, const View&);
-
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
-Expr onnx(Builder& b, std::string_view type, std::vector<ValueId> operands, Attrs attrs = {}) {
+Expr expand_to_shape(Expr x, const Dims& shape) {
+  if (x.type().shape == shape) return x;
+  return onnx(x.builder(), "Expand", {x, size_vector(x.builder(), shape)});
+}
+
+}  // namespace
+
+Expr onnx(Builder& b, std::string_view type, std::vector<ValueId> operands, Attrs attrs) {
   const OpInfo* found = op_table().find_onnx("", type, std::max(least_opset, b.graph().opset));
   AG_CHECK(found, "an operator of ONNX that is not in the table");
   return {b, b.add_op(found->name, std::move(operands), std::move(attrs))};
@@ -38,17 +40,9 @@ Expr reshape_to(Expr x, const Dims& shape) {
   if (zero) attrs.set("allowzero", std::int64_t{1});
   return onnx(x.builder(), "Reshape", {x, size_vector(x.builder(), shape)}, std::move(attrs));
 }
-Expr expand_to_shape(Expr x, const Dims& shape) {
-  if (x.type().shape == shape) return x;
-  return onnx(x.builder(), "Expand", {x, size_vector(x.builder(), shape)});
-}
 Expr permute(Expr x, const Ints& perm) {
   if (std::ranges::is_sorted(perm)) return x;
   return onnx(x.builder(), "Transpose", {x}, {{"perm", perm}});
-}
-
-std::vector<ValueId> reshape(Builder& b, const View& n) {
-  return {reshape_to(Expr(b, n.operand(0)), n.out().shape)};
 }
 
 /// Operand axes in the order of the result's, ones where the result has new axes, then Expand.
@@ -59,15 +53,24 @@ Expr broadcast(Expr x, const Dims& shape, const Ints& dims) {
   for (std::size_t i = 0; i < dims.size(); ++i) with_ones[at(dims[i])] = x.type().shape[i];
   return expand_to_shape(reshape_to(permute(x, order), with_ones), shape);
 }
-std::vector<ValueId> broadcast_in_dim(Builder& b, const View& n) {
-  return {broadcast(Expr(b, n.operand(0)), Dims(n.out().shape), attr_ints(n.attrs(), "dims"))};
-}
-
 Expr slice_of(Expr x, const Dims& start, const Dims& limit, const Ints& stride) {
   Builder& b = x.builder();
   Ints axes = iota_ints(static_cast<std::int64_t>(start.size()));
   return onnx(b, "Slice", {x, size_vector(b, start), size_vector(b, limit), b.ints(axes), b.ints(stride)});
 }
+Expr ramp(Builder& b, const Dim& n) {
+  return onnx(b, "Range", {b.scalar_int(DType::i64, 0), size_value(b, n, DType::i64), b.scalar_int(DType::i64, 1)});
+}
+namespace {
+
+std::vector<ValueId> reshape(Builder& b, const View& n) {
+  return {reshape_to(Expr(b, n.operand(0)), n.out().shape)};
+}
+
+std::vector<ValueId> broadcast_in_dim(Builder& b, const View& n) {
+  return {broadcast(Expr(b, n.operand(0)), Dims(n.out().shape), attr_ints(n.attrs(), "dims"))};
+}
+
 std::vector<ValueId> slice(Builder& b, const View& n) {
   return {slice_of(Expr(b, n.operand(0)), attr_dims(n.attrs(), "start"), attr_dims(n.attrs(), "limit"),
                    attr_ints(n.attrs(), "stride"))};
@@ -108,9 +111,6 @@ std::vector<ValueId> pad(Builder& b, const View& n) {
   return {onnx(b, "Pad", {x, size_vector(b, pads), value})};
 }
 
-Expr ramp(Builder& b, const Dim& n) {
-  return onnx(b, "Range", {b.scalar_int(DType::i64, 0), size_value(b, n, DType::i64), b.scalar_int(DType::i64, 1)});
-}
 std::vector<ValueId> iota(Builder& b, const View& n) {
   std::int64_t axis = attr_int(n.attrs(), "axis", 0);
   Type t = n.out();
@@ -327,6 +327,12 @@ const std::pair<std::string_view, Rewrite> rewrites[] = {
     {"atan2", formula<[](Expr y, Expr x) { return angle(y, x); }>},
     {"shift_left", formula<[](Expr x, Expr y) { return shifted(x, y, "LEFT"); }>},
     {"shift_right", formula<[](Expr x, Expr y) { return shifted(x, y, "RIGHT"); }>},
+    {"materialize", formula<[](Expr x, Expr) { return un("Identity", x); }>},
+    {"unfold", rewrite_unfold},
+    {"fold", rewrite_fold},
+    {"window_gather", rewrite_window_gather},
+    {"window_scatter", rewrite_window_scatter},
+    {"conv", rewrite_conv},
     {"StopGradient", formula<[](Expr x, Expr) { return un("Identity", x); }>},
 };
 
