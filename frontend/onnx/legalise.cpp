@@ -131,7 +131,9 @@ std::vector<ValueId> reduce_bools(Builder& b, const View& n) {
   Ints axes = attr_ints(n.attrs(), "axes");
   if (axes.empty()) return {onnx(b, "Identity", {n.operand(0)})};
   Expr whole = Expr(b, n.operand(0)).to(DType::i32);
-  return {onnx(b, type, {whole, b.ints(axes)}, {{"keepdims", std::int64_t{0}}}).to(DType::boolean)};
+  // Of no elements the extremum is the least or the greatest number, neither of which a mere conversion would tell.
+  Expr best = onnx(b, type, {whole, b.ints(axes)}, {{"keepdims", std::int64_t{0}}});
+  return {onnx(b, "Greater", {best, b.scalar_int(DType::i32, 0)})};
 }
 
 /// The axes that are summed follow from the sizes, at run time where these are symbols.
@@ -264,6 +266,12 @@ std::vector<ValueId> scatter(Builder& b, const View& n) {
 
 // ---- Elementwise ----------------------------------------------------------------------------------------------
 
+std::vector<ValueId> cumulative_sum(Builder& b, const View& n) {
+  ValueId axis = b.scalar_int(DType::i64, attr_int(n.attrs(), "axis", 0));
+  auto flag = [&](std::string_view name) { return std::int64_t{n.attrs().get_or<bool>(name, false)}; };
+  return {onnx(b, "CumSum", {n.operand(0), axis}, {{"reverse", flag("reverse")}, {"exclusive", flag("exclusive")}})};
+}
+
 using Formula = Expr (*)(Expr x, Expr y);
 template <Formula f>
 std::vector<ValueId> formula(Builder& b, const View& n) {
@@ -310,6 +318,7 @@ const std::pair<std::string_view, Rewrite> rewrites[] = {
     {"dot_general", dot_general},
     {"gather", gather},
     {"scatter", scatter},
+    {"cumulative_sum", cumulative_sum},
     {"square", formula<[](Expr x, Expr) { return mul(x, x); }>},
     {"rsqrt", formula<[](Expr x, Expr) { return un("Reciprocal", un("Sqrt", x)); }>},
     {"cbrt", formula<[](Expr x, Expr) { return cube_root(x); }>},

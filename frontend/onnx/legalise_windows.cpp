@@ -205,7 +205,7 @@ std::vector<ValueId> rewrite_conv(Builder& b, const View& n) {
   w.count = role == "output" ? size : role == "input" ? dims_from(p, 2) : dims_from(q, 2);
   std::size_t r = w.rank();
   Ints pads(2 * r), taps(r), extra(r);
-  bool fits = r > 0 && n.in(0).is_static() && n.in(1).is_static() && groups[0].is_const();
+  bool fits = r > 0 && is_float(n.in(0).dtype) && n.in(0).is_static() && n.in(1).is_static() && groups[0].is_const();
   for (std::size_t d = 0; d < r && fits; ++d) {
     fits = w.low[d].is_const() && w.taps[d].is_const() && w.count[d].is_const() && w.space[d].is_const();
     if (!fits) break;
