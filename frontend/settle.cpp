@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 
 namespace ag {
 namespace {
@@ -53,6 +54,26 @@ class Evaluation {
   const Graph& g_;
   InputValues* values_;
   std::map<ValueId, Array> known_;
+  InterpretOptions options_;  ///< the sizes found so far
+
+  void learn(ValueId v, Array value) {
+    const Dims& shape = g_.type(v).shape;
+    for (std::size_t d = 0; d < shape.size() && d < value.shape().size(); ++d)
+      if (auto s = shape[d].as_symbol()) options_.dims.emplace(*s, value.shape()[d]);
+    known_.emplace(v, std::move(value));
+  }
+
+  /// The sizes in a node's attributes follow from what is known.
+  bool sizes_known(const Node& n) const {
+    std::set<std::string> used;
+    for (const auto& [name, value] : n.attrs) {
+      if (const auto* dims = std::get_if<Dims>(&value))
+        for (const Dim& d : *dims) d.collect_symbols(used);
+      if (const auto* type = std::get_if<Type>(&value))
+        for (const Dim& d : type->shape) d.collect_symbols(used);
+    }
+    return std::all_of(used.begin(), used.end(), [&](const std::string& s) { return options_.dims.contains(s); });
+  }
 
   /// A shape, or what was computed from one: its elements are known though its ancestors are not.
   bool sizes(const Node& n) {
@@ -74,17 +95,18 @@ class Evaluation {
       const std::string& name = g_.value(n.result()).name;
       auto value = values_->value(static_cast<std::size_t>(at - g_.inputs.begin()), name, g_.type(n.result()));
       if (!value || value->dtype() != g_.type(n.result()).dtype || value->elems() > max_elems) return false;
-      known_.emplace(n.result(), std::move(*value));
+      learn(n.result(), std::move(*value));
       used.push_back(name);
       return true;
     }
+    if (!sizes_known(n)) return false;
     std::vector<Array> operands;
     for (ValueId v : n.operands) operands.push_back(v ? known_.at(v) : Array());
-    auto results = evaluate(NodeView{g_, id}, operands);
+    auto results = evaluate(NodeView{g_, id}, operands, options_);
     if (!results) return false;
     for (std::uint32_t r = 0; r < n.result_count && r < results->size(); ++r) {
       if ((*results)[r].elems() > max_elems) return false;
-      known_.emplace(n.result(r), std::move((*results)[r]));
+      learn(n.result(r), std::move((*results)[r]));
     }
     return true;
   }
@@ -108,6 +130,12 @@ std::vector<std::size_t> candidates(const Graph& g, const OpInfo& op, const std:
 }
 
 }  // namespace
+
+std::optional<Array> settled_value(const Graph& g, ValueId v, InputValues* values) {
+  InputValues none{.value = [](std::size_t, const std::string&, const Type&) { return std::optional<Array>(); },
+                   .used = {}};
+  return Evaluation(g, values ? *values : none).run(v);
+}
 
 Result<NodeId> add_settled(GraphBuilder& builder, const OpInfo& op, GraphBuilder::NodeArgs args, InputValues* values) {
   auto build_in = [&](std::size_t i, InputValues* given) {

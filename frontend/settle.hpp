@@ -23,4 +23,7 @@ struct InputValues {
 /// inputs of known value, those elements are computed and stand in the node as a constant.
 Result<NodeId> add_settled(GraphBuilder& builder, const OpInfo& op, GraphBuilder::NodeArgs args, InputValues* values);
 
+/// The value of `v` if it depends on nothing but constants and inputs of known value, and is not large.
+std::optional<Array> settled_value(const Graph& g, ValueId v, InputValues* values);
+
 }  // namespace ag

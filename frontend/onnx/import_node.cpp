@@ -65,6 +65,7 @@ void Importer::node(Frame& f, const pb::NodeProto& n, const std::string& path) {
   Loc at = loc(path);
   if (const pb::FunctionProto* function = find_function(n)) return inline_call(f, n, *function, path, at);
   if (domain_of(n).empty() && n.op_type() == "Constant") return constant(f, n, at);
+  if (is_gradient(n)) return gradient(f, n, at);
   const OpInfo* op = find_op(f.opsets, n);
   if (op && op->onnx == "Gradient") return gradient(f, n, *op, at);
   if (op) return add_node(f, n, *op, path, at);
@@ -90,6 +91,54 @@ void Importer::constant(Frame& f, const pb::NodeProto& n, const Loc& at) {
   define(f, n.output(0), f.scope.builder.constant(std::move(*literal), at), at);
 }
 
+bool is_gradient(const pb::NodeProto& n) {
+  return n.domain() == "ai.onnx.preview.training" && n.op_type() == "Gradient";
+}
+
+/// Gradient(xs..., zs...) with the names of xs, zs and y as attributes becomes a gradient request. Its results are
+/// outputs of the graph; the values given are those that the names say.
+void Importer::gradient(Frame& f, const pb::NodeProto& n, const Loc& at) {
+  std::vector<std::string> xs, inputs;
+  std::string y;
+  for (const auto& a : n.attribute()) {
+    if (a.name() == "y") y = a.s();
+    if (a.name() == "xs") xs.assign(a.strings().begin(), a.strings().end());
+    if (a.name() == "xs" || a.name() == "zs") inputs.insert(inputs.end(), a.strings().begin(), a.strings().end());
+  }
+  bool same = std::ranges::equal(inputs, n.input());
+  if (f.depth > 0 || f.call || !same || n.output_size() > static_cast<int>(xs.size())) {
+    report(error(Code::AG2211, at, "`Gradient` is supported in the graph itself, of values at where they stand",
+                 same ? "not inside a region or function" : "its inputs are not those that `xs` and `zs` name"));
+    return poison(f, n, at);
+  }
+  for (const std::string& name : inputs)
+    if (!lookup(f, name)) report(unknown_value(f, name, at));
+  if (!lookup(f, y)) report(unknown_value(f, y, at));
+  for (int i = 0; i < n.output_size(); ++i) {
+    if (n.output(i).empty() || !check_name(n.output(i), at)) continue;
+    define(f, n.output(i), {}, at);
+    f.names[n.output(i)].gradient = true;
+    gradients_.push_back({n.output(i), y, xs[static_cast<std::size_t>(i)], at});
+  }
+}
+
+/// Gradients are appended to the outputs in the order of their requests.
+void Importer::request_gradients(Graph& graph, const std::vector<std::string>& names) {
+  for (const std::string& name : names) {
+    auto it = std::ranges::find(gradients_, name, &GradientResult::name);
+    bool again = !graph.grads.empty() && graph.grads.back().loc == it->loc;
+    if (!again) {
+      GradRequest r;
+      r.of = it->of;
+      r.loc = r.of_loc = it->loc;
+      graph.grads.push_back(std::move(r));
+    }
+    graph.grads.back().wrt.push_back(it->wrt);
+    graph.grads.back().wrt_locs.push_back(it->loc);
+    graph.grads.back().names.emplace_back(it->wrt, name);
+  }
+}
+
 std::optional<std::vector<ValueId>> Importer::operands(Frame& f, const pb::NodeProto& n, const Loc& at) {
   std::vector<ValueId> out;
   bool ok = true;
@@ -98,6 +147,8 @@ std::optional<std::vector<ValueId>> Importer::operands(Frame& f, const pb::NodeP
     if (name.empty()) continue;
     const Binding* b = lookup(f, name);
     if (!b) report(unknown_value(f, name, at));
+    if (b && b->gradient)
+      report(error(Code::AG2211, at, fmt::format("`{}` is a result of `Gradient`, which can only be an output", name)));
     ok = ok && b && (b->value || b->absent);  // poisoned: said before
     if (b) v = b->value;
   }
@@ -110,7 +161,9 @@ void Importer::add_node(Frame& f, const pb::NodeProto& n, const OpInfo& op, cons
   auto attrs = attributes(f, n, op, at);
   std::vector<GraphPtr> inner;
   // Captures follow the operands; their number is an attribute.
+  std::size_t before = errors_.size();
   bool ok = in && attrs && regions(f, n, op, path, *in, inner, *attrs);
+  if (!ok && in && attrs && op.onnx == "If" && inline_branch(f, n, *in, path, before)) return;
   if (!ok) return poison(f, n, at);
   int wanted = result_count(n);
   bool any_number = !op.results.empty() && op.results.back().variadic;
@@ -124,6 +177,7 @@ void Importer::add_node(Frame& f, const pb::NodeProto& n, const OpInfo& op, cons
   bool counts = std::ranges::any_of(op.attrs, [](const AttrSpec& a) { return a.name == "num_outputs"; });
   if (counts && f.scope.graph.opset < 18 && !attrs->find("num_outputs") && in->size() < 2) attrs->set("num_outputs", static_cast<std::int64_t>(wanted));
   GraphBuilder::NodeArgs args;
+  std::vector<ValueId> condition(in->begin(), in->begin() + (in->empty() ? 0 : 1));
   args.operands = std::move(*in);
   args.attrs = std::move(*attrs);
   args.regions = std::move(inner);
@@ -131,6 +185,7 @@ void Importer::add_node(Frame& f, const pb::NodeProto& n, const OpInfo& op, cons
   args.locs = {at};
   args.result_count = static_cast<std::uint32_t>(wanted);
   auto id = add_settled(f.scope.builder, op, std::move(args), options_.values);
+  if (!id && op.onnx == "If" && inline_branch(f, n, condition, path, before)) return;
   if (!id) {
     report(std::move(id).error());
     return poison(f, n, at);
@@ -152,6 +207,39 @@ void Importer::define_results(Frame& f, const pb::NodeProto& n, NodeId id, const
     }
     define(f, name, added.result(r), at);
   }
+}
+
+/// A branch that makes no sense for these sizes is none where the condition is known and chooses the other one, which
+/// takes the place of the node. `errors`: how many there were before the branches were read.
+bool Importer::inline_branch(Frame& f, const pb::NodeProto& n, const std::vector<ValueId>& in, const std::string& path,
+                             std::size_t errors) {
+  auto condition = in.empty() || !in[0] ? std::nullopt : settled_value(f.scope.graph, in[0], options_.values);
+  if (!condition || condition->elems() != 1) return false;
+  std::string_view branch = condition->get_int(0) ? "then_branch" : "else_branch";
+  auto it = std::ranges::find(n.attribute(), branch, &pb::AttributeProto::name);
+  if (it == n.attribute().end() || !it->has_g() || f.depth >= options_.max_region_depth) return false;
+  errors_.resize(errors);
+  Frame body{.scope = f.scope,
+             .outer = nullptr,
+             .call = f.call,
+             .opsets = f.opsets,
+             .path = fmt::format("{}.{}", path, branch),
+             .prefix = f.prefix,
+             .depth = f.depth + 1,
+             .names = f.names};
+  const pb::GraphProto& g = it->g();
+  for (const auto& o : g.output()) body.given_names.insert(o.name());
+  initializers(body, g);
+  nodes(body, g.node());
+  if (errors_.size() != errors) return false;
+  for (int i = 0; i < n.output_size(); ++i) {
+    Loc at = loc(path);
+    if (n.output(i).empty() || !check_name(n.output(i), at)) continue;
+    const Binding* b = i < g.output_size() ? lookup(body, g.output(i).name()) : nullptr;
+    if (!b) report(error(Code::AG1014, at, fmt::format("the branch of `If` has no result {}", i)));
+    define(f, n.output(i), b ? b->value : ValueId(), at);
+  }
+  return true;
 }
 
 // ---- Regions -------------------------------------------------------------------------------------------------

@@ -179,3 +179,26 @@ TEST_CASE("models with bytes changed give a graph or errors") {
   CHECK(graphs > 100);
   CHECK(errors > 100);
 }
+
+TEST_CASE("a Gradient node is a gradient request; a branch that cannot be is left out where the other one is taken") {
+  using namespace wire;
+  // y = x * x; ONNX's Gradient of y with respect to x.
+  std::string attributes = str(5, str(1, "xs") + str(9, "x") + num(20, 8)) + str(5, str(1, "y") + str(4, "y") + num(20, 3));
+  std::string domain = str(7, "ai.onnx.preview.training");
+  std::string graph = str(1, node("Mul", {"x", "x"}, {"y"})) + str(1, node("Gradient", {"x"}, {"dx"}, attributes + domain)) +
+                      str(2, "g") + str(11, value("x", 1, {})) + str(12, value("y", 1, {})) + str(12, value("dx", 1, {}));
+  std::string imports = str(8, str(1, "ai.onnx.preview.training") + num(2, 1));
+  Graph g = imported(model(graph, 21, imports));
+  REQUIRE(g.grads.size() == 1);
+  CHECK(g.grads[0].of == "y");
+  CHECK(g.grads[0].wrt == std::vector<std::string>{"x"});
+  CHECK(g.grads[0].names == std::vector<std::pair<std::string, std::string>>{{"x", "dx"}});
+
+  // If(true): the other branch adds f32[2] and f32[3].
+  std::string taken = str(1, node("Relu", {"x"}, {"t"})) + str(12, value("t", 1, {2}));
+  std::string other = str(1, node("Add", {"x", "w"}, {"e"})) + str(12, value("e", 1, {2}));
+  std::string branches = graph_attribute("then_branch", taken) + graph_attribute("else_branch", other);
+  std::string weights = str(5, tensor("w", {3}, 1, std::string(12, '\0'))) + str(5, tensor("c", {}, 9, "\x01"));
+  Graph chosen = imported(model(graph_of(str(1, node("If", {"c"}, {"y"}, branches)), weights)));
+  CHECK(chosen.def(chosen.outputs[0].value).op->onnx == "Relu");
+}
