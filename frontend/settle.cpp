@@ -64,7 +64,7 @@ class Evaluation {
   }
 
   /// The sizes in a node's attributes follow from what is known.
-  bool sizes_known(const Node& n) const {
+  bool attributes_known(const Node& n) const {
     std::set<std::string> used;
     for (const auto& [name, value] : n.attrs) {
       if (const auto* dims = std::get_if<Dims>(&value))
@@ -99,7 +99,7 @@ class Evaluation {
       used.push_back(name);
       return true;
     }
-    if (!sizes_known(n)) return false;
+    if (!attributes_known(n)) return false;
     std::vector<Array> operands;
     for (ValueId v : n.operands) operands.push_back(v ? known_.at(v) : Array());
     auto results = evaluate(NodeView{g_, id}, operands, options_);
@@ -132,9 +132,7 @@ std::vector<std::size_t> candidates(const Graph& g, const OpInfo& op, const std:
 }  // namespace
 
 std::optional<Array> settled_value(const Graph& g, ValueId v, InputValues* values) {
-  InputValues none{.value = [](std::size_t, const std::string&, const Type&) { return std::optional<Array>(); },
-                   .used = {}};
-  return Evaluation(g, values ? *values : none).run(v);
+  return Evaluation(g, values).run(v);
 }
 
 Result<NodeId> add_settled(GraphBuilder& builder, const OpInfo& op, GraphBuilder::NodeArgs args, InputValues* values) {
