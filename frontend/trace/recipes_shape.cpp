@@ -361,7 +361,7 @@ const Recipe roll{"roll", "RollBackward0", build_roll};
 const Recipe repeat{"repeat", "RepeatBackward0", build_repeat};
 const Recipe tril{"tril", "TrilBackward0", build_triangle<false>};
 const Recipe triu{"triu", "TriuBackward0", build_triangle<true>};
-const Recipe diag{"diag", "DiagBackward0", build_diag};
+const Recipe diag{"diag", "DiagonalBackward0_copy", build_diag};
 const Recipe pad{"pad", "ConstantPadNdBackward0", build_pad};
 const Recipe index_select{"index_select", "IndexSelectBackward0", build_index_select};
 const Recipe index{"index", "IndexBackward0", build_index};
@@ -383,7 +383,7 @@ const Recipe* write_back(const Recipe& v) {
   static const Recipe* const views[] = {&view,      &transpose, &t,      &permute, &squeeze, &squeeze_dim,
                                         &unsqueeze, &flatten,   &select, &slice,   &narrow};
   for (std::size_t i = 0; i < std::size(views); ++i)
-    if (views[i] == &v) return &backs[i];
+    if (views[i]->build == v.build) return &backs[i];
   return nullptr;
 }
 

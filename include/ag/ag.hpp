@@ -1,6 +1,7 @@
 // ag: a compiler for tensor programs that differentiates them. Everything a program needs.
 #pragma once
 #include "ag/autograd.hpp"
+#include "ag/console.hpp"
 #include "ag/error.hpp"
 #include "ag/graph.hpp"
 #include "ag/nn.hpp"

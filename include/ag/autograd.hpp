@@ -1,6 +1,6 @@
 // Automatic differentiation: gradient mode, the graph of functions, gradients by name, the tape.
 #pragma once
-#include "ag/tensor.hpp"
+#include "ag/functions.hpp"
 
 namespace ag {
 AG_API_NAMESPACE {
@@ -78,7 +78,11 @@ AG_API_NAMESPACE {
   Tensor jacobian(const Function& f, const Tensor& x);  ///< shape: that of f(x), then that of x
   Tensor hessian(const Function& f, const Tensor& x);   ///< of a function of one element
   Tensor hvp(const Function& f, const Tensor& x, const Tensor& v);
-  Tensor stop_gradient(const Tensor& x, Place place = Place::current());
+  /// f of each member along the first axis of its arguments, at once; results have that axis in front. `batched` says
+/// which arguments have it: all, if it is empty.
+Function vmap(Function f);
+MultiFunction vmap(MultiFunction f, std::vector<bool> batched = {});
+Tensor stop_gradient(const Tensor& x, Place place = Place::current());
 /// f(x) with its intermediate values computed again in backward instead of kept.
   Tensor checkpoint(const Function& f, const Tensor& x);
   Tensors checkpoint(const MultiFunction& f, const Tensors& x);

@@ -47,16 +47,20 @@ class Walk {
   void run(bool accumulate) {
     std::sort(nodes_.begin(), nodes_.end(), [](auto* a, auto* b) { return a->sequence > b->sequence; });
     for (std::uint32_t i = 0; i < nodes_.size(); ++i) nodes_[i]->mark = i;
-    cotangents_.resize(nodes_.size());
-    for (std::size_t i = 0; i < nodes_.size(); ++i)
-      cotangents_[i].resize(std::max<std::size_t>(1, nodes_[i]->results.size()));
+    first_.reserve(nodes_.size());
+    std::uint32_t slots = 0;
+    for (GradNode* n : nodes_) {
+      first_.push_back(slots);
+      slots += static_cast<std::uint32_t>(std::max<std::size_t>(1, n->results.size()));
+    }
+    cotangents_.resize(slots);
     find_needed();
     for (auto& [edge, seed] : seeds_) give(edge, std::move(seed));
     std::optional<std::uint64_t> segment;
     for (std::size_t i = 0; i < nodes_.size(); ++i) {
       GradNode& n = *nodes_[i];
       if (!needed_[i]) continue;
-      auto& cts = cotangents_[i];
+      const std::span<Tensor> cts(&cotangents_[first_[i]], std::max<std::size_t>(1, n.results.size()));
       if (std::none_of(cts.begin(), cts.end(), [](const Tensor& t) { return t.defined(); })) continue;
       run_hooks(n, cts);
       collect(n, cts);
@@ -67,7 +71,7 @@ class Walk {
         segment = std::min(segment.value_or(n.segment), n.segment);
         apply_function(n, cts);
       }
-      std::vector<Tensor>().swap(cts);
+      for (Tensor& t : cts) t = Tensor();
     }
   }
 
@@ -79,8 +83,8 @@ class Walk {
   Place place_;
   std::uint64_t number_;
   std::vector<GradNode*> nodes_;
-  std::vector<NodeRef> keep_;
-  std::vector<std::vector<Tensor>> cotangents_;
+  std::vector<Tensor> cotangents_;  ///< of all results, node by node
+  std::vector<std::uint32_t> first_;
   std::vector<std::pair<Edge, Tensor>> seeds_;
   const std::vector<Edge>* captures_ = nullptr;
   std::vector<Tensor> found_;
@@ -94,7 +98,6 @@ class Walk {
       GradNode* n = stack.back();
       stack.pop_back();
       nodes_.push_back(n);
-      keep_.emplace_back(n);
       for (const Edge& e : n->next)
         if (e.node && e.node->walk != number_) {
           e.node->walk = number_;
@@ -122,7 +125,7 @@ class Walk {
 
   void give(const Edge& e, Tensor ct) {
     if (!e.node || !ct.defined() || !needed_[e.node->mark]) return;
-    Tensor& slot = cotangents_[e.node->mark][e.nr];
+    Tensor& slot = cotangents_[first_[e.node->mark] + e.nr];
     slot = slot.defined() ? sum_of(slot, ct) : std::move(ct);
   }
   Tensor sum_of(const Tensor& a, const Tensor& b) {
@@ -137,7 +140,7 @@ class Walk {
       if (replaced.defined()) ct = replaced;
     }
   }
-  void run_hooks(GradNode& n, std::vector<Tensor>& cts) {
+  void run_hooks(GradNode& n, std::span<Tensor> cts) {
     if (n.kind == GradNode::Kind::accumulate) {
       if (n.variable->extra) call_hooks(n.variable->extra->hooks, cts[0]);
       return;
@@ -149,7 +152,7 @@ class Walk {
       if (nr < cts.size() && cts[nr].defined()) impl->more().grad = separate(cts[nr]);
   }
 
-  void collect(GradNode& n, const std::vector<Tensor>& cts) {
+  void collect(GradNode& n, std::span<const Tensor> cts) {
     if (!captures_) return;
     for (std::size_t k = 0; k < captures_->size(); ++k) {
       const Edge& e = (*captures_)[k];
@@ -199,7 +202,7 @@ class Walk {
     return apply(rec::r::full, std::span<const Arg>(), params, place_);
   }
 
-  void apply_function(GradNode& n, std::vector<Tensor>& cts) {
+  void apply_function(GradNode& n, std::span<Tensor> cts) {
     if (n.freed) freed();
     if (n.kind == GradNode::Kind::custom) return apply_custom(n, cts);
     const Vjp& vjp = *n.vjp;
@@ -229,7 +232,7 @@ class Walk {
       args[i].impl = impl.get();
       keep.push_back(wrap(std::move(impl)));
     }
-    std::vector<Tensor> grads = apply_all(nullptr, vjp.call, {args, vjp.inputs.size()}, {}, n.place);
+    TensorList grads = apply_some(nullptr, vjp.call, {args, vjp.inputs.size()}, {}, n.place);
     if (!retain_ && !vjp.inputs.empty()) {
       const bool saved = std::any_of(n.saved.begin(), n.saved.end(), [](const ValueRef& v) { return bool(v); });
       n.freed = saved;
@@ -239,10 +242,10 @@ class Walk {
       if (vjp.outputs[i] >= 0) give(n.next[i], std::move(grads[static_cast<std::size_t>(vjp.outputs[i])]));
   }
 
-  void apply_custom(GradNode& n, std::vector<Tensor>& cts) {
+  void apply_custom(GradNode& n, std::span<Tensor> cts) {
     for (std::size_t i = 0; i < cts.size(); ++i)
       if (!cts[i].defined() && is_float(n.results[i]->type.dtype)) cts[i] = zeros(n.results[i]);
-    std::vector<Tensor> grads = n.extra->custom(cts);
+    std::vector<Tensor> grads = n.extra->custom(std::vector<Tensor>(cts.begin(), cts.end()));
     if (!retain_) {
       n.freed = true;
       n.extra->custom = nullptr;

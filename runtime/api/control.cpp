@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "ir/op.hpp"
+#include "passes/batch.hpp"
 #include "runtime/api/graph_impl.hpp"
 #include "runtime/api/tensor_impl.hpp"
 #include "runtime/api/trace_frame.hpp"
@@ -21,8 +22,8 @@ Type type_of(const Tensor& t, const Place& place) { return lazy::value_of(t, "co
 /// Runs f with stand-ins in a new frame. Gradients of what happens inside are those of the whole op.
 template <class F>
 std::unique_ptr<TraceFrame> region(const std::string& name, const std::vector<std::pair<std::string, Type>>& inputs,
-                                   F f, const Place& place) {
-  auto frame = std::make_unique<TraceFrame>(session(), name, true);
+                                   F f, const Place& place, TraceFrame::Capture capture = TraceFrame::Capture::traced) {
+  auto frame = std::make_unique<TraceFrame>(session(), name, capture);
   AutoGradMode off(false);
   Tensors in;
   for (const auto& [n, t] : inputs) in.push_back(lazy::make_tensor(frame->input(n, t)));
@@ -283,6 +284,57 @@ std::pair<Tensor, Tensor> scan(const std::function<std::pair<Tensor, Tensor>(con
         return {out[0], out[1]};
       },
       place);
+}
+
+/// The body is traced at each call, so that it may use other tensors each time; the structure it has decides whether it
+/// was compiled before.
+MultiFunction vmap(MultiFunction f, std::vector<bool> batched) {
+  using Calls = std::map<std::string, std::shared_ptr<const rec::Call>>;
+  return [f = std::move(f), batched = std::move(batched), seen = std::make_shared<Calls>()](const Tensors& xs) {
+    const Place place{};
+    return guarded(
+        [&] {
+          std::vector<std::pair<std::string, Type>> inputs;
+          std::vector<bool> flags;
+          std::optional<Dim> size;
+          for (std::size_t i = 0; i < xs.size(); ++i) {
+            Type t = type_of(xs[i], place);
+            flags.push_back(i >= batched.size() || batched[i]);
+            if (flags.back()) {
+              if (t.shape.empty())
+                raise(Code::AG2204, "ag::vmap maps over the first axis, but an argument has none", place);
+              if (size && *size != t.shape[0])
+                raise(Code::AG2208,
+                      "ag::vmap: the arguments have " + size->str() + " and " + t.shape[0].str() + " members", place);
+              size = t.shape[0];
+              t.shape.erase(t.shape.begin());
+            }
+            inputs.emplace_back("x" + std::to_string(i), std::move(t));
+          }
+          if (!size) raise(Code::AG5404, "ag::vmap needs an argument to map over", place);
+          Region r(region("vmap", inputs, f, place, TraceFrame::Capture::all));
+          flags.resize(r.frame->graph().inputs.size(), false);
+          auto graph = passes::batch(r.frame->graph(), flags, *size);
+          if (!graph) raise(graph.error());
+          auto& call = (*seen)[ag::print(*graph)];
+          if (!call) {
+            auto made = std::make_shared<rec::Call>();
+            made->name = "vmap";
+            made->grads.assign(graph->outputs.size(), "VmapBackward0");
+            made->graph = std::make_shared<const ag::Graph>(std::move(*graph));
+            call = std::move(made);
+          }
+          Captured all{r.keep};
+          Tensors operands = xs;
+          append(operands, tensors_of(all, {r.frame.get()}));
+          return lazy::call_graph(call, operands, place);
+        },
+        place);
+  };
+}
+Function vmap(Function f) {
+  auto many = vmap([f = std::move(f)](const Tensors& x) { return Tensors{f(x[0])}; }, {});
+  return [many = std::move(many)](const Tensor& x) { return many({x})[0]; };
 }
 
 }  // namespace ag::api

@@ -68,7 +68,7 @@ Graph trace(std::string name, std::vector<Argument> args, const std::function<Na
             const Place& place) {
   return guarded([&] {
     lazy::Session& s = lazy::Session::current();
-    lazy::TraceFrame frame(s, std::move(name), false);
+    lazy::TraceFrame frame(s, std::move(name), lazy::TraceFrame::Capture::none);
     Tensors in;
     for (const Argument& a : args) {
       Type t{lazy::ir(a.dtype), {}};

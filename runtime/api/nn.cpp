@@ -63,9 +63,11 @@ Tensor smooth_l1_loss(const Tensor& x, const Tensor& y, Reduction reduction, dou
 }
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, Place place) {
   static const rec::Recipe plain{"linear", "MmBackward0", r::linear.build};
-  static const rec::Recipe wide{"linear", "ViewBackward0", r::linear.build};
+  static const rec::Recipe wide{"linear", "UnsafeViewBackward0", r::linear.build};
+  static const rec::Recipe row{"linear", "SqueezeBackward4", r::linear.build};
   const int rank = value_of(x, "linear", place).type->type.rank();
-  return with_optional(rank != 2 ? wide : bias.defined() ? r::linear : plain, {&x, &weight, &bias}, {}, place);
+  const rec::Recipe& flat = rank == 1 && !bias.defined() ? row : wide;
+  return with_optional(rank != 2 ? flat : bias.defined() ? r::linear : plain, {&x, &weight, &bias}, {}, place);
 }
 
 namespace {
@@ -161,8 +163,10 @@ Tensor dropout(const Tensor& x, double p, bool training, Place place) {
 }
 Tensor scaled_dot_product_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask,
                                     bool is_causal, std::optional<double> scale, Place place) {
-  return with_optional(r::attention, {&q, &k, &v, &mask}, {is_causal, scale.has_value(), bits(scale.value_or(0))},
-                       place);
+  static const rec::Recipe flat{"scaled_dot_product_attention", "MmBackward0", r::attention.build};
+  const bool matrix = value_of(q, "attention", place).type->type.rank() == 2;
+  return with_optional(matrix ? flat : r::attention, {&q, &k, &v, &mask},
+                       {is_causal, scale.has_value(), bits(scale.value_or(0))}, place);
 }
 
 }  // namespace ag::api

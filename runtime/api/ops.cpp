@@ -97,9 +97,21 @@ Tensor need_float(const Tensor& x, std::string_view what, const Place& place) {
 }  // namespace
 
 Tensor add(Operand a, Operand b) { return binary(r::add, a, b, Numbers::any, true); }
-Tensor sub(Operand a, Operand b) { return binary(r::sub, a, b); }
+/// With a number in front the tensor still is the first operand, as in torch.
+Tensor sub(Operand a, Operand b) {
+  static const Recipe rsub{"rsub", "RsubBackward1", [](rec::Emit& e, std::span<const ag::ValueId> in, rec::Params p) {
+                             const ag::ValueId swapped[] = {in[1], in[0]};
+                             return r::sub.build(e, std::span<const ag::ValueId>(swapped, 2), p);
+                           }};
+  if (!a.tensor() && b.tensor()) return binary(rsub, b, a);
+  return binary(r::sub, a, b);
+}
 Tensor mul(Operand a, Operand b) { return binary(r::mul, a, b, Numbers::any, true); }
-Tensor div(Operand a, Operand b) { return binary(r::div, a, b, Numbers::real); }
+/// A number over a tensor is the number times its reciprocal, as in torch.
+Tensor div(Operand a, Operand b) {
+  if (!a.tensor() && b.tensor()) return mul(Operand(b.tensor()->reciprocal(b.place()), b.place()), a);
+  return binary(r::div, a, b, Numbers::real);
+}
 Tensor remainder(Operand a, Operand b) { return binary(r::remainder, a, b); }
 Tensor fmod(Operand a, Operand b) { return binary(r::fmod, a, b); }
 Tensor floor_divide(Operand a, Operand b) { return binary(r::floor_div, a, b); }
@@ -115,7 +127,8 @@ Tensor ge(Operand a, Operand b) { return binary(r::ge, a, b); }
 
 /// Exponents that recur are part of the structure; others are operands, so that a changing one compiles nothing.
 Tensor pow(Operand a, Operand b) {
-  if (!a.tensor() || b.tensor()) return binary(r::pow, a, b);
+  static const Recipe of_number{"pow", "PowBackward2", r::pow.build};
+  if (!a.tensor() || b.tensor()) return binary(a.tensor() ? r::pow : of_number, a, b);
   const double n = b.scalar().real();
   static constexpr double known[] = {0, 1, 2, 3, 4, -1, -2, 0.5, -0.5};
   const ag::DType t = type_of(*a.tensor(), a.place());
@@ -154,7 +167,7 @@ Tensor bitwise(const Recipe& words, const Recipe& truths, const Operand& a, cons
 Tensor operator&(Operand a, Operand b) { return bitwise(r::bitwise_and, r::logical_and, a, b); }
 Tensor operator|(Operand a, Operand b) { return bitwise(r::bitwise_or, r::logical_or, a, b); }
 Tensor operator^(Operand a, Operand b) { return bitwise(r::bitwise_xor, r::logical_xor, a, b); }
-Tensor operator-(const Tensor& a) { return a.neg({}); }
+Tensor operator-(Operand a) { return a.tensor()->neg(a.place()); }
 Tensor operator!(const Tensor& a) { return a.logical_not({}); }
 Tensor operator~(const Tensor& a) { return a.logical_not({}); }
 
@@ -166,12 +179,14 @@ Tensor operator~(const Tensor& a) { return a.logical_not({}); }
   Tensor name(const Tensor& x, Place place) { return unary(r::name, x, false, place); } \
   Tensor Tensor::name(Place place) const { return unary(r::name, *this, false, place); }
 AG_SAME(neg)
-AG_SAME(abs) AG_SAME(sign) AG_SAME(square) AG_SAME(relu) AG_REAL(reciprocal) AG_REAL(sqrt) AG_REAL(rsqrt) AG_REAL(exp)
-    AG_REAL(exp2) AG_REAL(expm1) AG_REAL(log) AG_REAL(log2) AG_REAL(log10) AG_REAL(log1p) AG_REAL(sin) AG_REAL(cos)
-        AG_REAL(tan) AG_REAL(asin) AG_REAL(acos) AG_REAL(atan) AG_REAL(sinh) AG_REAL(cosh) AG_REAL(tanh) AG_REAL(asinh)
-            AG_REAL(acosh) AG_REAL(atanh) AG_REAL(sigmoid) AG_REAL(erf) AG_REAL(erfc) AG_REAL(isnan) AG_REAL(isinf)
-                AG_REAL(isfinite) AG_REAL(silu) AG_REAL(softplus) AG_REAL(mish) AG_REAL(selu) AG_REAL(hardsigmoid)
-                    AG_REAL(hardswish) AG_REAL(softsign)
+AG_SAME(abs)
+AG_SAME(sign)
+AG_SAME(square)
+AG_SAME(relu) AG_REAL(reciprocal) AG_REAL(sqrt) AG_REAL(rsqrt) AG_REAL(exp) AG_REAL(exp2) AG_REAL(expm1) AG_REAL(log)
+    AG_REAL(log2) AG_REAL(log10) AG_REAL(log1p) AG_REAL(sin) AG_REAL(cos) AG_REAL(tan) AG_REAL(asin) AG_REAL(acos)
+        AG_REAL(atan) AG_REAL(sinh) AG_REAL(cosh) AG_REAL(tanh) AG_REAL(asinh) AG_REAL(acosh) AG_REAL(atanh)
+            AG_REAL(sigmoid) AG_REAL(erf) AG_REAL(erfc) AG_REAL(isnan) AG_REAL(isinf) AG_REAL(isfinite) AG_REAL(silu)
+                AG_REAL(softplus) AG_REAL(mish) AG_REAL(selu) AG_REAL(hardsigmoid) AG_REAL(hardswish) AG_REAL(softsign)
 #undef AG_REAL
 #undef AG_SAME
 // Integers are whole already.
@@ -180,9 +195,9 @@ AG_SAME(abs) AG_SAME(sign) AG_SAME(square) AG_SAME(relu) AG_REAL(reciprocal) AG_
     return is_float(type_of(x, place)) ? unary(r::name, x, false, place) : x; \
   } \
   Tensor Tensor::name(Place place) const { return api::name(*this, place); }
-                        AG_WHOLE(floor) AG_WHOLE(ceil) AG_WHOLE(round) AG_WHOLE(trunc)
+                    AG_WHOLE(floor) AG_WHOLE(ceil) AG_WHOLE(round) AG_WHOLE(trunc)
 #undef AG_WHOLE
-                            Tensor logical_not(const Tensor& x, Place place) {
+                        Tensor logical_not(const Tensor& x, Place place) {
   Tensor b = logical(x, place);
   return lazy::apply(r::logical_not, {&b}, {}, place);
 }
@@ -196,15 +211,17 @@ Tensor gelu(const Tensor& x, const std::string& approximate, Place place) {
     return lazy::apply(r::name, {&x}, {par(real_type(type_of(x, place))), bits(alpha)}, place); \
   }
 AG_ALPHA(leaky_relu)
-AG_ALPHA(elu) AG_ALPHA(celu)
+AG_ALPHA(elu)
+AG_ALPHA(celu)
 #undef AG_ALPHA
 
 #define AG_BINARY_METHOD(name) \
   Tensor Tensor::name(Operand o) const { return api::name(Operand(*this, o.place()), o); }
-    AG_BINARY_METHOD(add) AG_BINARY_METHOD(sub) AG_BINARY_METHOD(mul) AG_BINARY_METHOD(div) AG_BINARY_METHOD(pow)
-        AG_BINARY_METHOD(remainder) AG_BINARY_METHOD(fmod) AG_BINARY_METHOD(floor_divide) AG_BINARY_METHOD(maximum)
-            AG_BINARY_METHOD(minimum) AG_BINARY_METHOD(eq) AG_BINARY_METHOD(ne) AG_BINARY_METHOD(lt)
-                AG_BINARY_METHOD(le) AG_BINARY_METHOD(gt) AG_BINARY_METHOD(ge)
+AG_BINARY_METHOD(add)
+AG_BINARY_METHOD(sub)
+AG_BINARY_METHOD(mul) AG_BINARY_METHOD(div) AG_BINARY_METHOD(pow) AG_BINARY_METHOD(remainder) AG_BINARY_METHOD(fmod)
+    AG_BINARY_METHOD(floor_divide) AG_BINARY_METHOD(maximum) AG_BINARY_METHOD(minimum) AG_BINARY_METHOD(eq)
+        AG_BINARY_METHOD(ne) AG_BINARY_METHOD(lt) AG_BINARY_METHOD(le) AG_BINARY_METHOD(gt) AG_BINARY_METHOD(ge)
 #undef AG_BINARY_METHOD
 
 #define AG_LOGICAL(name) \
@@ -212,9 +229,9 @@ AG_ALPHA(elu) AG_ALPHA(celu)
     Tensor x = logical(a, place), y = logical(b, place); \
     return lazy::apply(r::name, {&x, &y}, {}, place); \
   }
-                    AG_LOGICAL(logical_and) AG_LOGICAL(logical_or) AG_LOGICAL(logical_xor)
+            AG_LOGICAL(logical_and) AG_LOGICAL(logical_or) AG_LOGICAL(logical_xor)
 #undef AG_LOGICAL
-                        Tensor Tensor::logical_and(const Tensor& o, Place place) const {
+                Tensor Tensor::logical_and(const Tensor& o, Place place) const {
   return api::logical_and(*this, o, place);
 }
 Tensor Tensor::logical_or(const Tensor& o, Place place) const { return api::logical_or(*this, o, place); }
@@ -269,7 +286,9 @@ Tensor Tensor::masked_fill(const Tensor& mask, Operand v) const {
 Tensor lerp(const Tensor& a, const Tensor& b, Operand weight) {
   const ag::DType t = type_of(a, weight.place());
   const std::int64_t params[] = {par(t)};
-  return mixed(r::lerp, &a, {Operand(b, weight.place()), weight}, params, t, weight.place());
+  static const Recipe by_number{"lerp", "LerpBackward0", r::lerp.build};
+  return mixed(weight.tensor() ? r::lerp : by_number, &a, {Operand(b, weight.place()), weight}, params, t,
+               weight.place());
 }
 Tensor clamp(const Tensor& x, std::optional<Scalar> low, std::optional<Scalar> high, Place place) {
   if (!low && !high) raise(Code::AG5404, "torch.clamp: At least one of 'min' or 'max' must not be None", place);
@@ -423,10 +442,7 @@ Tensor matmul(const Tensor& a, const Tensor& b, Place place) {
                          : ra == 2 && rb == 1 ? r::mv
                          : ra == 2 && rb == 2 ? r::mm
                          : ra == 1 && rb == 2 ? row_by_matrix
-                         : ra == 3 && rb == 3 ? r::bmm
                                               : r::matmul;
-  if (&recipe == &r::bmm && value_of(a, "", place).type->type.shape[0] != value_of(b, "", place).type->type.shape[0])
-    return product(r::matmul, a, b, place);
   return product(recipe, a, b, place);
 }
 Tensor addmm(const Tensor& bias, const Tensor& a, const Tensor& b, Place place) {

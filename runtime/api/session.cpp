@@ -1,7 +1,6 @@
 #include "runtime/api/session.hpp"
 
 #include <cstdlib>
-#include <iostream>
 #include <mutex>
 #include <new>
 #include <sstream>
@@ -151,7 +150,7 @@ runtime::ExecOptions exec_options() {
 
 Session::Session() {
   table_.resize(64);
-  if (flags().explain) on_recompile = [](const std::string& line) { std::cerr << "ag: " << line << '\n'; };
+  if (flags().explain) on_recompile = [](const std::string& line) { to_console("ag: " + line); };
   segment_.at = trie_.root();
   segment_.number = 1;
 }
@@ -223,7 +222,7 @@ std::uint32_t Session::position(Value& value, const Place& place) {
 }
 
 Session::Recorded Session::record(const rec::Recipe* recipe, const std::shared_ptr<const rec::Call>& call,
-                                  std::span<Value* const> operands, rec::Params params, std::vector<ValueRef>& results,
+                                  std::span<Value* const> operands, rec::Params params, Results& results,
                                   const Place& place) {
   if (frame) {
     frame->record(recipe, call, operands, params, results, place);

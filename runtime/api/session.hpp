@@ -3,6 +3,7 @@
 #include <functional>
 #include <source_location>
 
+#include "runtime/api/small.hpp"
 #include "runtime/api/value.hpp"
 #include "runtime/engine.hpp"
 
@@ -13,6 +14,8 @@ Loc loc_of(const Place& place);
 /// Throws api::Error with the diagnostics' first message, code and place.
 [[noreturn]] void raise(const Diags& diags);
 [[noreturn]] void raise(Code code, const std::string& message, const Place& place = Place::current());
+
+using Results = Small<ValueRef, 3>;
 
 /// A derivative of one recorded operation, as a graph: from saved operands and results and the cotangents of the
 /// floating results to the cotangents of the wanted operands.
@@ -68,8 +71,7 @@ class Session {
   };
   /// Records an operation; `results` receives its values.
   Recorded record(const rec::Recipe* recipe, const std::shared_ptr<const rec::Call>& call,
-                  std::span<Value* const> operands, rec::Params params, std::vector<ValueRef>& results,
-                  const Place& place);
+                  std::span<Value* const> operands, rec::Params params, Results& results, const Place& place);
   /// Compiles and runs the open segment: all values that are referred to become arrays.
   void close();
   /// Makes sure of an array. Throws if the value never got one, or belongs to another thread or a trace.
@@ -123,6 +125,9 @@ class Session {
   void grow_table();
   std::map<std::string, VjpPtr, std::less<>> derivatives_;
 };
+
+/// Writes a line where the program said that lines go; nowhere until it did.
+void to_console(const std::string& line);
 
 /// The engine that all sessions share; made at first use. Throws api::Error.
 runtime::Engine& engine();

@@ -63,10 +63,11 @@ Tensor Tensor::triu(std::int64_t k, Place place) const { return with(r::triu, *t
 Tensor Tensor::diag(Place place) const { return with(r::diag, *this, {}, place); }
 Tensor Tensor::trace(Place place) const { return with(r::diag, *this, {}, place).sum(place); }
 std::vector<Tensor> Tensor::split(Ints sizes, std::int64_t axis, Place place) const {
+  static const rec::Recipe part{"split", "SplitBackward0", r::narrow.build};
   std::vector<Tensor> out;
   std::int64_t at = 0;
   for (std::int64_t n : sizes) {
-    out.push_back(narrow(axis, at, n, place));
+    out.push_back(apply_view(part, *this, Ints{axis, at, n}, place));
     at += n;
   }
   if (at != size(axis))
@@ -86,8 +87,9 @@ std::vector<Tensor> Tensor::chunk(std::int64_t parts, std::int64_t axis, Place p
   return split(std::max<std::int64_t>(1, (size(axis) + parts - 1) / parts), axis, place);
 }
 std::vector<Tensor> Tensor::unbind(std::int64_t axis, Place place) const {
+  static const rec::Recipe part{"unbind", "UnbindBackward0", r::select.build};
   std::vector<Tensor> out;
-  for (std::int64_t i = 0; i < size(axis); ++i) out.push_back(select(axis, i, place));
+  for (std::int64_t i = 0; i < size(axis); ++i) out.push_back(apply_view(part, *this, Ints{axis, i}, place));
   return out;
 }
 Tensor Tensor::index_select(std::int64_t axis, const Tensor& indices, Place place) const {
@@ -270,7 +272,8 @@ Tensor Tensor::index(std::initializer_list<TensorIndex> indices, Place place) co
   for (std::int64_t a = 0; a < first; ++a) perm.push_back(wide + a);
   for (std::int64_t a = 0; a < wide; ++a) perm.push_back(a);
   for (std::int64_t a = wide + first; a < rank; ++a) perm.push_back(a);
-  return with(r::permute, z, perm, place);
+  static const rec::Recipe in_place{"index", "IndexBackward0", r::permute.build};
+  return with(in_place, z, perm, place);
 }
 
 // ---- In place -------------------------------------------------------------------------------------------------------
@@ -343,7 +346,10 @@ Tensor& Tensor::copy_(Operand o) {
     return put(*this, name(place), #name "_", place); \
   }
 AG_IN_PLACE(relu)
-AG_IN_PLACE(exp) AG_IN_PLACE(neg) AG_IN_PLACE(sqrt) AG_IN_PLACE(sigmoid) AG_IN_PLACE(tanh)
+AG_IN_PLACE(exp)
+AG_IN_PLACE(neg)
+AG_IN_PLACE(sqrt)
+AG_IN_PLACE(sigmoid) AG_IN_PLACE(tanh)
 #undef AG_IN_PLACE
     Tensor& Tensor::clamp_(std::optional<Scalar> low, std::optional<Scalar> high, Place place) {
   check_leaf(*this, place);

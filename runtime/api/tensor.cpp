@@ -13,6 +13,7 @@ std::string Error::render() const { return text_.empty() ? std::string(what()) +
 void set_warning_handler(std::function<void(const std::string&)> handler) {
   lazy::set_warning_handler(std::move(handler));
 }
+void detail::set_console(void (*write)(const std::string&)) { lazy::set_console(write); }
 const char* dtype_name(DType t) { return ag::dtype_name(lazy::ir(t)).data(); }
 
 Tensor::Tensor(const Tensor& o) : impl_(o.impl_) {

@@ -1,6 +1,6 @@
 #include "runtime/api/tensor_impl.hpp"
 
-#include <iostream>
+#include <atomic>
 
 #include "frontend/trace/recipes.hpp"
 #include "runtime/api/trace_frame.hpp"
@@ -53,7 +53,7 @@ Edge gradient_edge(TensorImpl& t) {
   node->name = "AccumulateGrad";
   node->variable = ImplRef(&t);
   node->sequence = ++Session::current().sequence;
-  node->results = {t.value->type};
+  node->results.push_back(t.value->type);
   extra.accumulator = node.get();
   return {node, 0};
 }
@@ -148,8 +148,8 @@ void note_history(Session& s, const Arg& a) {
 }
 }  // namespace
 
-std::vector<Tensor> apply_all(const rec::Recipe* recipe, const std::shared_ptr<const rec::Call>& call,
-                              std::span<const Arg> operands, rec::Params params, const Place& place) {
+TensorList apply_some(const rec::Recipe* recipe, const std::shared_ptr<const rec::Call>& call,
+                      std::span<const Arg> operands, rec::Params params, const Place& place) {
   Session& s = Session::current();
   Value* few[8];
   std::vector<Value*> many;
@@ -164,10 +164,9 @@ std::vector<Tensor> apply_all(const rec::Recipe* recipe, const std::shared_ptr<c
     if (tracks && operands[i].impl && operands[i].impl->tracked() && is_float(values[i]->dtype()))
       wanted |= std::uint64_t{1} << std::min<std::size_t>(i, 63);
   }
-  std::vector<ValueRef> results;
+  Results results;
   const auto recorded = s.record(recipe, call, {values, operands.size()}, params, results, place);
-  std::vector<Tensor> out;
-  out.reserve(results.size());
+  TensorList out;
   for (ValueRef& v : results) out.push_back(make_tensor(std::move(v)));
   if (!wanted) return out;
 
@@ -186,7 +185,6 @@ std::vector<Tensor> apply_all(const rec::Recipe* recipe, const std::shared_ptr<c
     node->name = recipe->grad;
   else
     node->name = call->grads.empty() ? std::string_view("CallBackward0") : std::string_view(call->grads[0]);
-  node->saved.reserve(node->vjp->inputs.size());
   for (const Vjp::Source& in : node->vjp->inputs) {
     using Kind = Vjp::Source::Kind;
     node->saved.push_back(in.kind == Kind::operand  ? ValueRef(values[in.index])
@@ -198,7 +196,6 @@ std::vector<Tensor> apply_all(const rec::Recipe* recipe, const std::shared_ptr<c
     if (operands[i].impl && (wanted >> std::min<std::size_t>(i, 63) & 1u))
       node->next[i] = gradient_edge(*operands[i].impl);
   node->sequence = ++s.sequence;  // above that of the leaves' functions, which the line before may have made
-  node->results.reserve(out.size());
   for (std::uint32_t k = 0; k < out.size(); ++k) {
     TensorImpl& impl = *out[k].impl();
     node->results.push_back(impl.value->type);
@@ -209,8 +206,14 @@ std::vector<Tensor> apply_all(const rec::Recipe* recipe, const std::shared_ptr<c
   return out;
 }
 
+std::vector<Tensor> apply_all(const rec::Recipe* recipe, const std::shared_ptr<const rec::Call>& call,
+                              std::span<const Arg> operands, rec::Params params, const Place& place) {
+  TensorList out = apply_some(recipe, call, operands, params, place);
+  return std::vector<Tensor>(std::make_move_iterator(out.begin()), std::make_move_iterator(out.end()));
+}
+
 Tensor apply(const rec::Recipe& recipe, std::span<const Arg> operands, rec::Params params, const Place& place) {
-  return std::move(apply_all(&recipe, nullptr, operands, params, place)[0]);
+  return std::move(apply_some(&recipe, nullptr, operands, params, place)[0]);
 }
 
 Tensor apply(const rec::Recipe& recipe, std::initializer_list<const Tensor*> operands,
@@ -326,12 +329,20 @@ void assign(const Tensor& target, const Tensor& result, std::string_view what, c
 }
 
 // ---- Warnings
+namespace {
+std::atomic<void (*)(const std::string&)> console{nullptr};
+}
+void to_console(const std::string& line) {
+  if (auto* write = console.load()) write(line);
+}
+void set_console(void (*write)(const std::string&)) { console = write; }
+
 // ---------------------------------------------------------------------------------------------------------
 
 namespace {
 std::function<void(const std::string&)>& warning_handler() {
   static thread_local std::function<void(const std::string&)> handler = [](const std::string& text) {
-    std::cerr << "Warning: " << text << '\n';
+    to_console("Warning: " + text);
   };
   return handler;
 }

@@ -67,9 +67,9 @@ struct GradNode {
   std::uint64_t sequence = 0, segment = 0;
   std::string_view name;
   VjpPtr vjp;
-  std::vector<ValueRef> saved;   ///< per vjp input; null for cotangents
-  std::vector<Edge> next;        ///< per operand
-  std::vector<TypePtr> results;  ///< types of what it gave
+  Small<ValueRef, 3> saved;       ///< per vjp input; null for cotangents
+  Small<Edge, 2> next;           ///< per operand
+  Small<TypePtr, 1> results;    ///< types of what it gave
   ImplRef variable;              ///< accumulate
   api::Place place;
   std::unique_ptr<NodeExtra> extra;
@@ -110,6 +110,9 @@ class Promotion {
 /// Records an operation, and its gradient function if one is needed.
 std::vector<api::Tensor> apply_all(const rec::Recipe* recipe, const std::shared_ptr<const rec::Call>& call,
                                    std::span<const Arg> operands, rec::Params params, const Place& place);
+using TensorList = Small<api::Tensor, 3>;
+TensorList apply_some(const rec::Recipe* recipe, const std::shared_ptr<const rec::Call>& call,
+                      std::span<const Arg> operands, rec::Params params, const Place& place);
 api::Tensor apply(const rec::Recipe& recipe, std::span<const Arg> operands, rec::Params params, const Place& place);
 Arg arg_of(const api::Tensor& t, const Place& place);
 /// With one to three tensors.
@@ -130,6 +133,7 @@ std::vector<api::Tensor> differentiate(const std::vector<api::Tensor>& outputs, 
                                        const std::vector<api::Tensor>* inputs, bool retain, bool create_graph,
                                        bool allow_unused, bool accumulate, const Place& place);
 void warn(const std::string& text);
+void set_console(void (*write)(const std::string& line));
 void set_warning_handler(std::function<void(const std::string&)> handler);
 
 inline DType ir(api::DType t) { return static_cast<DType>(t); }

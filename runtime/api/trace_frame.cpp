@@ -4,7 +4,7 @@
 
 namespace ag::lazy {
 
-TraceFrame::TraceFrame(Session& session, std::string name, bool capture)
+TraceFrame::TraceFrame(Session& session, std::string name, Capture capture)
     : session_(session), outer_(session.frame), capture_(capture) {
   graph_.name = std::move(name);
   session_.frame = this;
@@ -44,9 +44,9 @@ ValueId TraceFrame::id_of(Value& value, const Place& place) {
   GraphBuilder b(graph_);
   bool traced_outside = false;
   for (TraceFrame* f = outer_; f; f = f->outer_) traced_outside |= value.home == f;
-  if (traced_outside && !capture_)
+  if (traced_outside && capture_ == Capture::none)
     raise(Code::AG5401, "this tensor belongs to a trace around this one; pass it as an argument", place);
-  if (capture_ && traced_outside) {
+  if (traced_outside || capture_ == Capture::all) {
     const ValueId id = b.input("capture" + std::to_string(captures_.size()), value.type->type, loc_of(place));
     captures_.emplace_back(&value);
     outside_[&value] = id;
@@ -60,8 +60,7 @@ ValueId TraceFrame::id_of(Value& value, const Place& place) {
 }
 
 void TraceFrame::record(const rec::Recipe* recipe, const std::shared_ptr<const rec::Call>& call,
-                        std::span<Value* const> operands, rec::Params params, std::vector<ValueRef>& results,
-                        const Place& place) {
+                        std::span<Value* const> operands, rec::Params params, Results& results, const Place& place) {
   std::vector<ValueId> in;
   for (Value* v : operands) in.push_back(id_of(*v, place));
   try {

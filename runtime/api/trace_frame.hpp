@@ -9,15 +9,20 @@ namespace ag::lazy {
 
 class TraceFrame final : public Recording {
  public:
-  /// `capture`: values from outside become inputs of the graph instead of constants (bodies of control flow).
-  TraceFrame(Session& session, std::string name, bool capture);
+  /// Which values from outside become inputs of the graph instead of constants.
+  enum class Capture : std::uint8_t {
+    none,    ///< of a trace of its own
+    traced,  ///< those of the traces around it: bodies of control flow
+    all,     ///< a function that is called with other values next time
+  };
+  TraceFrame(Session& session, std::string name, Capture capture);
   ~TraceFrame() override;
   TraceFrame(const TraceFrame&) = delete;
   TraceFrame& operator=(const TraceFrame&) = delete;
 
   ValueRef input(const std::string& name, Type type, const Loc& loc = {});
   void record(const rec::Recipe* recipe, const std::shared_ptr<const rec::Call>& call, std::span<Value* const> operands,
-              rec::Params params, std::vector<ValueRef>& results, const Place& place);
+              rec::Params params, Results& results, const Place& place);
   /// Adds a node with regions; its results.
   std::vector<ValueRef> control(std::string_view op, std::span<Value* const> operands, Attrs attrs,
                                 std::vector<GraphPtr> regions, const Place& place);
@@ -29,7 +34,7 @@ class TraceFrame final : public Recording {
   /// Values of the outside that became inputs, in order.
   const std::vector<ValueRef>& captures() const { return captures_; }
   void forget(std::uint32_t) override {}
-  bool captures_values() const { return capture_; }
+  bool captures_values() const { return capture_ != Capture::none; }
   /// Where the gradient of a captured value goes (an Edge): kept for the operation that the region belongs to.
   std::map<const Value*, std::any> histories;
 
@@ -39,7 +44,7 @@ class TraceFrame final : public Recording {
   Session& session_;
   TraceFrame* outer_;
   Graph graph_;
-  bool capture_;
+  Capture capture_;
   std::map<const Value*, ValueId> outside_;
   std::vector<ValueRef> keep_;       ///< concrete values that became constants
   std::vector<ValueRef> captures_;

@@ -60,6 +60,12 @@ class Builder {
     grads_.resize(wrt_.size());
     for (std::size_t k = 0; k < results_.size(); ++k)
       if (cts_[k]) AG_TRY_(reverse_one(k, loc));
+    // Functions that are flat almost everywhere (floor, sign) have gradients, which are zero.
+    if (recipe) {
+      GraphBuilder zeros(g_);
+      for (std::size_t i = 0; i < wrt_.size(); ++i)
+        if (!grads_[i]) grads_[i] = zeros.zeros(operands_[wrt_[i]]->type);
+    }
     return cut();
   }
 

@@ -65,4 +65,72 @@ TEST_CASE("compiled control flow") {
     run.run({{"a", a}}, {{"y", y}});
     CHECK(y == f(ag::tensor(v)).item<float>());
   }
+  // And differentiated, whatever the number of trips.
+  ag::Executable both = ag::compile(ag::value_and_grad(g));
+  for (double v : {0.5, -0.5, 3.0, 1e-3}) {
+    float a = static_cast<float>(v), y = 0, da = 0;
+    both.run({{"a", a}}, {{"y", y}, {"a_grad", da}});
+    CHECK(da == Approx(y / a).epsilon(1e-6));
+  }
+}
+
+TEST_CASE("loops and scans that capture tensors of the trace, differentiated inside it") {
+  auto f = [](ag::Tensor x, ag::Tensor w) {
+    auto out = ag::fori_loop(
+        0, 3, [&](const ag::Tensor&, const ag::Tensors& s) { return ag::Tensors{ag::tanh(s[0] * w)}; }, {x});
+    return out[0].sum();
+  };
+  ag::Graph g = ag::trace("f", f, ag::arg("x", ag::f32, {3}), ag::arg("w", ag::f32, {3}));
+  ag::Tensor x = ag::tensor({0.3, -0.2, 0.9}).requires_grad_(), w = ag::tensor({1.5, 0.5, -1.}).requires_grad_();
+  f(x, w).backward();
+  ag::Tensors out = ag::compile(ag::value_and_grad(g))({x.detach(), w.detach()});
+  CHECK(ag::allclose(out[1], x.grad()));
+  CHECK(ag::allclose(out[2], w.grad()));
+
+  // The whole of it traced: forward, backward() and the update as one graph.
+  ag::Graph step = ag::trace(
+      "step",
+      [&](ag::Tensor x, ag::Tensor w) {
+        w.requires_grad_();
+        f(x, w).backward();
+        return w.detach() - 0.1 * w.grad();
+      },
+      ag::arg("x", ag::f32, {3}), ag::arg("w", ag::f32, {3}));
+  CHECK(ag::allclose(ag::compile(step)({x.detach(), w.detach()})[0], (w - 0.1 * w.grad()).detach()));
+
+  ag::Graph s = ag::trace(
+      "s",
+      [](ag::Tensor x) {
+        auto [last, all] = ag::scan([](const ag::Tensor& c, const ag::Tensor& e) { return std::pair{c + e, c * e}; },
+                                    ag::zeros({}), x);
+        return std::tuple{last, all};
+      },
+      ag::arg("x", ag::f32, {4}));
+  ag::Tensors r = ag::compile(s)({ag::arange(4.)});
+  CHECK(r[0].item() == 6);
+  CHECK(r[1].str() == "tensor([0., 0., 2., 9.])");
+}
+
+TEST_CASE("vmap") {
+  ag::Tensor w = ag::tensor({1., 2., 3.}).requires_grad_();
+  auto f = ag::vmap([&](const ag::Tensor& x) { return ag::dot(x, w); });
+  ag::Tensor x = ag::arange(6.).view({2, 3}), y = f(x);
+  CHECK(ag::allclose(y, ag::mv(x, w)));
+  y.sum().backward();
+  CHECK(w.grad().str() == "tensor([3., 5., 7.])");
+  const std::size_t compiled = ag::compilations();
+  CHECK(ag::allclose(f(x + 1), ag::mv(x + 1, w)));
+  f(x + 2).eval();
+  CHECK(ag::compilations() <= compiled + 2);
+}
+
+TEST_CASE("parameters to a file and back") {
+  ag::nn::Sequential a(ag::nn::Linear(3, 4), ag::nn::ReLU(), ag::nn::Linear(4, 2)),
+      b(ag::nn::Linear(3, 4), ag::nn::ReLU(), ag::nn::Linear(4, 2));
+  const std::string path = AG_BINARY_DIR "/api_parameters.safetensors";
+  ag::nn::save(a, path);
+  ag::nn::load(b, path);
+  ag::Tensor x = ag::randn({5, 3});
+  CHECK(ag::equal(a(x), b(x)));
+  CHECK(a.named_parameters()[2].first == "2.weight");
 }
