@@ -65,6 +65,7 @@ TEST_CASE("random numbers come from the seed") {
 }
 
 TEST_CASE("what was seen is not compiled again, and why something was is told") {
+  ag::clear_compiled();
   std::vector<std::string> why;
   ag::set_recompile_handler([&](const std::string& w) { why.push_back(w); });
   auto run = [](int n, double k) { return ((ag::ones(n) * k).exp() + 0.25).sum().item(); };
