@@ -63,6 +63,12 @@ TrieNode* TrieNode::find(const Record& record, std::size_t hash) {
   return nullptr;
 }
 
+const TrieNode* TrieNode::elder(const TrieNode& child) const {
+  for (std::size_t i = 1; i < children_.size(); ++i)
+    if (children_[i].get() == &child) return children_[i - 1].get();
+  return nullptr;
+}
+
 std::string TrieNode::describe() const {
   if (is_input()) return "an input " + results[0]->type.str();
   std::string text = recipe ? std::string(recipe->name) : call->name;

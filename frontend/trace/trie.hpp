@@ -65,7 +65,8 @@ class TrieNode {
   std::string describe() const;  ///< "mul f32[3], f32[]" for messages
   /// The child that a record leads to; null if it is new.
   TrieNode* find(const Record& record, std::size_t hash);
-  const TrieNode* newest_child() const { return children_.empty() ? nullptr : children_.back().get(); }
+  /// What was recorded in this place before `child` was, last; null if nothing was.
+  const TrieNode* elder(const TrieNode& child) const;
 
  private:
   friend class Trie;

@@ -344,10 +344,8 @@ void Session::explain(const Segment& segment, std::span<const std::uint32_t> liv
     const rec::TrieNode& n = *segment.first_new;
     text += "record " + std::to_string(n.depth) + " is " + n.describe();
     if (n.loc.known()) text += " at " + n.loc.str();
-    if (n.parent->newest_child() != &n)
-      text += "; before, it was " + n.parent->newest_child()->describe();
-    else
-      text += "; nothing followed there before";
+    const rec::TrieNode* elder = n.parent->elder(n);
+    text += elder ? "; before, it was " + elder->describe() : "; nothing followed there before";
   }
   on_recompile(text);
 }
