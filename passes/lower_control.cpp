@@ -232,15 +232,15 @@ void GraphLowering::gather(Trips& t, const Graph& body, std::size_t o, ProgramBu
     t.targets.push_back(slot(t, all, each, backwards, *t.body));
   } else {
     t.targets.emplace_back();
-    late.emplace_back(o, all);
+    late.push_back({o, all, backwards});
   }
 }
 
 /// The body, its end, and the loop around it.
 Status GraphLowering::run_body(Trips& t, GraphLowering& body, const Late& late, ProgramBufferId condition) {
-  for (auto [o, all] : late) {
+  for (auto [o, all, backwards] : late) {
     ValueId v = body.graph().outputs[o].value;
-    ProgramBufferId part = slot(t, all, body.graph().type(v).shape, false, *t.body);
+    ProgramBufferId part = slot(t, all, body.graph().type(v).shape, backwards, *t.body);
     body.copy(body.output(o), part, body.graph().value(v).node);
   }
   body.advance(t, condition, false, source(t.id));
@@ -348,12 +348,7 @@ Status GraphLowering::lower_loop(NodeId id) {
       continue;
     }
     results.push_back(buffer(n.result(static_cast<std::uint32_t>(result))));
-    if (const Dims& shape = program().buffers[results.back()].shape; [&] {
-          std::set<std::string> used;
-          add_symbols(shape, used);
-          return std::any_of(used.begin(), used.end(), [&](const std::string& s) { return !p_.known.contains(s); });
-        }())
-      program().buffers[results.back()].place = Place::growable;
+    if (is_open(program().buffers[results.back()].shape)) program().buffers[results.back()].place = Place::growable;
     gather(t, body, o, results.back(), false, late);
   }
   advance(t, operand(1) ? buffer(operand(1)) : ProgramBufferId{}, true, source(id));
@@ -368,34 +363,43 @@ Status GraphLowering::lower_loop(NodeId id) {
     for (auto [i, d] : places) next.push_back(output_shape(1 + i)[d]);
     t.body->steps.push_back({loop::BindStep{sizes, {}, std::move(next), source(id) + 1, "Loop"}});
   }
-  name_loop_results(id, body, carried, results, t.trip);
+  name_loop_results(id, body, carried, results, t.trip, 1, std::vector<std::size_t>(n.result_count, 0));
   return {};
 }
 
-/// After the loop: the sizes of its results become known, and its buffers are the results'.
+/// Whether the data alone tell a size of the shape, and have not yet.
+bool GraphLowering::is_open(const Dims& shape) const {
+  std::set<std::string> used;
+  add_symbols(shape, used);
+  return std::any_of(used.begin(), used.end(), [&](const std::string& s) { return !p_.known.contains(s); });
+}
+
+/// After the loop: the sizes of its results become known, and its buffers are the results'. Output `first` of the body
+/// belongs to result 0; `axes[r]` is the axis along which result `carried` + r is gathered.
 void GraphLowering::name_loop_results(NodeId id, const Graph& body, std::size_t carried, const Buffers& results,
-                                      ProgramBufferId trip) {
+                                      ProgramBufferId trip, std::size_t first, const std::vector<std::size_t>& axes) {
   const Node& n = g_.node(id);
   std::vector<std::string> names, lengths;
   Dims exprs;
   auto open = [&](const Dim& d) { return d.as_symbol() && !p_.known.contains(*d.as_symbol()); };
-  for (std::uint32_t r = static_cast<std::uint32_t>(carried); r < n.result_count; ++r)
-    if (const Dim& d = g_.type(n.result(r)).shape[0]; open(d)) {
-      lengths = {*d.as_symbol()};  // all have the same
-      bind(p_.add_segment(lengths), trip, {}, id);
-      break;
-    }
+  Dim length = 0;
+  for (std::uint32_t r = static_cast<std::uint32_t>(carried); r < n.result_count; ++r) {
+    length = g_.type(n.result(r)).shape[axes[r - carried]];
+    if (!open(length)) continue;
+    lengths = {*length.as_symbol()};  // all have the same
+    bind(p_.add_segment(lengths), trip, {}, id);
+  }
   for (std::uint32_t r = 0; r < n.result_count; ++r) {
     const Dims& shape = g_.type(n.result(r)).shape;
-    std::size_t lead = r < carried ? 0 : 1;
-    for (std::size_t d = lead; d < shape.size(); ++d) {
+    for (std::size_t d = 0; d < shape.size(); ++d) {
       if (!open(shape[d]) || std::find(names.begin(), names.end(), *shape[d].as_symbol()) != names.end()) continue;
       names.push_back(*shape[d].as_symbol());
       if (r < carried) {
         exprs.push_back(body.type(body.inputs[2 + r]).shape[d]);
       } else {  // without a trip no size is known: 0
-        Dim inner = body.type(body.outputs[1 + r].value).shape[d - 1];
-        exprs.push_back(lengths.empty() ? inner : min(inner, Dim::symbol(lengths[0]) * Dim(std::int64_t{1} << 40)));
+        std::size_t inside = d < axes[r - carried] ? d : d - 1;
+        Dim inner = body.type(body.outputs[first + r].value).shape[inside];
+        exprs.push_back(min(inner, length * Dim(std::int64_t{1} << 40)));
       }
     }
   }
@@ -488,12 +492,13 @@ Status GraphLowering::lower_scan(NodeId id) {
   GraphLowering inside(body, p_, *t.body, true);
   for (auto& g : r->requirements.guards) equal.guards.push_back(std::move(g));
   if (!equal.guards.empty()) steps_.steps.push_back({std::move(equal)});
+  Buffers carries;
   for (std::size_t i = 0; i < states; ++i) {
     const Dims& shape = body.type(body.inputs[i]).shape;
     inside.own(body.inputs[i]);
     bool kept = inside.in_place_root(body.outputs[i].value) == body.inputs[i];
     ProgramBufferId c = carry(t, buffer(n.operands[i]), shape, shape, false, kept);
-    if (i < n.result_count) buffer_of_[n.result(static_cast<std::uint32_t>(i)).index] = c;
+    carries.push_back(c);
   }
   for (std::size_t i = 0; i < sequences; ++i) {
     ValueId v = n.operands[states + i];
@@ -511,6 +516,7 @@ Status GraphLowering::lower_scan(NodeId id) {
     std::size_t axis;
   };
   std::vector<Moved> moved;
+  std::vector<std::size_t> axes;
   Late late;
   for (std::size_t o = states; o < body.outputs.size(); ++o) {
     if (o >= n.result_count) {
@@ -528,14 +534,15 @@ Status GraphLowering::lower_scan(NodeId id) {
       moved.push_back({gathered, all, front, axis});
       all = gathered;
     }
+    axes.push_back(axis);
+    if (is_open(shape)) program().buffers[all].place = Place::growable;
     gather(t, body, o, all, entry("scan_output_directions", o - states) != 0, late);
   }
-  if (!late.empty())
-    return fail(Code::AG4011, g_.loc(n.result()), "`Scan` gathers values whose sizes only the data know");
   advance(t, {}, true, source(id));
   AG_TRY_(inside.check());
   AG_TRY_(inside.run(t.inputs, t.targets));
-  AG_TRY_(run_body(t, inside, {}, {}));
+  AG_TRY_(run_body(t, inside, late, {}));
+  name_loop_results(id, body, states, carries, t.trip, 0, axes);
   for (const Moved& m : moved) move_axis(m.from, m.shape, 0, m.axis, m.to, id);
   return {};
 }

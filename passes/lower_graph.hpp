@@ -79,7 +79,12 @@ class GraphLowering {
 
   struct Region;
   struct Trips;
-  using Late = std::vector<std::pair<std::size_t, loop::ProgramBufferId>>;  ///< output of a body, what gathers it
+  struct Gathered {  ///< an output of a body whose size is known too late to be written in place
+    std::size_t output;
+    loop::ProgramBufferId all;
+    bool backwards;
+  };
+  using Late = std::vector<Gathered>;
 
   void add_guards();
   void add_call(LoweredKernel lowered, std::vector<loop::ProgramBufferId> buffers, loop::KernelCall call);
@@ -102,7 +107,9 @@ class GraphLowering {
   void gather(Trips& t, const Graph& body, std::size_t o, loop::ProgramBufferId all, bool backwards, Late& late);
   Status run_body(Trips& t, GraphLowering& body, const Late& late, loop::ProgramBufferId condition);
   void name_loop_results(NodeId id, const Graph& body, std::size_t carried,
-                         const std::vector<loop::ProgramBufferId>& results, loop::ProgramBufferId trip);
+                         const std::vector<loop::ProgramBufferId>& results, loop::ProgramBufferId trip,
+                         std::size_t first, const std::vector<std::size_t>& axes);
+  bool is_open(const Dims& shape) const;
   loop::ProgramBufferId move_axis(loop::ProgramBufferId from, const Dims& shape, std::size_t axis, std::size_t to,
                                   loop::ProgramBufferId target, NodeId why);
 };

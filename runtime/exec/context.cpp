@@ -67,6 +67,7 @@ ExecContext::ExecContext(std::shared_ptr<const Executable> executable, ExecOptio
   bindings_.reserve(max_bindings + 1);
   for (std::size_t i = 0; i < executable_->program_.segments.size(); ++i)
     segments_.push_back(std::make_unique<Arena>());
+  row_bytes_.resize(executable_->slot_steps_.size());
   for (std::size_t i = 0; i < executable_->growable_.size(); ++i) growable_.push_back(std::make_unique<Arena>());
 }
 
@@ -291,7 +292,7 @@ Status ExecContext::execute(Binding& b, std::span<const HostArray> outputs) {
       case Kind::bind: AG_TRY_(bind_segment(b, *executable_->binds_[entry.index])); break;
       case Kind::check: AG_TRY_(check_sizes(b, *executable_->checks_[entry.index])); break;
       case Kind::swap: swap_memory(b, *executable_->swaps_[entry.index]); break;
-      case Kind::slot: AG_TRY_(choose_slot(b, *executable_->slot_steps_[entry.index])); break;
+      case Kind::slot: AG_TRY_(choose_slot(b, entry.index)); break;
       case Kind::jump_if_false: {
         const auto home = executable_->storage_.home[ProgramBufferId{std::size_t{entry.index}}].index;
         if (*static_cast<const std::uint8_t*>(b.home_data[home]) == 0) pc = entry.target;

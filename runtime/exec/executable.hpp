@@ -130,7 +130,7 @@ class ExecContext {
   Status place_output(Binding& b, std::uint32_t output);
   Status grow(Binding& b, std::uint32_t buffer, std::int64_t bytes);
   void swap_memory(Binding& b, const loop::SwapStep& step);
-  Status choose_slot(Binding& b, const loop::SlotStep& step);
+  Status choose_slot(Binding& b, std::uint32_t step);
   Status check_limit(const Binding& b, std::int64_t more) const;
   Status call_host(Binding& b, std::uint32_t call);
   int threads_for(double cost_ns);
@@ -147,6 +147,7 @@ class ExecContext {
   std::vector<OwnedArray>* allocated_ = nullptr;  ///< where run_allocating wants its outputs, and
   std::vector<HostArray>* views_ = nullptr;       ///< views of them
   std::int64_t output_bytes_ = 0;
+  std::vector<std::int64_t> row_bytes_;  ///< per slot step: of the first part that a loop gathered
   Binding* last_ = nullptr;
   Gang gang_;
   double waiting_ns_ = 0;  ///< divisible work done so far in this step without a gang

@@ -116,19 +116,26 @@ void ExecContext::swap_memory(Binding& b, const loop::SwapStep& step) {
     std::swap(growable_[executable_->growable_of_[step.a.index]], growable_[executable_->growable_of_[step.b.index]]);
 }
 
-Status ExecContext::choose_slot(Binding& b, const loop::SlotStep& step) {
+Status ExecContext::choose_slot(Binding& b, std::uint32_t number) {
+  const loop::SlotStep& step = *executable_->slot_steps_[number];
   const auto& p = executable_->program_;
   const auto of = executable_->storage_.home[step.of].index;
   const auto* index = static_cast<const std::int64_t*>(b.home_data[executable_->storage_.home[step.index].index]);
   std::int64_t at = *index;
+  const bool first = at == 0;
   if (step.backwards) at = step.count.eval(b.env).value_or(0) - 1 - at;
   const std::int64_t row = b.bytes[step.view.index];
   std::int64_t begin = 0, end = 0;
   if (at < 0 || row < 0 || __builtin_mul_overflow(at, row, &begin) || __builtin_add_overflow(begin, row, &end))
     return fail(Code::AG5014, source_of(p, step.source), fmt::format("part {} of {} bytes cannot be placed", at, row));
-  if (p.buffers[ProgramBufferId(std::size_t{of})].place == loop::Place::growable)
+  if (p.buffers[ProgramBufferId(std::size_t{of})].place == loop::Place::growable) {
+    if (first) row_bytes_[number] = row;
+    if (row != row_bytes_[number])
+      return fail(Code::AG5014, source_of(p, step.source),
+                  fmt::format("values that a loop gathers differ in size: {} bytes, and {} in trip {}",
+                              row_bytes_[number], row, *index));
     AG_TRY_(grow(b, of, end));
-  else if (end > b.bytes[of])
+  } else if (end > b.bytes[of])
     return fail(Code::AG5014, source_of(p, step.source),
                 fmt::format("part {} of {} bytes lies outside the {} bytes of `{}`", at, row, b.bytes[of],
                             p.buffers[step.of].name));

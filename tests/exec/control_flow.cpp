@@ -267,3 +267,24 @@ TEST_CASE("a loop updates a carried array in place") {
               R"("y", "z")"),
         {{ramp({4, 3}), scalar(3)}, {ramp({4, 3}), scalar(0)}});
 }
+
+TEST_CASE("Scan gathers rows of a size that the data tell; rows of different sizes are an error") {
+  const std::string rows = graph(count + R"(, { "name": "a", "type": "i64[T]" })", R"(
+    { "op": "Scan", "in": ["n", "a"], "out": ["k", "r1", "r2"], "attrs": { "num_scan_inputs": 1,
+        "scan_output_axes": [0, 1], "scan_output_directions": [1, 0] },
+      "regions": { "body": { "inputs": ["p", "u"],
+        "nodes": [ { "op": "Range", "in": [0, "n", 1], "out": "r" }, { "op": "Add", "in": ["r", "u"], "out": "s" },
+                   { "op": "Add", "in": ["p", "u"], "out": "q" }, { "op": "Mul", "in": ["s", "q"], "out": "t" } ],
+        "outputs": ["q", "s", "t"] } } })",
+                                 R"("k", "r1", "r2")");
+  agree(rows, {{scalar(3), vec({5, 6, 7})}, {scalar(2), vec({5})}, {scalar(4), vec({1, 2, 3, 4, 5})}});
+  runtime::Compiled c = compile(load(graph(count, R"(
+    { "op": "Loop", "in": ["n", true], "out": ["rows"], "regions": { "body": { "inputs": ["i", "c"],
+        "nodes": [ { "op": "Range", "in": [0, "i", 1], "out": "r" } ], "outputs": ["c", "r"] } } })",
+                                           R"("rows")")));
+  runtime::ExecContext context(c.executable);
+  CHECK(runtime::run(context, std::vector{scalar(1)}));
+  auto out = runtime::run(context, std::vector{scalar(3)});
+  REQUIRE(!out);
+  CHECK(code_of(out.error()) == "AG5014");
+}

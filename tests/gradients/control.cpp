@@ -2,6 +2,7 @@
 #include <catch2/catch.hpp>
 
 #include "frontend/json/import.hpp"
+#include "runtime/engine.hpp"
 #include "tests/gradients/probe.hpp"
 
 using namespace ag;
@@ -43,12 +44,35 @@ void sound(const Graph& g) {
   CHECK(print(*again) == print(g));
 }
 
+/// The compiled program, its regions included, gives what the interpreter gives.
+void check_compiled(const Graph& g, const std::vector<Array>& values) {
+  static const auto engine = runtime::Engine::create();
+  REQUIRE(engine);
+  const std::vector<Array> want = run(g, values);
+  for (int level : {0, 2}) {
+    runtime::EngineOptions options;
+    options.pipeline.opt_level = level;
+    auto c = (*engine)->compile(g, options);
+    if (!c) FAIL(messages(c.error()));
+    runtime::ExecContext context(c->executable);
+    auto got = runtime::run(context, values);
+    if (!got) FAIL(messages(got.error()));
+    for (std::size_t k = 0; k < want.size(); ++k) {
+      CHECK((*got)[k].shape() == want[k].shape());
+      for (std::int64_t i = 0; i < want[k].elems(); ++i)
+        CHECK((*got)[k].get_double(i) == Approx(want[k].get_double(i)).epsilon(1e-10).margin(1e-12));
+    }
+  }
+}
+
 void check_all(const Probe& p) {
+  check_compiled(gradient(p), p.values);
   sound(gradient(p));
   check_reverse(p, "control");
   check_forward(p, "control");
   Probe second = slope_probe(p, directions(p, "u"));
   sound(gradient(second));
+  check_compiled(gradient(second), second.values);
   check_second(p, "control");
 }
 
