@@ -194,6 +194,8 @@ Result<std::vector<Array>> conv_eval(const EvalCtx& c) {
 
 /// Fewer columns than this waste lanes: two axes are then taken as one.
 constexpr std::int64_t few_columns = 32;
+/// Phases of a strided input gradient that get a kernel each.
+constexpr std::int64_t max_phases = 9;
 /// Positions up to which the filter gradient packs windows instead of running along output channels.
 constexpr std::int64_t few_positions = 1024;
 /// Output channels a group from which the filter gradient runs along them.
@@ -310,24 +312,75 @@ struct Lowering {
     return reshape(f, joined({groups, floordiv(s[0], groups), s[1]}, dims_from(s, 2)));
   }
 
+  /// Filters [G, M, C, taps...] as those of the way back, [G, C, M, taps...] turned round.
+  Expr turned(Expr by_group) const {
+    Dims shape = by_group.type().shape, taps = dims_from(shape, 3);
+    Dim all = ag::product(taps);
+    Expr f = reshape(by_group, {shape[0], shape[1], shape[2], all});
+    f = f.with(b.transpose(f, {0, 2, 1, 3}));
+    if (!all.is(1))  // in memory, so that sums run along it
+      f = materialized(f.with(b.add_op("rev", {f.id()}, {{"axes", Ints{3}}})));
+    return reshape(f, joined({shape[0], shape[2], shape[1]}, taps));
+  }
+
   /// The input gradient: correlates y, its elements `stride` apart, with the filters turned round.
   Expr input(Expr y, Expr f, const Window& w) const {
     std::size_t r = w.rank();
+    if (few_phases(w)) return input_by_phase(y, f, w);
     Window back{dims_from(y.type().shape, 2), w.taps, w.space, {}, Ints(r, 1), w.dilations};
     Ints gaps;
     for (std::size_t d = 0; d < r; ++d) {
       back.low.push_back((w.taps[d] - 1) * w.dilations[d] - w.low[d]);
       gaps.push_back(w.strides[d] - 1);
     }
+    return correlate(y, turned(filters(f)), back, gaps);
+  }
+
+  static bool few_phases(const Window& w) {
+    std::int64_t phases = 1;
+    for (std::size_t d = 0; d < w.rank(); ++d) {
+      bool known = w.taps[d].is_const() && w.low[d].is_const() && w.low[d].value() >= 0;
+      if (!known || w.dilations[d] != 1 || w.strides[d] > max_phases) return false;
+      phases *= w.strides[d];
+    }
+    return phases > 1 && phases <= max_phases;
+  }
+
+  /// Elements of x that lie at the same place modulo the strides meet the same taps, every stride-th one: each such
+  /// phase is a correlation of its own, without gaps, and the results are interleaved.
+  Expr input_by_phase(Expr y, Expr f, const Window& w) const {
+    std::size_t r = w.rank();
     Expr by_group = filters(f);
-    Dims shape = by_group.type().shape;
-    Dim taps = ag::product(w.taps);
-    Expr turned = reshape(by_group, {shape[0], shape[1], shape[2], taps});
-    turned = turned.with(b.transpose(turned, {0, 2, 1, 3}));
-    if (!taps.is(1))  // in memory, so that sums run along it
-      turned = materialized(turned.with(b.add_op("rev", {turned.id()}, {{"axes", Ints{3}}})));
-    turned = reshape(turned, joined({shape[0], shape[2], shape[1]}, w.taps));
-    return correlate(y, turned, back, gaps);
+    Dims fs = by_group.type().shape, batch = {y.type().shape[0], fs[0] * fs[2]}, count;
+    for (std::size_t d = 0; d < r; ++d) count.push_back(ceildiv(w.space[d] + w.low[d], w.strides[d]));
+    std::vector<ValueId> parts;
+    for_each_index(Shape(w.strides), [&](const Shape& phase, std::int64_t) {
+      Dims start(3 + r, 0);
+      Ints step(3 + r, 1);
+      Window part{dims_from(y.type().shape, 2), {}, count, {}, Ints(r, 1), Ints(r, 1)};
+      for (std::size_t d = 0; d < r; ++d) {
+        start[3 + d] = std::min(phase[d], w.taps[d].value());
+        step[3 + d] = w.strides[d];
+        part.taps.push_back(ceildiv(w.taps[d] - start[3 + d], w.strides[d]));
+        part.low.push_back(part.taps[d] - 1);
+      }
+      bool none = ag::product(part.taps).is(0);
+      Expr x = none ? y.with(b.zeros({y.dtype(), joined(batch, count)}))
+                    : correlate(y, turned(y.with(b.slice(by_group, start, fs, step))), part, Ints(r, 0));
+      parts.push_back(reshape(x, joined(joined(batch, {1}), count)));
+    });
+    Dims phases(w.strides.begin(), w.strides.end()), whole = batch, start{0, 0}, limit = batch;
+    Ints perm{0, 1};
+    for (std::size_t d = 0; d < r; ++d) {
+      perm.push_back(static_cast<std::int64_t>(2 + r + d));
+      perm.push_back(static_cast<std::int64_t>(2 + d));
+      whole.push_back(count[d] * w.strides[d]);
+      start.push_back(w.low[d]);
+      limit.push_back(w.low[d] + w.space[d]);
+    }
+    Expr all = reshape(y.with(b.concat(parts, 2)), joined(joined(batch, phases), count));
+    all = reshape(all.with(b.transpose(all, perm)), whole);
+    return all.with(b.slice(all, start, limit, Ints(2 + r, 1)));
   }
 
   /// The filter gradient: the sum runs over batch and positions. Where these are many, the rows are the channels and

@@ -319,11 +319,35 @@ Result<std::vector<Array>> gather_eval(const EvalCtx& c) {
 
 Ints tap_axes(std::size_t lead, const Window& w) { return iota_ints(w.axes(), static_cast<std::int64_t>(lead)); }
 
+/// x with its padding, where all sizes are numbers: windows are then read without looking whether they are inside.
+Expr with_padding(Expr x, Window& w, std::string_view kind) {
+  Dims shape = x.type().shape, low(shape.size(), 0), high = low;
+  std::size_t lead = shape.size() - w.rank();
+  for (std::size_t d = 0; d < w.rank(); ++d) {
+    Dim beyond = w.reach(d) - w.low[d] - w.space[d];
+    if (!beyond.is_const() || !w.low[d].is_const() || w.low[d].value() < 0) return x;
+    low[lead + d] = w.low[d];
+    high[lead + d] = max(beyond, 0);
+  }
+  Builder& b = x.builder();
+  Array outside(x.dtype(), {});
+  std::uint64_t bits = kind == "sum" ? 0 : loop::reduce_identity(kind_named(kind), x.dtype());
+  std::memcpy(outside.mutable_bytes().data(), &bits, dtype_bytes(x.dtype()));
+  for (std::size_t d = 0; d < w.rank(); ++d) {
+    w.space[d] = w.space[d] + low[lead + d] + high[lead + d];
+    w.low[d] = 0;
+  }
+  return x.with(b.add_op("pad", {x.id(), b.constant(make_literal(outside))},
+                         {{"low", low}, {"high", high}, {"interior", Ints(shape.size(), 0)}}));
+}
+
 template <auto kind>
 std::vector<ValueId> reduce_windows(Builder& b, const View& n) {
   Layout l = unfold_layout(n.attrs(), n.in(0).shape);
   constexpr std::string_view name = kind();
-  return {reduce("reduce_" + std::string(name), unfold(Expr(b, n.operand(0)), l.w, name), tap_axes(l.lead, l.w))};
+  Expr x(b, n.operand(0));
+  if (!l.w.inside()) x = with_padding(x, l.w, name);
+  return {reduce("reduce_" + std::string(name), unfold(x, l.w, name), tap_axes(l.lead, l.w))};
 }
 
 template <auto kind>
@@ -491,24 +515,7 @@ OpInfo window_reduction(std::string_view name, std::string_view summary) {
 
 }  // namespace
 
-// ---- Makers -----------------------------------------------------------------------------------------------
-
 namespace ops {
-
-Attrs window_attrs(const Window& w, std::initializer_list<std::pair<std::string, AttrValue>> more) {
-  Attrs a(more);
-  a.set("low", w.low);
-  a.set("strides", w.strides);
-  a.set("dilations", w.dilations);
-  return a;
-}
-
-std::vector<AttrSpec> window_attr_specs(std::vector<AttrSpec> more) {
-  more.push_back({"low", AttrKind::dims, true, "padding before the first element; negative crops"});
-  more.push_back({"strides", AttrKind::ints, true});
-  more.push_back({"dilations", AttrKind::ints, true});
-  return more;
-}
 
 Result<std::size_t> check_window_attrs(const InferCtx& c, std::size_t axes, int rank) {
   Window w = from_attrs(c.attrs());
@@ -522,47 +529,6 @@ Result<std::size_t> check_window_attrs(const InferCtx& c, std::size_t axes, int 
     if (w.strides[d] < 1 || w.dilations[d] < 1 || !w.low[d].valid())
       return c.error(Code::AG2206, fmt::format("`{}`: strides and dilations are at least 1", op_title(c)));
   return axes;
-}
-
-Expr unfold(Expr x, const Window& w, std::string_view outside) {
-  return x.with(
-      x.builder().add_op("unfold", {x.id()},
-                         window_attrs(w, {{"window", w.taps}, {"count", w.count}, {"outside", std::string(outside)}})));
-}
-Expr fold_windows(Expr patches, const Window& w) {
-  return patches.with(patches.builder().add_op("fold", {patches.id()}, window_attrs(w, {{"space", w.space}})));
-}
-Expr window_gather(Expr x, Expr which, const Window& w) {
-  return x.with(x.builder().add_op("window_gather", {x.id(), which.id()},
-                                   window_attrs(w, {{"window", w.taps}, {"count", w.count}})));
-}
-Expr window_scatter(Expr values, Expr which, const Window& w) {
-  return values.with(values.builder().add_op("window_scatter", {values.id(), which.id()},
-                                             window_attrs(w, {{"window", w.taps}, {"space", w.space}})));
-}
-Expr reduce_window(std::string_view kind, Expr x, const Window& w) {
-  return x.with(x.builder().add_op("reduce_window_" + std::string(kind), {x.id()},
-                                   window_attrs(w, {{"window", w.taps}, {"count", w.count}})));
-}
-
-Expr first_winner(Expr x, Expr y, const Window& w, std::string_view kind) {
-  Builder& b = x.builder();
-  std::size_t lead = x.type().shape.size() - w.rank();
-  Expr windows = unfold(x, w, kind);
-  Type t = windows.type();
-  Ints kept = iota_ints(static_cast<std::int64_t>(lead));
-  for (std::int64_t d = 0; d < w.axes(); ++d) kept.push_back(static_cast<std::int64_t>(lead) + w.axes() + d);
-  Expr won = windows == y.with(b.broadcast_in_dim(y, t.shape, kept));
-  if (is_float(x.dtype())) won = either(won, call("is_nan", windows));
-  if (!w.inside()) {  // padding never wins, not even over elements that equal it
-    Expr real = unfold(x.with(b.full({DType::boolean, w.space}, 1)), w);
-    won = both(won, real.with(b.broadcast_to(real, t.shape)));
-  }
-  Dim taps = product(w.taps);
-  Expr number(b, b.reshape(b.iota({DType::i64, {taps}}, 0), w.taps));
-  number = number.with(b.broadcast_in_dim(number, t.shape, iota_ints(w.axes(), static_cast<std::int64_t>(lead))));
-  Expr first = reduce("reduce_min", select(won, number, size_value(b, taps, DType::i64)), tap_axes(lead, w));
-  return first;
 }
 
 }  // namespace ops
