@@ -342,6 +342,12 @@ const std::pair<std::string_view, Rewrite> rewrites[] = {
     {"window_gather", rewrite_window_gather},
     {"window_scatter", rewrite_window_scatter},
     {"conv", rewrite_conv},
+    {"argsort", rewrite_argsort},
+    {"searchsorted", rewrite_searchsorted},
+    {"cumulative_prod", rewrite_scan},
+    {"cumulative_max", rewrite_scan},
+    {"cumulative_min", rewrite_scan},
+    {"linear_recurrence", rewrite_scan},
     {"StopGradient", formula<[](Expr x, Expr) { return un("Identity", x); }>},
 };
 

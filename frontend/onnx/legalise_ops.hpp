@@ -27,4 +27,9 @@ std::vector<ValueId> rewrite_window_gather(GraphBuilder& b, const NodeView& n);
 std::vector<ValueId> rewrite_window_scatter(GraphBuilder& b, const NodeView& n);
 std::vector<ValueId> rewrite_conv(GraphBuilder& b, const NodeView& n);
 
+// Sorting and scans (legalise_algorithms.cpp).
+std::vector<ValueId> rewrite_argsort(GraphBuilder& b, const NodeView& n);
+std::vector<ValueId> rewrite_searchsorted(GraphBuilder& b, const NodeView& n);
+std::vector<ValueId> rewrite_scan(GraphBuilder& b, const NodeView& n);
+
 }  // namespace ag::onnx
