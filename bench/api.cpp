@@ -58,6 +58,22 @@ int main() {
     auto call = e.bind({{"x", x}}, {{"y", y}, {"x_grad", dx}});
     report("the same, bound", micros(200000, [&] { call(); }));
   }
+  {
+    // One step of the benchmark `logreg`: value, gradients and the update as one program.
+    auto step = [](ag::Tensor w, ag::Tensor b) {
+      w.requires_grad_(), b.requires_grad_();
+      ag::Tensor loss = ag::binary_cross_entropy_with_logits(ag::matmul(ag::ones(5), w) + b, ag::zeros(3));
+      loss.backward();
+      return std::tuple{loss.detach(), w.detach() - 0.01 * w.grad(), b.detach() - 0.01 * b.grad()};
+    };
+    ag::Executable e =
+        ag::compile(ag::trace("logreg", step, ag::arg("w", ag::f32, {5, 3}), ag::arg("b", ag::f32, {3})));
+    std::vector<float> w(15, 0.1f), b(3), w2(15), b2(3);
+    float loss = 0;
+    auto there = e.bind({{"w", w}, {"b", b}}, {{"y0", loss}, {"y1", w2}, {"y2", b2}});
+    auto back = e.bind({{"w", w2}, {"b", b2}}, {{"y0", loss}, {"y1", w}, {"y2", b}});
+    report("a step of logreg (5 -> 3), bound", micros(50000, [&] { there(), back(); }) / 2);
+  }
   report("f(a) with C++ while and its gradient, lazy", micros(500, [] {
            ag::Tensor a = ag::tensor(0.37).requires_grad_();
            f(a).backward();

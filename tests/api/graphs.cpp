@@ -124,6 +124,47 @@ TEST_CASE("vmap") {
   CHECK(ag::compilations() <= compiled + 2);
 }
 
+TEST_CASE("optimisers take torch's steps") {
+  auto after_five = [](auto make) {
+    ag::Tensor w = ag::tensor({1., 2., 3.}, ag::requires_grad());
+    auto optimizer = make({w});
+    for (int i = 0; i < 5; ++i) {
+      optimizer.zero_grad();
+      (w * w * ag::tensor({1., -.5, .25})).sum().backward();
+      optimizer.step();
+    }
+    return w.detach();
+  };
+  using P = std::vector<ag::Tensor>;
+  using namespace ag::optim;
+  auto near = [](const ag::Tensor& t, const ag::Data& want) { return ag::allclose(t, ag::tensor(want), 1e-5, 1e-6); };
+  // torch 2.15, five steps of each.
+  CHECK(near(after_five([](P p) {
+               return SGD(p, SGDOptions{.lr = .1, .momentum = .9, .weight_decay = .1, .nesterov = true});
+             }),
+             {-0.420547, 6.319272, 0.639300}));
+  CHECK(near(after_five([](P p) { return SGD(p, SGDOptions{.lr = .1, .momentum = .9, .dampening = .5}); }),
+             {-0.285120, 3.976189, 1.795329}));
+  CHECK(near(after_five([](P p) { return Adam(p, AdamOptions{.lr = .1, .weight_decay = .1}); }),
+             {0.507964, 2.501559, 2.501780}));
+  CHECK(near(after_five([](P p) { return AdamW(p, AdamOptions{.lr = .1, .weight_decay = .01}); }),
+             {0.504080, 2.490557, 2.487869}));
+}
+
+TEST_CASE("batch normalisation learns its statistics, and stops in eval()") {
+  ag::manual_seed(0);
+  ag::nn::BatchNorm2d norm(2);
+  ag::Tensor x = ag::randn({3, 2, 4, 4}) * 2 + 1;
+  ag::Tensor y = norm(x);
+  CHECK(ag::allclose(y.mean({0, 2, 3}), ag::zeros(2), 0, 1e-5));
+  CHECK(ag::allclose(norm.running_mean, 0.1 * x.mean({0, 2, 3}), 1e-4, 1e-6));
+  CHECK(ag::allclose(norm.running_var, 0.9 + 0.1 * x.var({0, 2, 3}), 1e-4, 1e-6));
+  norm.eval();
+  ag::Tensor before = norm.running_mean.clone();
+  norm(x).eval();
+  CHECK(ag::equal(before, norm.running_mean));
+}
+
 TEST_CASE("parameters to a file and back") {
   ag::nn::Sequential a(ag::nn::Linear(3, 4), ag::nn::ReLU(), ag::nn::Linear(4, 2)),
       b(ag::nn::Linear(3, 4), ag::nn::ReLU(), ag::nn::Linear(4, 2));
