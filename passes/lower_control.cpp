@@ -251,51 +251,77 @@ Status GraphLowering::run_body(Trips& t, GraphLowering& body, const Late& late, 
 
 // ---- Loop --------------------------------------------------------------------------------------------------
 
+/// Sizes of carried values that change from trip to trip: they get symbols of their own. All other symbols of the body
+/// stand for sizes outside.
+struct GraphLowering::CarriedSizes {
+  struct Tied {
+    std::size_t value, axis;
+    bool symbol;  ///< or a constant
+  };
+  SymbolMap own;  ///< by the body's names
+  std::vector<std::string> names;
+  std::vector<std::pair<std::size_t, std::size_t>> places;  ///< of the names: carried value, axis
+  std::vector<Tied> tied;  ///< changing sizes that the body takes for equal to a named one, or to a constant
+  std::vector<bool> grows;
+};
+
+GraphLowering::CarriedSizes GraphLowering::carried_sizes(const Graph& body, std::size_t carried) {
+  CarriedSizes sizes;
+  sizes.grows.resize(carried);
+  for (std::size_t i = 0; i < carried; ++i) {
+    const Dims& inside = body.type(body.inputs[2 + i]).shape;
+    for (std::size_t d = 0; d < inside.size(); ++d) {
+      if (inside[d] == body.type(body.outputs[1 + i].value).shape[d]) continue;
+      sizes.grows[i] = true;
+      auto s = inside[d].as_symbol();
+      if (!s || sizes.own.contains(*s)) {
+        sizes.tied.push_back({i, d, s.has_value()});
+        continue;
+      }
+      sizes.names.push_back(p_.fresh_symbol());
+      sizes.own.emplace(*s, Dim::symbol(sizes.names.back()));
+      sizes.places.emplace_back(i, d);
+    }
+  }
+  return sizes;
+}
+
+/// What must hold of tied sizes before the loop, and at the end of each trip. `first`: shapes of the initial values.
+std::pair<loop::CheckStep, loop::CheckStep> GraphLowering::tied_checks(NodeId id, const CarriedSizes& sizes,
+                                                                       const Graph& body,
+                                                                       const std::vector<Dims>& first) {
+  auto next = [&](std::size_t i, std::size_t d) { return body.type(body.outputs[1 + i].value).shape[d]; };
+  loop::CheckStep before, after;
+  for (const CarriedSizes::Tied& x : sizes.tied) {
+    Dim inside = body.type(body.inputs[2 + x.value]).shape[x.axis], wanted = inside;
+    for (std::size_t k = 0; k < sizes.names.size() && x.symbol; ++k)
+      if (inside == Dim::symbol(sizes.names[k])) wanted = next(sizes.places[k].first, sizes.places[k].second);
+    auto guard = [&](const Dim& a, const Dim& b) {
+      return DimGuard{a, b, DimGuard::Rel::eq, "sizes of carried values that the body takes for equal", source(id) + 1};
+    };
+    before.guards.push_back(guard(first[x.value][x.axis], inside));
+    after.guards.push_back(guard(next(x.value, x.axis), wanted));
+  }
+  return {std::move(before), std::move(after)};
+}
+
 Status GraphLowering::lower_loop(NodeId id) {
   const Node& n = g_.node(id);
   const std::size_t captures = capture_count(n);
   const std::size_t given = std::max<std::size_t>(n.operands.size(), 2 + captures), carried = given - 2 - captures;
   auto operand = [&](std::size_t i) { return i < n.operands.size() ? n.operands[i] : ValueId{}; };
-  // Sizes of carried values that change from trip to trip get symbols of their own; all other symbols stand for sizes
-  // outside.
-  const Graph& plain = *n.regions[0];
-  std::vector<std::optional<Dims>> shapes(plain.inputs.size());
-  SymbolMap own;
-  std::vector<std::string> names;
-  std::vector<std::pair<std::size_t, std::size_t>> places;  // of the names: carried value, axis
-  struct Tied {
-    std::size_t value, axis;
-    std::optional<std::string> symbol;  // none: a constant
-  };
-  std::vector<Tied> tied;  // changing sizes that the region takes for equal to a named one, or to a constant
-  std::vector<bool> grows(carried);
+  const CarriedSizes sizes = carried_sizes(*n.regions[0], carried);
+  std::vector<Dims> first;
+  std::vector<std::optional<Dims>> shapes(n.regions[0]->inputs.size());
   for (std::size_t i = 0; i < carried; ++i) {
-    const Dims &from = g_.type(operand(2 + i)).shape, &inside = plain.type(plain.inputs[2 + i]).shape;
-    Dims fixed = from;
-    for (std::size_t d = 0; d < from.size(); ++d) {
-      bool kept = inside[d] == plain.type(plain.outputs[1 + i].value).shape[d];
-      if (kept) continue;
-      grows[i] = true;
-      auto s = inside[d].as_symbol();
-      if (!s || own.contains(*s)) {
-        tied.push_back({i, d, s});
-        continue;
-      }
-      names.push_back(p_.fresh_symbol());
-      own.emplace(*s, Dim::symbol(names.back()));
-      places.emplace_back(i, d);
-    }
-    shapes[2 + i] = std::move(fixed);
+    first.push_back(g_.type(operand(2 + i)).shape);
+    Dims inside = n.regions[0]->type(n.regions[0]->inputs[2 + i]).shape, shape = first[i];
+    for (std::size_t d = 0; d < inside.size(); ++d)
+      if (auto s = inside[d].as_symbol(); s && sizes.own.contains(*s)) shape[d] = sizes.own.at(*s);
+    shapes[2 + i] = std::move(shape);
   }
   for (std::size_t i = 0; i < captures; ++i) shapes[2 + carried + i] = g_.type(operand(given - captures + i)).shape;
-  std::vector<std::optional<Dims>> bound = shapes;
-  for (std::size_t i = 0; i < carried; ++i)
-    if (grows[i]) {
-      const Dims& inside = plain.type(plain.inputs[2 + i]).shape;
-      for (std::size_t d = 0; d < inside.size(); ++d)
-        if (auto s = inside[d].as_symbol(); s && own.contains(*s)) (*bound[2 + i])[d] = own.at(*s);
-    }
-  AG_TRY(std::unique_ptr<Region> r, region(id, 0, bound, own));
+  AG_TRY(std::unique_ptr<Region> r, region(id, 0, shapes, sizes.own));
   if (!r->requirements.guards.empty()) steps_.steps.push_back({r->requirements});
 
   Trips t{.id = id,
@@ -304,39 +330,27 @@ Status GraphLowering::lower_loop(NodeId id) {
           .count = {},
           .length = {}};
   if (operand(0)) t.count = buffer(operand(0));
-  SegmentId sizes;
-  if (!names.empty()) {
-    Dims first;
-    for (auto [i, d] : places) first.push_back((*shapes[2 + i])[d]);
-    sizes = p_.add_segment(names);
-    bind(sizes, {}, std::move(first), id);
+  SegmentId segment;
+  if (!sizes.names.empty()) {
+    Dims exprs;
+    for (auto [i, d] : sizes.places) exprs.push_back(first[i][d]);
+    segment = p_.add_segment(sizes.names);
+    bind(segment, {}, std::move(exprs), id);
   }
-  loop::CheckStep at_first, at_end;
-  for (const Tied& x : tied) {
-    const Dim &first = (*shapes[2 + x.value])[x.axis], &next = r->g.type(r->g.outputs[1 + x.value].value).shape[x.axis];
-    Dim inside = r->g.type(r->g.inputs[2 + x.value]).shape[x.axis], wanted = inside;
-    for (std::size_t k = 0; k < names.size() && x.symbol; ++k)
-      if (inside == Dim::symbol(names[k]))
-        wanted = r->g.type(r->g.outputs[1 + places[k].first].value).shape[places[k].second];
-    auto guard = [&](const Dim& a, const Dim& b) {
-      return DimGuard{a, b, DimGuard::Rel::eq, "sizes of carried values that the body takes for equal", source(id) + 1};
-    };
-    at_first.guards.push_back(guard(first, inside));
-    at_end.guards.push_back(guard(next, wanted));
-  }
-  if (!tied.empty()) steps_.steps.push_back({std::move(at_first)});
+  auto [before, after] = tied_checks(id, sizes, r->g, first);
+  if (!sizes.tied.empty()) steps_.steps.push_back({std::move(before)});
   const Graph& body = r->g;
   auto output_shape = [&](std::size_t o) -> const Dims& { return body.type(body.outputs[o].value).shape; };
   t.inputs = {t.trip, constant_true(program())};
   t.targets = {ProgramBufferId{}};
   GraphLowering inside(body, p_, *t.body, true);
   for (std::size_t i = 0; i < carried; ++i)
-    if (!grows[i]) inside.own(body.inputs[2 + i]);
+    if (!sizes.grows[i]) inside.own(body.inputs[2 + i]);
   std::vector<ProgramBufferId> results;
   for (std::size_t i = 0; i < carried; ++i) {
     bool kept = inside.in_place_root(body.outputs[1 + i].value) == body.inputs[2 + i];
-    results.push_back(
-        carry(t, buffer(operand(2 + i)), body.type(body.inputs[2 + i]).shape, output_shape(1 + i), grows[i], kept));
+    results.push_back(carry(t, buffer(operand(2 + i)), body.type(body.inputs[2 + i]).shape, output_shape(1 + i),
+                            sizes.grows[i], kept));
   }
   for (std::size_t i = 0; i < captures; ++i) t.inputs.push_back(buffer(operand(given - captures + i)));
 
@@ -357,11 +371,11 @@ Status GraphLowering::lower_loop(NodeId id) {
   ValueId go = body.outputs[0].value;
   bool always = go == body.inputs[1] || is_constant_true(body, go);
   AG_TRY_(run_body(t, inside, late, always ? ProgramBufferId{} : inside.output(0)));
-  if (!tied.empty()) t.body->steps.push_back({std::move(at_end)});
-  if (!names.empty()) {
+  if (!sizes.tied.empty()) t.body->steps.push_back({std::move(after)});
+  if (!sizes.names.empty()) {
     Dims next;
-    for (auto [i, d] : places) next.push_back(output_shape(1 + i)[d]);
-    t.body->steps.push_back({loop::BindStep{sizes, {}, std::move(next), source(id) + 1, "Loop"}});
+    for (auto [i, d] : sizes.places) next.push_back(output_shape(1 + i)[d]);
+    t.body->steps.push_back({loop::BindStep{segment, {}, std::move(next), source(id) + 1, "Loop"}});
   }
   name_loop_results(id, body, carried, results, t.trip, 1, std::vector<std::size_t>(n.result_count, 0));
   return {};

@@ -79,6 +79,7 @@ class GraphLowering {
 
   struct Region;
   struct Trips;
+  struct CarriedSizes;
   struct Gathered {  ///< an output of a body whose size is known too late to be written in place
     std::size_t output;
     loop::ProgramBufferId all;
@@ -97,6 +98,9 @@ class GraphLowering {
   // -- lower_control.cpp
   Result<std::unique_ptr<Region>> region(NodeId id, std::size_t index, const std::vector<std::optional<Dims>>& given,
                                          SymbolMap own);
+  CarriedSizes carried_sizes(const Graph& body, std::size_t carried);
+  std::pair<loop::CheckStep, loop::CheckStep> tied_checks(NodeId id, const CarriedSizes& sizes, const Graph& body,
+                                                          const std::vector<Dims>& first);
   Status lower_if(NodeId id);
   Status lower_loop(NodeId id);
   Status lower_scan(NodeId id);

@@ -23,9 +23,11 @@ const std::string count = R"({ "name": "n", "type": "i64[]" })";
 TEST_CASE("If: computed, captured and constant results of either branch") {
   agree(graph(R"({ "name": "c", "type": "bool[]" }, )" + x3, R"(
     { "op": "If", "in": ["c"], "out": ["u", "v", "w"], "regions": {
-      "then_branch": { "nodes": [ { "op": "Mul", "in": ["x", "x"], "out": "a" }, { "op": "Exp", "in": ["a"], "out": "b" },
+      "then_branch": { "nodes": [ { "op": "Mul", "in": ["x", "x"], "out": "a" }, { "op": "Exp", "in": ["a"],
+        "out": "b" },
                                   { "op": "ReduceSum", "in": ["x"], "out": "s" } ], "outputs": ["b", "x", "s"] },
-      "else_branch": { "nodes": [ { "op": "Neg", "in": ["x"], "out": "e" }, { "op": "Identity", "in": ["e"], "out": "e2" },
+      "else_branch": { "nodes": [ { "op": "Neg", "in": ["x"], "out": "e" }, { "op": "Identity", "in": ["e"],
+        "out": "e2" },
                                   { "op": "ReduceMax", "in": ["x"], "out": "m" } ], "outputs": ["e", "e2", "m"] } } },
     { "op": "Add", "in": ["u", "v"], "out": "y" })",
               R"("y", "u", "w")"),
@@ -35,9 +37,11 @@ TEST_CASE("If: computed, captured and constant results of either branch") {
 TEST_CASE("If: branches of different sizes, and of sizes that only the data know") {
   agree(graph(R"({ "name": "c", "type": "bool[]" }, )" + x3 + ", " + count, R"(
     { "op": "If", "in": ["c"], "out": ["u"], "regions": {
-      "then_branch": { "nodes": [ { "op": "Concat", "in": ["x", "x"], "out": "a", "attrs": { "axis": 0 } } ], "outputs": ["a"] },
+      "then_branch": { "nodes": [ { "op": "Concat", "in": ["x", "x"], "out": "a", "attrs": { "axis": 0 } } ],
+        "outputs": ["a"] },
       "else_branch": { "nodes": [ { "op": "Range", "in": [0, "n", 1], "out": "r" },
-                                  { "op": "Cast", "in": ["r"], "out": "f", "attrs": { "to": "f32" } } ], "outputs": ["f"] } } },
+                                  { "op": "Cast", "in": ["r"], "out": "f", "attrs": { "to": "f32" } } ],
+                                    "outputs": ["f"] } } },
     { "op": "Mul", "in": ["u", 2.0], "out": "y" })",
               R"("y", "u")"),
         {{flag(true), ramp({5}), scalar(3)},
@@ -63,7 +67,8 @@ TEST_CASE("Loop: counted, carried values, gathered values, zero trips") {
          {ramp({4}), scalar(-1)}});
   agree(graph(x3, R"(
     { "op": "Loop", "in": [5, null, "x"], "out": ["last", "all"], "regions": { "body": {
-      "inputs": ["i", "c", "v"], "nodes": [ { "op": "Identity", "in": [true], "out": "on" }, { "op": "Mul", "in": ["v", 0.5], "out": "w" }, { "op": "ReduceSum", "in": ["w"], "out": "s" } ],
+      "inputs": ["i", "c", "v"], "nodes": [ { "op": "Identity", "in": [true], "out": "on" }, { "op": "Mul",
+        "in": ["v", 0.5], "out": "w" }, { "op": "ReduceSum", "in": ["w"], "out": "s" } ],
       "outputs": ["on", "w", "s"] } } })",
               R"("last", "all")"),
         {{ramp({4})}, {ramp({9})}});
@@ -71,7 +76,8 @@ TEST_CASE("Loop: counted, carried values, gathered values, zero trips") {
 
 TEST_CASE("Loop: a while that the data end, carried values that change places") {
   agree(graph(x3 + R"(, { "name": "y", "type": "f32[N]" })", R"(
-    { "op": "ReduceSum", "in": ["x"], "out": "s0", "attrs": { "keepdims": 0 } }, { "op": "Less", "in": ["s0", 1000.0], "out": "go" },
+    { "op": "ReduceSum", "in": ["x"], "out": "s0", "attrs": { "keepdims": 0 } }, { "op": "Less",
+      "in": ["s0", 1000.0], "out": "go" },
     { "op": "Loop", "in": [null, "go", "x", "y"], "out": ["a", "b"], "regions": { "body": {
       "inputs": ["i", "c", "p", "q"],
       "nodes": [ { "op": "Mul", "in": ["p", 2.0], "out": "p2" }, { "op": "Add", "in": ["p2", 1.0], "out": "p3" },
@@ -108,7 +114,8 @@ TEST_CASE("Loops and branches in each other") {
       "inputs": ["i", "c", "v"],
       "nodes": [
         { "op": "Loop", "in": ["i", null, "v"], "out": ["w"], "regions": { "body": {
-          "inputs": ["j", "d", "u"], "nodes": [ { "op": "Identity", "in": [true], "out": "on" }, { "op": "Add", "in": ["u", "x"], "out": "u2" }, { "op": "Tanh", "in": ["u2"], "out": "u3" } ],
+          "inputs": ["j", "d", "u"], "nodes": [ { "op": "Identity", "in": [true], "out": "on" }, { "op": "Add",
+            "in": ["u", "x"], "out": "u2" }, { "op": "Tanh", "in": ["u2"], "out": "u3" } ],
           "outputs": ["on", "u3"] } } },
         { "op": "ReduceSum", "in": ["w"], "out": "s", "attrs": { "keepdims": 0 } },
         { "op": "Greater", "in": ["s", 0.0], "out": "positive" },
@@ -121,20 +128,21 @@ TEST_CASE("Loops and branches in each other") {
 }
 
 TEST_CASE("Scan: states, sequences from either end and along any axis") {
-  agree(
-      graph(
-          R"({ "name": "s", "type": "f32[N]" }, { "name": "a", "type": "f32[T,N]" }, { "name": "b", "type": "f32[N,T]" })",
-          R"(
+  agree(graph(
+            R"({ "name": "s", "type": "f32[N]" }, { "name": "a", "type": "f32[T,N]" }, { "name": "b",
+            "type": "f32[N,T]" })",
+            R"(
     { "op": "Scan", "in": ["s", "a", "b"], "out": ["last", "sums", "rows"], "attrs": { "num_scan_inputs": 2,
-      "scan_input_axes": [0, 1], "scan_input_directions": [1, 0], "scan_output_axes": [0, 1], "scan_output_directions": [0, 1] },
+      "scan_input_axes": [0, 1], "scan_input_directions": [1, 0], "scan_output_axes": [0, 1],
+        "scan_output_directions": [0, 1] },
       "regions": { "body": { "inputs": ["p", "u", "v"],
         "nodes": [ { "op": "Mul", "in": ["u", "v"], "out": "uv" }, { "op": "Add", "in": ["p", "uv"], "out": "q" },
                    { "op": "ReduceSum", "in": ["q"], "out": "t", "attrs": { "keepdims": 0 } } ],
         "outputs": ["q", "t", "uv"] } } })",
-          R"("last", "sums", "rows")"),
-      {{ramp({3}), ramp({4, 3}), ramp({3, 4})},
-       {ramp({3}), ramp({0, 3}), ramp({3, 0})},
-       {ramp({30}), ramp({7, 30}), ramp({30, 7})}});
+            R"("last", "sums", "rows")"),
+        {{ramp({3}), ramp({4, 3}), ramp({3, 4})},
+         {ramp({3}), ramp({0, 3}), ramp({3, 0})},
+         {ramp({30}), ramp({7, 30}), ramp({30, 7})}});
 }
 
 TEST_CASE("a trap in a loop names its line; a run in a loop can be cancelled") {
@@ -182,7 +190,8 @@ TEST_CASE("gradients of branches and loops run compiled, those of unknown length
         "nodes": [ { "op": "Mul", "in": ["p", "u"], "out": "pu" }, { "op": "Tanh", "in": ["pu"], "out": "q" },
                    { "op": "Exp", "in": ["q"], "out": "r" } ], "outputs": ["q", "r"] } } },
     { "op": "ReduceSum", "in": ["rows"], "out": "s", "attrs": { "keepdims": 0 } },
-    { "op": "ReduceSum", "in": ["last"], "out": "t", "attrs": { "keepdims": 0 } }, { "op": "Mul", "in": ["s", "t"], "out": "y" })",
+    { "op": "ReduceSum", "in": ["last"], "out": "t", "attrs": { "keepdims": 0 } }, { "op": "Mul", "in": ["s", "t"],
+      "out": "y" })",
                   R"("y")", R"("x", "a")"),
         {{ramp({3}), ramp({4, 3})}, {ramp({3}), ramp({0, 3})}, {ramp({5}), ramp({6, 5})}});
 }
@@ -246,7 +255,8 @@ TEST_CASE("a loop updates a carried array in place") {
     { "op": "Loop", "in": ["n", true, "x"], "out": ["y", "old"], "regions": { "body": {
       "inputs": ["i", "c", "v"],
       "nodes": [ { "op": "Gather", "in": ["v", "i"], "out": "row" }, { "op": "Mul", "in": ["row", 2.0], "out": "row2" },
-                 { "op": "Unsqueeze", "in": ["row2", [0]], "out": "upd" }, { "op": "Unsqueeze", "in": ["i", [0, 1]], "out": "at" },
+                 { "op": "Unsqueeze", "in": ["row2", [0]], "out": "upd" }, { "op": "Unsqueeze", "in": ["i", [0, 1]],
+                   "out": "at" },
                  { "op": "ScatterND", "in": ["v", "at", "upd"], "out": "w" } ],
       "outputs": ["c", "w", "row"] } } })",
                                  R"("y", "old")");
@@ -285,6 +295,23 @@ TEST_CASE("Scan gathers rows of a size that the data tell; rows of different siz
   runtime::ExecContext context(c.executable);
   CHECK(runtime::run(context, std::vector{scalar(1)}));
   auto out = runtime::run(context, std::vector{scalar(3)});
+  REQUIRE(!out);
+  CHECK(code_of(out.error()) == "AG5014");
+}
+
+TEST_CASE("Loop: carried values that grow alike; where they do not, it is an error") {
+  const std::string json = graph(x3 + R"(, { "name": "y", "type": "f32[M]" }, )" + count, R"(
+    { "op": "Loop", "in": ["n", true, "x", "y"], "out": ["a", "b"], "regions": { "body": {
+      "inputs": ["i", "c", { "name": "v", "type": "f32[K]" }, { "name": "w", "type": "f32[K]" }],
+      "nodes": [ { "op": "Add", "in": ["v", "w"], "out": "s" },
+                 { "op": "Concat", "in": ["s", [1.0]], "out": "v2", "attrs": { "axis": 0 } },
+                 { "op": "Concat", "in": ["w", [2.0]], "out": "w2", "attrs": { "axis": 0 } } ],
+      "outputs": ["c", "v2", "w2"] } } })",
+                                 R"("a", "b")");
+  agree(json,
+        {{ramp({3}), ramp({3}), scalar(4)}, {ramp({2}), ramp({2}), scalar(0)}, {ramp({1}), ramp({1}), scalar(9)}});
+  runtime::ExecContext context(compile(load(json)).executable);
+  auto out = runtime::run(context, std::vector{ramp({3}), ramp({2}), scalar(1)});
   REQUIRE(!out);
   CHECK(code_of(out.error()) == "AG5014");
 }

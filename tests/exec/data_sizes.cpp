@@ -68,7 +68,8 @@ TEST_CASE("Slice, Split and Pad by data") {
                   "out": "d" }, { "op": "ReduceSum", "in": ["c"], "out": "y" } ], "outputs": ["c", "y"] })",
       {{ramp({4, 5}), vec({1, 2}), vec({3, 5}), vec({1, 0})}, {ramp({3, 5}), vec({-2, -9}), vec({9, 3}), vec({0, 1})}});
   agree(head + R"({ "op": "Split", "in": ["x", "a"], "out": ["p", "q"], "attrs": { "axis": 1 } },
-                  { "op": "Concat", "in": ["q", "p"], "out": "y", "attrs": { "axis": 1 } } ], "outputs": ["p", "q", "y"] })",
+                  { "op": "Concat", "in": ["q", "p"], "out": "y", "attrs": { "axis": 1 } } ], "outputs": ["p", "q",
+                    "y"] })",
         {{ramp({2, 5}), vec({2, 3}), vec({0, 0}), vec({0, 0})}, {ramp({3, 5}), vec({0, 5}), vec({0, 0}), vec({0, 0})}});
   for (const char* mode : {"constant", "edge", "reflect", "wrap"})
     agree(
