@@ -7,6 +7,7 @@
 #include <new>
 
 #include "ir/base/dim.hpp"
+#include "ir/base/small_float.hpp"
 
 namespace ag {
 namespace {
@@ -113,11 +114,15 @@ std::span<std::byte> Array::mutable_bytes() {
 }
 
 double Array::get_double(std::int64_t i) const {
+  if (is_storage(dtype_)) {
+    std::uint8_t code = as<std::uint8_t>()[static_cast<std::size_t>(i)];
+    return is_storage_float(dtype_) ? decode_float(dtype_, code) : static_cast<double>(decode_int(dtype_, code));
+  }
   return dispatch_dtype(dtype_, [&]<class T>() { return static_cast<double>(as<T>()[static_cast<std::size_t>(i)]); });
 }
 
 std::int64_t Array::get_int(std::int64_t i) const {
-  if (is_float(dtype_)) return saturate<std::int64_t>(get_double(i));
+  if (is_float(dtype_) || is_storage(dtype_)) return saturate<std::int64_t>(get_double(i));
   return dispatch_dtype(dtype_,
                         [&]<class T>() { return static_cast<std::int64_t>(as<T>()[static_cast<std::size_t>(i)]); });
 }
@@ -126,6 +131,11 @@ void Array::set_double(std::int64_t i, double v) {
   auto k = static_cast<std::size_t>(i);
   if (dtype_ == DType::boolean) {
     as_mutable<std::uint8_t>()[k] = v != 0;
+    return;
+  }
+  if (is_storage(dtype_)) {
+    as_mutable<std::uint8_t>()[k] = is_storage_float(dtype_) ? encode_float(dtype_, v, true, ScaleRounding::nearest)
+                                                             : encode_int(dtype_, saturate<std::int32_t>(v));
     return;
   }
   dispatch_dtype(dtype_, [&]<class T>() {
@@ -145,6 +155,11 @@ void Array::set_int(std::int64_t i, std::int64_t v) {
     case DType::f16:
     case DType::bf16: set_double(i, to_double_odd(v)); break;
     default:
+      if (is_storage_float(dtype_)) return set_double(i, to_double_odd(v));
+      if (is_storage(dtype_)) {
+        as_mutable<std::uint8_t>()[k] = encode_int(dtype_, v);
+        return;
+      }
       dispatch_dtype(dtype_, [&]<class T>() {
         if constexpr (std::is_integral_v<T>) as_mutable<T>()[k] = static_cast<T>(v);
       });
@@ -167,11 +182,13 @@ bool Array::same_bits(const Array& other) const {
 std::string format_element(const Array& a, std::int64_t i) {
   auto k = static_cast<std::size_t>(i);
   if (a.dtype() == DType::boolean) return a.as<std::uint8_t>()[k] ? "true" : "false";
-  if (is_float(a.dtype())) {
+  if (is_float(a.dtype()) || is_storage_float(a.dtype())) {
     double v = a.get_double(i);
     if (v != v) return "nan";
     if (std::isinf(v)) return v < 0 ? "-inf" : "inf";
+    if (is_storage_float(a.dtype())) return shortest(static_cast<float>(v));
   }
+  if (is_storage(a.dtype())) return shortest(a.get_int(i));
   return dispatch_dtype(a.dtype(), [&]<class T>() {
     T v = a.as<T>()[k];
     if constexpr (std::is_same_v<T, f16> || std::is_same_v<T, bf16>)

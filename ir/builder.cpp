@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "ir/check.hpp"
+#include "ir/known.hpp"
 #include "ir/op.hpp"
 #include "ir/symbols.hpp"
 
@@ -106,9 +107,7 @@ Result<NodeId> GraphBuilder::try_add(const OpInfo& op, NodeArgs args) {
   node.remat = args.remat;
   node.extras = std::move(args.extras);
   NodeId id = graph_.append(std::move(node), std::move(types));
-  Value& v = graph_.value(graph_.node(id).result());
-  if (op.known_ints && !is_float(v.type.dtype))
-    if (auto known = op.known_ints(NodeView{graph_, id})) v.known_ints = std::make_shared<Dims>(*std::move(known));
+  graph_.value(graph_.node(id).result()).known_ints = known_elements(NodeView{graph_, id});
   if (intern_ && !is_input(op)) interned_.emplace(hash, id);
   return id;
 }

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "ir/base/suggest.hpp"
+#include "ir/dtype_sets.hpp"
 
 namespace ag {
 namespace {
@@ -15,7 +16,7 @@ std::string title(const OpInfo& op) { return fmt::format("`{}`", op.onnx.empty()
 
 std::string names_of(DTypeSet set) {
   std::string out;
-  for (int i = 0; i < dtype_count; ++i) {
+  for (int i = 0; i < dtype_count_stored; ++i) {
     auto t = static_cast<DType>(i);
     if (!set.has(t)) continue;
     if (!out.empty()) out += ", ";
@@ -124,7 +125,7 @@ Status check_operands(const Graph& graph, const OpInfo& op, std::span<const Valu
                   fmt::format("operand `{}` of {} cannot be left out", spec.name, title(op)));
     }
     const Type& t = graph.type(operands[i]);
-    if (!spec.dtypes.has(t.dtype)) {
+    if (!takes(spec.dtypes, t.dtype)) {
       Diag d = error(Code::AG2101, first(locs),
                      fmt::format("{} does not take {} for `{}`", title(op), dtype_name(t.dtype), spec.name));
       if (Loc at = graph.loc(operands[i]); at.known()) d.at(at, graph.display(operands[i]) + ": " + t.str());

@@ -10,6 +10,8 @@
 #include <cstring>
 #include <limits>
 
+#include "ir/base/small_float.hpp"
+
 namespace ag::text {
 namespace {
 
@@ -34,6 +36,7 @@ void set_bits(Array& a, std::int64_t i, std::uint64_t bits) {
   std::memcpy(a.mutable_bytes().data() + static_cast<std::size_t>(i) * size, &bits, size);
 }
 std::uint64_t quiet_nan(DType t) {
+  if (is_storage_float(t)) return encode_float(t, NAN);
   switch (t) {
     case DType::f64: return 0x7ff8000000000000;
     case DType::f32: return 0x7fc00000;
@@ -64,6 +67,10 @@ bool read_float(std::string_view s, Array& a, std::int64_t i) {
   if (a.dtype() == DType::f32) {
     float v = 0;
     return read(s, v) ? (a.as_mutable<float>()[static_cast<std::size_t>(i)] = v, true) : false;
+  }
+  if (is_storage(a.dtype())) {
+    float v = 0;
+    return read(s, v) ? (a.set_double(i, v), true) : false;
   }
   double v = 0;
   if (!read(s, v)) return false;
@@ -135,7 +142,8 @@ std::optional<std::vector<std::byte>> from_base64(std::string_view s) {
 }
 
 std::string element(const Array& a, std::int64_t i) {
-  if (is_float(a.dtype()) && std::isnan(a.get_double(i)) && bits_at(a, i) != quiet_nan(a.dtype()))
+  bool real = is_float(a.dtype()) || is_storage_float(a.dtype());
+  if (real && std::isnan(a.get_double(i)) && bits_at(a, i) != quiet_nan(a.dtype()))
     return fmt::format("nan:0x{:x}", bits_at(a, i));
   return format_element(a, i);
 }
@@ -146,6 +154,8 @@ bool read_element(std::string_view s, Array& a, std::int64_t i) {
     return set_bits(a, i, s == "true"), true;
   }
   if (is_float(a.dtype())) return read_float(s, a, i);
+  // Of storage types only what is printed, so that nothing is rounded.
+  if (is_storage(a.dtype())) return read_float(s, a, i) && element(a, i) == s;
   return dispatch_dtype(a.dtype(), [&]<class T>() {
     if constexpr (std::is_integral_v<T>) {
       T v = 0;

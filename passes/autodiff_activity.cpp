@@ -155,7 +155,7 @@ class RegionActivity {
   Bits wanted_inside(const Graph& region, const Bits& to, const Bits& reached) const;
 };
 
-bool looked_into(const Node& n) { return !n.regions.empty() && n.op->no_gradient.empty(); }
+bool looked_into(const Node& n) { return n.op->lower_class == LowerClass::control && n.op->no_gradient.empty(); }
 
 Bits reached_at(const Graph& g, Bits reached, const Bits& stopped, int depth) {
   for (NodeId id : g.node_ids()) {
@@ -356,8 +356,8 @@ class Obstacles {
     std::vector<ValueId> operands, from, to;
     Graph alone = isolate(g, id, operands);
     ValueMap map;
-    Graph inside = decompose_where(
-        alone, [&](const NodeView& v) { return v.id.index + 1 == alone.node_count(); }, &map);
+    Graph inside =
+        decompose_where(alone, [&](const NodeView& v) { return v.id.index + 1 == alone.node_count(); }, &map);
     for (std::size_t i = 0; i < operands.size(); ++i)
       if (operands[i] && active[n.operands[i].index]) from.push_back(map[operands[i].index]);
     for (std::uint32_t r = 0; r < n.result_count; ++r)

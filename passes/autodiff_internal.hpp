@@ -17,7 +17,7 @@ enum class Mode : std::uint8_t { reverse, forward };
 bool has_rule(const OpInfo& op, Mode mode);
 /// The op is differentiated through its decomposition.
 inline bool is_expanded(const OpInfo& op, Mode mode) {
-  return !has_rule(op, mode) && op.decompose && op.no_gradient.empty() && op.regions.empty();
+  return !has_rule(op, mode) && op.decompose && op.no_gradient.empty();
 }
 bool linear_operand(const OpInfo& op, std::size_t i);
 

@@ -14,7 +14,10 @@ using ad::Recurrence;
 
 std::string_view title(const OpInfo& op) { return op.onnx.empty() ? op.name : op.onnx; }
 
-bool has_batch_rule(const OpInfo& op) { return op.batch || op.lower_class == LowerClass::map || (!op.regions.empty() && op.no_gradient.empty()); }
+bool has_batch_rule(const OpInfo& op) {
+  bool control = op.lower_class == LowerClass::control && op.no_gradient.empty();
+  return op.batch || op.lower_class == LowerClass::map || control;
+}
 
 /// Which values differ from member to member, given which inputs do.
 Bits batched_values(const Graph& g, const Bits& inputs) {
@@ -115,7 +118,8 @@ class Batcher {
   }
 
   void refuse(const Graph& g, const Node& n, const std::string& why) {
-    diags.push_back(error(Code::AG3010, g.loc(n.result()), "`" + std::string(title(*n.op)) + "` cannot be batched: " + why));
+    diags.push_back(
+        error(Code::AG3010, g.loc(n.result()), "`" + std::string(title(*n.op)) + "` cannot be batched: " + why));
   }
 
   Lanes rule(GraphBuilder& b, const Graph& g, NodeId id, const Lanes& in) {
@@ -200,7 +204,8 @@ class Batcher {
     Lanes in;
     for (std::size_t i = 0; i < g.inputs.size(); ++i) {
       const Type& t = g.type(g.inputs[i]);
-      in.push_back({b.input(g.value(g.inputs[i]).name, batched[i] ? batched_type(t) : t, g.loc(g.inputs[i])), batched[i]});
+      in.push_back(
+          {b.input(g.value(g.inputs[i]).name, batched[i] ? batched_type(t) : t, g.loc(g.inputs[i])), batched[i]});
     }
     r.outputs = inlined(b, g, in);
     return r;
@@ -227,8 +232,7 @@ class Batcher {
       Lanes yes = inlined(b, *n.regions[0], captures), no = inlined(b, *n.regions[1], captures);
       if (!diags.empty()) return {};
       for (std::uint32_t r = 0; r < n.result_count; ++r) {
-        if (g.type(n.result(r)).rank() + 1 !=
-            b.type(with_axis(b, yes[r])).rank())
+        if (g.type(n.result(r)).rank() + 1 != b.type(with_axis(b, yes[r])).rank())
           return refuse(g, n, "its branches give results of different ranks"), Lanes{};
         out.push_back({choose(b, in[0].id, with_axis(b, yes[r]), with_axis(b, no[r])), true});
       }
@@ -276,7 +280,8 @@ class Batcher {
     for (std::size_t i = r.first(); i < in.size(); ++i) inputs[i] = in[i].batched;
     Region body = body_of(n, r, inputs, false);
     if (!diags.empty()) return {};
-    bool apart = r.loop && ((!in.empty() && in[0].batched) || (in.size() > 1 && in[1].batched) || body.outputs[0].batched);
+    bool apart =
+        r.loop && ((!in.empty() && in[0].batched) || (in.size() > 1 && in[1].batched) || body.outputs[0].batched);
     if (apart) return members_apart(b, g, n, r, in, inputs);
     GraphBuilder::NodeArgs args;
     for (std::size_t i = 0; i < in.size(); ++i) {
@@ -322,9 +327,9 @@ class Batcher {
   }
 
   /// A Loop whose members stop at different times: a mask of those that go on is carried in front.
-  Lanes members_apart(GraphBuilder& b, const Graph& g, const Node& n, const Recurrence& r, const Lanes& in, Bits inputs) {
-    if (r.scans)
-      return refuse(g, n, "its members would gather different numbers of values"), Lanes{};
+  Lanes members_apart(GraphBuilder& b, const Graph& g, const Node& n, const Recurrence& r, const Lanes& in,
+                      Bits inputs) {
+    if (r.scans) return refuse(g, n, "its members would gather different numbers of values"), Lanes{};
     Region body = body_of(n, r, inputs, true);
     if (!diags.empty()) return {};
     DType boolean = DType::boolean;

@@ -6,6 +6,7 @@
 
 #include "frontend/data/value.hpp"
 #include "ir/base/half.hpp"
+#include "ir/base/small_float.hpp"
 
 namespace ag::data {
 namespace {
@@ -14,6 +15,10 @@ using json::Kind;
 using json::View;
 
 std::string range_of(DType t) {
+  if (is_storage(t)) {
+    int half = 1 << (storage_int_bits(t) - 1);
+    return is_signed_storage(t) ? fmt::format("{} to {}", -half, half - 1) : fmt::format("0 to {}", 2 * half - 1);
+  }
   return dispatch_dtype(t, []<class T>() -> std::string {
     if constexpr (std::is_integral_v<T>)
       return fmt::format("{} to {}", +std::numeric_limits<T>::min(), +std::numeric_limits<T>::max());
@@ -63,6 +68,7 @@ class Filler {
           fmt::format("{}, where {} is wanted", kind_name(v.kind()), t_ == DType::boolean ? "a bool" : "a number"));
     if (t_ == DType::boolean) return wrong(v, t_, "a number, where true or false is wanted");
     if (is_float(t_)) return put_float(v, i);
+    if (is_storage_float(t_)) return put_small_float(v, v.as_double(), i);
     return put_integer(v, i);
   }
 
@@ -77,6 +83,7 @@ class Filler {
       x = -std::numeric_limits<double>::infinity();
     else
       return wrong(v, t_, "a string", "of strings only \"NaN\", \"Infinity\" and \"-Infinity\" are numbers");
+    if (is_storage_float(t_)) return put_small_float(v, x, i);
     if (!is_float(t_)) return wrong(v, t_, "only floats have it");
     out_.set_double(i, x);
     return {};
@@ -90,9 +97,23 @@ class Filler {
     return {};
   }
 
+  /// A number must be within the type's range; infinity and NaN only where it has them.
+  Status put_small_float(View v, double x, std::int64_t i) {
+    out_.as_mutable<std::uint8_t>()[static_cast<std::size_t>(i)] = encode_float(t_, x, false, ScaleRounding::nearest);
+    double y = out_.get_double(i);
+    bool lost = x != x ? y == y : std::isinf(x) ? y != x : !std::isfinite(y) || (t_ == DType::f8e8m0 && x < 0);
+    if (t_ == DType::f4e2m1 && std::abs(x) > 6) lost = true;
+    return lost ? wrong(v, t_, "outside its values") : Status{};
+  }
+
   Status put_integer(View v, std::int64_t i) {
     if (v.is(Kind::number)) return wrong(v, t_, "spelled as a float, where an integer is wanted");
     std::string outside = fmt::format("outside {}", range_of(t_));
+    if (is_storage(t_)) {
+      auto n = v.as_int();
+      if (n) out_.set_int(i, *n);
+      return n && out_.get_int(i) == *n ? Status{} : wrong(v, t_, outside);
+    }
     if (is_unsigned_int(t_)) {
       auto x = v.as_uint();
       std::uint64_t bits = dtype_bytes(t_) * 8, most = bits == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << bits) - 1;

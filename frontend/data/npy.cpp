@@ -162,9 +162,10 @@ std::string_view descr_of(DType t) {
     case DType::u32: return "<u4";
     case DType::u16: return "<u2";
     case DType::u8: return "|u1";
-    case DType::boolean: break;
+    case DType::boolean: return "|b1";
+    default: break;  // storage types, as numpy writes types it does not know
   }
-  return "|b1";
+  return "|V1";
 }
 
 }  // namespace

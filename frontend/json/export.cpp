@@ -8,6 +8,7 @@
 
 #include "frontend/data/value.hpp"
 #include "frontend/json/importer.hpp"
+#include "ir/base/small_float.hpp"
 #include "ir/check.hpp"
 
 namespace ag::json {
@@ -22,7 +23,7 @@ std::string float_text(double v, std::string shortest) {
 
 std::string element_text(const Array& a, std::int64_t i) {
   std::string s = format_element(a, i);
-  return is_float(a.dtype()) ? float_text(a.get_double(i), std::move(s)) : s;
+  return is_float(a.dtype()) || is_storage_float(a.dtype()) ? float_text(a.get_double(i), std::move(s)) : s;
 }
 
 /// Nested like the shape, on one line.

@@ -90,6 +90,8 @@ void Importer::opset(View v, Graph&) {
       number(n, 6, 28, opset_);
     else if (n.key() == "ag")
       number(n, 1, 1, ag_opset_);
+    else if (std::ranges::any_of(op_table().all(), [&](const OpInfo& o) { return o.domain == n.key(); }))
+      continue;  // one version of each operator
     else
       report(error(Code::AG1013, n.key_loc(), fmt::format("the domain `{}` is not known", n.key()),
                    "known are \"\" (ONNX) and \"ag\""));

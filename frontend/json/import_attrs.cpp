@@ -28,13 +28,23 @@ std::optional<DType> dtype_of_onnx(std::int64_t n) {
     case 12: return DType::u32;
     case 13: return DType::u64;
     case 16: return DType::bf16;
+    case 17: return DType::f8e4m3fn;
+    case 18: return DType::f8e4m3fnuz;
+    case 19: return DType::f8e5m2;
+    case 20: return DType::f8e5m2fnuz;
+    case 21: return DType::u4;
+    case 22: return DType::i4;
+    case 23: return DType::f4e2m1;
+    case 24: return DType::f8e8m0;
+    case 25: return DType::u2;
+    case 26: return DType::i2;
     default: return std::nullopt;
   }
 }
 
 std::vector<std::string_view> dtype_names() {
   std::vector<std::string_view> out;
-  for (int i = 0; i < dtype_count; ++i) out.push_back(dtype_name(static_cast<DType>(i)));
+  for (int i = 0; i < dtype_count_stored; ++i) out.push_back(dtype_name(static_cast<DType>(i)));
   return out;
 }
 

@@ -9,6 +9,7 @@
 #include "frontend/json/importer.hpp"
 #include "ir/base/suggest.hpp"
 #include "ir/check.hpp"
+#include "ir/dtype_sets.hpp"
 #include "ir/random.hpp"
 
 namespace ag::json {
@@ -54,7 +55,7 @@ std::optional<Type> Importer::type(View v, std::string_view name) {
   if (!dtype) {
     Diag d = refuse(fmt::format("`{}` is not an element type", head));
     std::vector<std::string_view> names;
-    for (int i = 0; i < dtype_count; ++i) names.push_back(dtype_name(static_cast<DType>(i)));
+    for (int i = 0; i < dtype_count_stored; ++i) names.push_back(dtype_name(static_cast<DType>(i)));
     std::string rest(open == s.npos ? "[]" : s.substr(open));
     if (std::string_view alias = dtype_alias(head); !alias.empty())
       d.help(fmt::format("ag writes `{}`", alias), v.loc(), quote(std::string(alias) + rest));
@@ -282,7 +283,7 @@ std::optional<DType> literal_dtype(const OpInfo& op, std::size_t position,
   for (DType t : candidates) {
     bool ok = true;
     for (std::size_t i = 0; i < known.size() && ok; ++i)
-      if (is_literal[i] && shares(i)) ok = operand_spec(op, i)->dtypes.has(t) && fits(i, t);
+      if (is_literal[i] && shares(i)) ok = takes(operand_spec(op, i)->dtypes, t) && fits(i, t);
     if (ok) return t;
   }
   return std::nullopt;

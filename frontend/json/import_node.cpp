@@ -64,6 +64,8 @@ void Importer::node(Scope& scope, View v) {
 
   args.operands = std::move(*in);
   args.attrs = std::move(*attrs);
+  if (counts_results(*info, args.operands, args.attrs))
+    args.attrs.set("num_outputs", static_cast<std::int64_t>(outs->size()));
   std::size_t most = info->results.size();
   if (!info->results.empty() && info->results.back().variadic) most = outs->size();
   if (outs->size() > most) {
@@ -149,12 +151,15 @@ const OpInfo* Importer::find_op(View v, std::string& domain) {
   if (domain == "ai.onnx") domain.clear();
   if (!name || !text(name, "`op`") || (d && !d.is(Kind::string))) return nullptr;
   std::string type(name.str());
-  if (!domain.empty() && domain != "ag") {
+  const OpTable& table = op_table();
+  bool known = domain.empty() || domain == "ag" ||
+               std::ranges::any_of(table.all(), [&](const OpInfo& o) { return o.domain == domain; });
+  if (!known) {
     report(error(Code::AG1013, d.loc(), fmt::format("the domain `{}` is not known", domain),
                  "known are \"\" (ONNX) and \"ag\""));
     return nullptr;
   }
-  const OpTable& table = op_table();
+  // The other domains have one version of each operator.
   if (const OpInfo* found = table.find_onnx(domain, type, domain == "ag" ? ag_opset_ : opset_)) return found;
   // Every op can be named by its own name in the domain `ag`: primitives have no other.
   if (domain == "ag" && type != "input" && type != "constant")
@@ -167,8 +172,9 @@ const OpInfo* Importer::find_op(View v, std::string& domain) {
 void Importer::unknown_op(View name, const std::string& domain) {
   std::string type(name.str());
   const OpTable& table = op_table();
-  std::string where =
-      domain == "ag" ? fmt::format("domain ag, version {}", ag_opset_) : fmt::format("opset {}", opset_);
+  std::string where = domain == "ag"   ? fmt::format("domain ag, version {}", ag_opset_)
+                      : domain.empty() ? fmt::format("opset {}", opset_)
+                                       : fmt::format("domain {}", domain);
   Diag d = error(Code::AG1002, name.loc(), fmt::format("operator `{}` does not exist in {}", type, where),
                  "unknown operator");
   std::vector<std::string> ranges;

@@ -43,6 +43,14 @@ std::optional<std::vector<Type>> region_input_types(const OpInfo& op, const Grap
                                                     std::span<const ValueId> operands, const Attrs& attrs) {
   std::vector<Type> types;
   if (op.onnx == "If") return types;
+  if (op.onnx == "FlexAttention") {
+    // Scores, or what their softmax gives: [batch, query heads, queries, keys], in the type of the softmax.
+    if (operands.size() < 2 || !operands[0] || !operands[1]) return std::nullopt;
+    const Type &q = graph.type(operands[0]), &k = graph.type(operands[1]);
+    if (q.rank() != 4 || k.rank() != 4) return std::nullopt;
+    DType t = attrs.get_or<DType>("softmax_precision", accumulator_dtype(q.dtype));
+    return std::vector<Type>{{t, {q.shape[0], q.shape[1], q.shape[2], k.shape[2]}}};
+  }
   auto carried = [&](std::size_t from, std::size_t to) {
     for (std::size_t i = from; i < to && i < operands.size(); ++i)
       if (operands[i]) types.push_back(graph.type(operands[i]));
@@ -66,6 +74,19 @@ std::optional<std::vector<Type>> region_input_types(const OpInfo& op, const Grap
     return types;
   }
   return std::nullopt;
+}
+
+bool counts_results(const OpInfo& op, std::span<const ValueId> operands, const Attrs& attrs) {
+  bool counted = std::ranges::any_of(op.attrs, [](const AttrSpec& s) { return s.name == "num_outputs"; });
+  return counted && (operands.size() < 2 || !operands[1]) && !attrs.find("num_outputs") && !attrs.find("split");
+}
+
+GraphPtr identity_region(std::span<const Type> inputs) {
+  auto g = std::make_shared<Graph>();
+  GraphBuilder b(*g);
+  for (const Type& t : inputs) b.input("", t);
+  if (!inputs.empty()) g->outputs = {{"", g->inputs[0], {}}};
+  return g;
 }
 
 /// Builds a node's regions and appends what they capture to its operands. False if something was refused.
@@ -97,6 +118,14 @@ bool Importer::regions(Scope& scope, View v, const OpInfo& op, std::vector<Value
   auto types = region_input_types(op, scope.graph, operands, attrs);
   for (const RegionSpec& r : op.regions) {
     View region_view = given ? given.find(r.name) : View();
+    // What modifies a value of a composite may be left out: then it does not.
+    if (!region_view && op.tier == Tier::composite && types) {
+      std::vector<Type> all = *types;
+      for (const std::string& name : outside)
+        if (const Def* def = lookup(scope, name); def->value) all.push_back(scope.graph.type(def->value));
+      out.push_back(identity_region(all));
+      continue;
+    }
     if (!region_view) {
       report(error(Code::AG1106, v.find("op").loc(), fmt::format("`{}` needs the region `{}`", title, r.name),
                    fmt::format("`{}` is missing", r.name)));

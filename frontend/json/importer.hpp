@@ -117,6 +117,10 @@ std::optional<DType> literal_dtype(const OpInfo& op, std::size_t position,
 /// states and slices); nullopt for an op whose regions state their types.
 std::optional<std::vector<Type>> region_input_types(const OpInfo& op, const Graph& graph,
                                                     std::span<const ValueId> operands, const Attrs& attrs);
+/// Whether a node's number of results is that of the names it gives them (Split without sizes).
+bool counts_results(const OpInfo& op, std::span<const ValueId> operands, const Attrs& attrs);
+/// A region that gives back its first input.
+GraphPtr identity_region(std::span<const Type> inputs);
 bool is_extra_key(std::string_view key);
 
 }  // namespace ag::json

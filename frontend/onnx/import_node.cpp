@@ -175,7 +175,8 @@ void Importer::add_node(Frame& f, const pb::NodeProto& n, const OpInfo& op, cons
   }
   // How many parts a Split makes stood in its results alone until opset 18.
   bool counts = std::ranges::any_of(op.attrs, [](const AttrSpec& a) { return a.name == "num_outputs"; });
-  if (counts && f.scope.graph.opset < 18 && !attrs->find("num_outputs") && in->size() < 2) attrs->set("num_outputs", static_cast<std::int64_t>(wanted));
+  if (counts && f.scope.graph.opset < 18 && !attrs->find("num_outputs") && in->size() < 2)
+    attrs->set("num_outputs", static_cast<std::int64_t>(wanted));
   GraphBuilder::NodeArgs args;
   std::vector<ValueId> condition(in->begin(), in->begin() + (in->empty() ? 0 : 1));
   args.operands = std::move(*in);
@@ -200,9 +201,9 @@ void Importer::define_results(Frame& f, const pb::NodeProto& n, NodeId id, const
     if (name.empty() || !check_name(name, at)) continue;
     auto r = static_cast<std::uint32_t>(i);
     if (r >= added.result_count) {
-      report(error(Code::AG1014, at,
-                   fmt::format("`{}` has {} results here, and {} are named", n.op_type(), added.result_count,
-                               result_count(n))));
+      report(error(
+          Code::AG1014, at,
+          fmt::format("`{}` has {} results here, and {} are named", n.op_type(), added.result_count, result_count(n))));
       return;
     }
     define(f, name, added.result(r), at);
@@ -250,6 +251,11 @@ bool Importer::regions(Frame& f, const pb::NodeProto& n, const OpInfo& op, const
   std::vector<const pb::GraphProto*> graphs;
   for (const RegionSpec& r : op.regions) {
     auto it = std::ranges::find(n.attribute(), r.name, &pb::AttributeProto::name);
+    // What modifies a value of a composite may be left out.
+    if (it == n.attribute().end() && op.tier == Tier::composite) {
+      graphs.push_back(nullptr);
+      continue;
+    }
     if (it == n.attribute().end() || !it->has_g()) {
       report(error(Code::AG1106, loc(path), fmt::format("`{}` needs the graph `{}`", n.op_type(), r.name)));
       return false;
@@ -258,12 +264,15 @@ bool Importer::regions(Frame& f, const pb::NodeProto& n, const OpInfo& op, const
   }
   if (graphs.empty()) return true;
   if (f.depth >= options_.max_region_depth) {
-    report(error(Code::AG1108, loc(path),
-                 fmt::format("graphs are nested more than {} deep", options_.max_region_depth)));
+    report(
+        error(Code::AG1108, loc(path), fmt::format("graphs are nested more than {} deep", options_.max_region_depth)));
     return false;
   }
+  std::vector<const pb::GraphProto*> there;
+  for (const pb::GraphProto* g : graphs)
+    if (g) there.push_back(g);
   std::vector<std::string> captures;
-  for (std::string& name : free_names(graphs))
+  for (std::string& name : free_names(there))
     if (lookup(f, name)) captures.push_back(std::move(name));
   // Whole numbers and conditions that are constants stay constants inside: shapes and axes may depend on them.
   auto copied = [&](const std::string& name) {
@@ -284,6 +293,12 @@ bool Importer::regions(Frame& f, const pb::NodeProto& n, const OpInfo& op, const
   }
   for (std::size_t r = 0; r < graphs.size(); ++r) {
     std::string inner = fmt::format("{}.{}", path, op.regions[r].name);
+    if (!graphs[r]) {
+      std::vector<Type> all = types.inputs.value_or(std::vector<Type>());
+      for (const std::string& name : passed) all.push_back(f.scope.graph.type(lookup(f, name)->value));
+      out.push_back(json::identity_region(all));
+      continue;
+    }
     GraphPtr g = region(f, *graphs[r], op, inner, types, captures);
     if (!g) return false;
     out.push_back(std::move(g));
@@ -314,8 +329,8 @@ GraphPtr Importer::region(Frame& outer, const pb::GraphProto& g, const OpInfo& o
   std::size_t before = errors_.size();
   if (types.inputs && static_cast<std::size_t>(g.input_size()) != types.inputs->size()) {
     report(error(Code::AG2210, loc(path),
-                 fmt::format("this graph of `{}` takes {} inputs here, and {} are declared", op.onnx, types.inputs->size(),
-                             g.input_size())));
+                 fmt::format("this graph of `{}` takes {} inputs here, and {} are declared", op.onnx,
+                             types.inputs->size(), g.input_size())));
     return nullptr;
   }
   Scope scope;

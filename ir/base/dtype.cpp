@@ -13,7 +13,7 @@ constexpr std::array<std::string_view, dtype_count_stored> names = {
 std::string_view dtype_name(DType t) { return names[static_cast<std::size_t>(t)]; }
 
 std::optional<DType> parse_dtype(std::string_view name) {
-  for (int i = 0; i < dtype_count; ++i)
+  for (int i = 0; i < dtype_count_stored; ++i)
     if (names[static_cast<std::size_t>(i)] == name) return static_cast<DType>(i);
   return std::nullopt;
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <unordered_map>
 
+#include "ir/base/small_float.hpp"
 #include "ir/loop/fold.hpp"
 
 namespace ag::loop {
@@ -85,14 +86,15 @@ Kernel Builder::finish() && {
 BufferId Builder::param(DType t, Dim elems, Access access) {
   AG_CHECK(kernel_.param_count() == kernel_.buffers.size(), "parameters come before local buffers");
   std::size_t id = kernel_.buffers.size();
-  kernel_.buffers.push_back({"b" + std::to_string(id), t, Scope::param, access, std::move(elems), true});
+  kernel_.buffers.push_back({"b" + std::to_string(id), element_dtype(t), Scope::param, access, std::move(elems), true});
   return BufferId(id);
 }
 
 BufferId Builder::alloc(DType t, Dim elems, Scope scope) {
   AG_CHECK(scope != Scope::param, "use param()");
   std::size_t id = kernel_.buffers.size();
-  kernel_.buffers.push_back({"b" + std::to_string(id), t, scope, Access::read_write, std::move(elems), true});
+  kernel_.buffers.push_back(
+      {"b" + std::to_string(id), element_dtype(t), scope, Access::read_write, std::move(elems), true});
   return BufferId(id);
 }
 
@@ -145,13 +147,21 @@ ValueId Builder::factor_value(const Dim::Factor& f) {
 
 // Values.
 
-ValueId Builder::constant(DType t, double v) { return constant_bits({t, 1, 1}, loop::constant_bits(t, v)); }
-ValueId Builder::constant_int(DType t, std::int64_t v) { return constant_bits({t, 1, 1}, loop::constant_bits(t, v)); }
+ValueId Builder::constant(DType t, double v) {
+  if (is_storage(t))
+    return constant_int(DType::u8, is_storage_float(t) ? encode_float(t, v, true, ScaleRounding::nearest)
+                                                       : encode_int(t, static_cast<int>(v)));
+  return constant_bits({t, 1, 1}, loop::constant_bits(t, v));
+}
+ValueId Builder::constant_int(DType t, std::int64_t v) {
+  if (is_storage(t)) return constant(t, static_cast<double>(v));
+  return constant_bits({t, 1, 1}, loop::constant_bits(t, v));
+}
 
 ValueId Builder::constant_bits(VType t, std::uint64_t bits) {
   Stmt s{Op::constant};
   s.attr.imm = bits;
-  return emit(std::move(s), t);
+  return emit(std::move(s), t.with(element_dtype(t.elem)));
 }
 
 ValueId Builder::op(Op op, std::initializer_list<ValueId> operands) {
@@ -177,6 +187,7 @@ ValueId Builder::op(Op op, std::span<const ValueId> operands) {
 
 ValueId Builder::cast(ValueId a, DType t) {
   VType from = type(a);
+  t = element_dtype(t);
   if (from.elem == t) return a;
   if (auto c = splat(a))
     if (auto bits = fold_int(Op::cast, t, from.elem, std::array{*c})) return constant_bits(from.with(t), *bits);
@@ -254,7 +265,7 @@ ValueId Builder::load_tile(BufferId b, VType t, ValueId base, ValueId row_stride
   Stmt s{Op::load_tile, {}, {base, row_stride, lane_stride}};
   s.attr.buffer = b;
   if (mask) s.operands.push_back(mask);
-  return emit(std::move(s), t);
+  return emit(std::move(s), t.with(element_dtype(t.elem)));
 }
 
 void Builder::store_tile(BufferId b, ValueId base, ValueId row_stride, ValueId lane_stride, ValueId value,

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <set>
 
+#include "ir/base/small_float.hpp"
 #include "ir/loop/storage.hpp"
 #include "ir/loop/text.hpp"
 
@@ -106,7 +107,7 @@ class ProgramVerifier {
     for (std::size_t i = 0; i < c.buffers.size(); ++i) {
       AG_TRY_(reference(c.buffers[i], "a call"));
       DType have = p_.buffers[c.buffers[i]].dtype, want = k.buffers[i].dtype;
-      AG_TRY_(check(have == want, "parameter {} of kernel {} (@{}) is {}, the call gives {}", i, c.kernel.index, k.name,
+      AG_TRY_(check(element_dtype(have) == want, "parameter {} of kernel {} (@{}) is {}, the call gives {}", i, c.kernel.index, k.name,
                     dtype_name(want), dtype_name(have)));
     }
     for (const Dim& d : c.dims) AG_TRY_(check(d.valid(), "a size given to kernel {} overflows", c.kernel.index));

@@ -150,6 +150,7 @@ std::vector<OpInfo> activation_ops() {
                   .decompose = formula1<leaky_relu>}),
       activation(
           {.name = "PRelu",
+           .since = 7,
            .summary = "x, or slope x where negative",
            .operands = {{.name = "X", .dtypes = numeric}, {.name = "slope", .dtypes = numeric}},
            .infer = infer_prelu,

@@ -194,6 +194,81 @@ std::vector<OpSample> attention_samples() {
           sample({"f64[1,1,2,2]", "f64[1,1,2,2]", "f64[1,1,2,2]", "bool[2,3]", "f64[1,1,1,2]", "f64[1,1,1,2]"})};
 }
 
+// ---- FlexAttention: what modifies scores and probabilities are regions ------------------------------------
+
+std::size_t captured(const Attrs& a) { return static_cast<std::size_t>(attr_int(a, "captures", 0)); }
+
+DType softmax_dtype(const Attrs& a, DType t) { return a.get_or<DType>("softmax_precision", accumulator_dtype(t)); }
+
+Types infer_flex(const InferCtx& c) {
+  auto differ = [](const Dim& a, const Dim& b) { return a.is_const() && b.is_const() && a != b; };
+  std::size_t captures = captured(c.attrs());
+  if (attr_int(c.attrs(), "captures", 0) < 0 || c.operand_count() != 3 + captures)
+    return c.error(Code::AG2210, "`FlexAttention`: the captures are not the operands that follow Q, K and V");
+  const Type &q = c.in(query), &k = c.in(key), &v = c.in(value);
+  if (q.rank() != 4 || k.rank() != 4 || v.rank() != 4)
+    return c.error(
+        Code::AG2204,
+        fmt::format("`FlexAttention` needs [batch, heads, length, size]: {}, {}, {}", q.str(), k.str(), v.str()), {},
+        {query, key, value});
+  const Dim &heads = q.shape[1], &shared = k.shape[1];
+  bool groups = heads.is_const() && shared.is_const() && (shared.is(0) || heads.value() % shared.value() != 0);
+  if (groups || differ(q.shape[3], k.shape[3]) || differ(k.shape[2], v.shape[2]) || differ(shared, v.shape[1]) ||
+      differ(q.shape[0], k.shape[0]) || differ(k.shape[0], v.shape[0]))
+    return c.error(Code::AG2208,
+                   fmt::format("`FlexAttention`: {}, {} and {} do not fit together", q.str(), k.str(), v.str()), {},
+                   {query, key, value});
+  Type scores{softmax_dtype(c.attrs(), q.dtype), {q.shape[0], heads, q.shape[2], k.shape[2]}};
+  auto fits = [&](const Type& t) {
+    bool same = t.dtype == scores.dtype && t.rank() == 4;
+    for (std::size_t d = 0; same && d < 4; ++d) same = !differ(t.shape[d], scores.shape[d]);
+    return same;
+  };
+  for (const GraphPtr& r : c.regions())
+    if (r->inputs.size() != 1 + captures || r->outputs.size() != 1 || !fits(r->type(r->inputs[0])) ||
+        !fits(r->type(r->outputs[0].value)))
+      return c.error(Code::AG2210,
+                     fmt::format("a region of `FlexAttention` takes {} and gives the same", scores.str()));
+  return std::vector<Type>{{v.dtype, {q.shape[0], heads, q.shape[2], v.shape[3]}}};
+}
+
+std::vector<ValueId> flex_attention(Builder& b, const View& n) {
+  Expr q(b, n.operand(query)), k(b, n.operand(key)), v(b, n.operand(value));
+  Dims ks = k.type().shape;
+  Heads of_keys{ks[0], ks[1], ks[2], ks[3]};
+  DType t = softmax_dtype(n.attrs(), q.dtype());
+  const double* given = n.attrs().get<double>("scale");
+  Expr root = given ? q.lit(std::sqrt(*given))
+                    : call("rsqrt", sqrt(size_value(b, ks[3], accumulator_dtype(q.dtype())))).to(q.dtype());
+  std::vector<ValueId> outside(n.node().operands.begin() + 3, n.node().operands.end());
+  std::vector<GraphPtr> regions = n.node().regions;
+  auto modified = [&](Expr x, const Graph& region) {
+    std::vector<ValueId> in{x.id()};
+    in.insert(in.end(), outside.begin(), outside.end());
+    return x.with(b.inline_graph(region, in)[0]);
+  };
+  Expr scores = modified(grouped_product(q * root, k * root, 3, 3, of_keys).to(t), *regions[0]);
+  Expr p = modified(scores.with(b.add_op("Softmax", {scores.id()}, {{"axis", std::int64_t{-1}}})), *regions[1]);
+  return {grouped_product(p, v.to(t), 3, 2, of_keys).to(v.dtype())};
+}
+
+OpInfo flex_op() {
+  OpInfo o = composite(
+      {.name = "FlexAttention", .domain = "ai.onnx.preview", .summary = "prob_mod(softmax(score_mod(Q K^T scale))) V"});
+  o.operands = {{.name = "Q", .dtypes = floats},
+                {.name = "K", .dtypes = floats},
+                {.name = "V", .dtypes = floats},
+                {"captures", "", any_dtype, true, true}};
+  o.results = {{"Y"}};
+  o.attrs = {{"scale", AttrKind::number},
+             {"softmax_precision", AttrKind::dtype},
+             int_attr("captures", 0, "how many of the last operands the regions use from outside")};
+  o.regions = {{"score_mod"}, {"prob_mod"}};
+  o.infer = infer_flex;
+  o.decompose = flex_attention;
+  return o;
+}
+
 }  // namespace
 
 std::vector<OpInfo> attention_ops() {
@@ -218,7 +293,7 @@ std::vector<OpInfo> attention_ops() {
   o.infer = infer_attention;
   o.decompose = attention;
   o.samples = attention_samples;
-  return {o};
+  return {o, flex_op()};
 }
 
 }  // namespace ag

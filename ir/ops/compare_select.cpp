@@ -1,6 +1,7 @@
 // Comparisons (results are bool, no gradient) and select. Comparisons with a NaN are false, `ne` is true.
 #include <functional>
 
+#include "ir/dtype_sets.hpp"
 #include "ir/ops/common.hpp"
 #include "ir/ops/families.hpp"
 
@@ -65,17 +66,19 @@ std::vector<OpInfo> compare_select_ops() {
   return {
       comparison({.name = "eq",
                   .onnx = "Equal",
+                  .since = 7,
                   .summary = "a == b",
                   .known_ints = compare_known<std::equal_to<>{}>,
                   .scalar = as<L::cmp_eq>},
-                 any_dtype),
+                 computed),
       comparison({.name = "ne",
                   .summary = "a != b",
                   .known_ints = compare_known<std::not_equal_to<>{}>,
                   .scalar = as<L::cmp_ne>},
-                 any_dtype),
+                 computed),
       comparison({.name = "lt",
                   .onnx = "Less",
+                  .since = 7,
                   .summary = "a < b",
                   .known_ints = compare_known<std::less<>{}>,
                   .scalar = as<L::cmp_lt>},
@@ -88,6 +91,7 @@ std::vector<OpInfo> compare_select_ops() {
                  numeric),
       comparison({.name = "gt",
                   .onnx = "Greater",
+                  .since = 7,
                   .summary = "a > b",
                   .known_ints = compare_known<std::greater<>{}>,
                   .scalar = as<L::cmp_gt>},

@@ -82,6 +82,7 @@ std::vector<OpInfo> arithmetic() {
   return {
       binary({.name = "add",
               .onnx = "Add",
+              .since = 7,
               .summary = "a + b",
               .known_ints =
                   [](const View& n) {
@@ -92,6 +93,7 @@ std::vector<OpInfo> arithmetic() {
              numeric),
       binary({.name = "sub",
               .onnx = "Sub",
+              .since = 7,
               .summary = "a - b",
               .known_ints =
                   [](const View& n) {
@@ -102,6 +104,7 @@ std::vector<OpInfo> arithmetic() {
              numeric),
       binary({.name = "mul",
               .onnx = "Mul",
+              .since = 7,
               .summary = "a * b",
               .known_ints =
                   [](const View& n) {
@@ -112,6 +115,7 @@ std::vector<OpInfo> arithmetic() {
              numeric),
       binary({.name = "div",
               .onnx = "Div",
+              .since = 7,
               .summary = "a / b; integers truncate, and report division by zero",
               .known_ints = [](const View& n) { return zip_known(n, divide_known); },
               .partials = d2<[](Point2 p) { return 1 / p.b; }, [](Point2 p) { return -(p.y / p.b); }>,
@@ -172,11 +176,23 @@ std::vector<OpInfo> arithmetic() {
 
 std::vector<OpInfo> logic() {
   return {
-      binary({.name = "and", .onnx = "And", .summary = "logical and", .zero_gradient = true, .scalar = as<L::and_>},
+      binary({.name = "and",
+              .onnx = "And",
+              .since = 7,
+              .summary = "logical and",
+              .zero_gradient = true,
+              .scalar = as<L::and_>},
              bools),
-      binary({.name = "or", .onnx = "Or", .summary = "logical or", .zero_gradient = true, .scalar = as<L::or_>}, bools),
+      binary({.name = "or",
+              .onnx = "Or",
+              .since = 7,
+              .summary = "logical or",
+              .zero_gradient = true,
+              .scalar = as<L::or_>},
+             bools),
       binary({.name = "xor",
               .onnx = "Xor",
+              .since = 7,
               .summary = "logical exclusive or",
               .zero_gradient = true,
               .scalar = as<L::xor_>},

@@ -2,8 +2,10 @@
 #include <limits>
 #include <numbers>
 
+#include "ir/dtype_sets.hpp"
 #include "ir/ops/common.hpp"
 #include "ir/ops/families.hpp"
+#include "ir/ops/storage_cast.hpp"
 
 namespace ag {
 using namespace ops;
@@ -352,6 +354,14 @@ std::vector<OpInfo> rounding_and_bits() {
   };
 }
 
+loop::ValueId convert_scalar(loop::Builder& b, const View& n, LoopValues x) {
+  std::string mode = attr_string(n.attrs(), "round_mode", "up");
+  ScaleRounding rounding = mode == "down"      ? ScaleRounding::down
+                           : mode == "nearest" ? ScaleRounding::nearest
+                                               : ScaleRounding::up;
+  return cast_any(b, x[0], n.in(0).dtype, n.out().dtype, attr_int(n.attrs(), "saturate", 1) != 0, rounding);
+}
+
 std::vector<OpInfo> conversions() {
   return {
       unary(
@@ -371,13 +381,15 @@ std::vector<OpInfo> conversions() {
            .linearity = Linearity::each,
            .linear_in = 1,
            .transpose = [](Builder& b, const View& n, std::size_t, ValueId ct) { return b.convert(ct, n.in(0).dtype); },
-           .scalar = [](loop::Builder& b, const View& n, LoopValues x) { return b.cast(x[0], n.out().dtype); },
+           .scalar = convert_scalar,
            .samples =
                [] {
                  return std::vector<OpSample>{
                      sample({"f64[2,3]"}, {{"to", DType::f64}}),      sample({"f32[2,3]"}, {{"to", DType::f64}}),
                      sample({"f64[3]"}, {{"to", DType::i32}}, -9, 9), sample({"i32[3]"}, {{"to", DType::f32}}, -9, 9),
-                     sample({"f32[]"}, {{"to", DType::boolean}}),     sample({"i64[0,2]"}, {{"to", DType::u8}})};
+                     sample({"f32[]"}, {{"to", DType::boolean}}),     sample({"i64[0,2]"}, {{"to", DType::u8}}),
+                     sample({"f32[2,3]"}, {{"to", DType::f8e4m3fn}}), sample({"f8e5m2[2,3]"}, {{"to", DType::f16}}),
+                     sample({"f64[5]"}, {{"to", DType::i4}}, -9, 9),  sample({"u2[5]"}, {{"to", DType::f32}}, 0, 3)};
                }},
           any_dtype),
       unary({.name = "bitcast",
@@ -393,7 +405,7 @@ std::vector<OpInfo> conversions() {
                    return std::vector<OpSample>{sample({"f32[2,3]"}, {{"to", DType::i32}}),
                                                 sample({"i64[3]"}, {{"to", DType::f64}})};
                  }},
-            any_dtype),
+            computed),
       unary({.name = "StopGradient",
              .onnx = "StopGradient",
              .domain = "ag",

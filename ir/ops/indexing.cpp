@@ -234,6 +234,9 @@ Dims window_sizes(const Numbers& n, const Dims& operand, const Dims& updates) {
 }
 
 Types infer_scatter(const InferCtx& c) {
+  if (is_storage(c.in(0).dtype) && attr_string(c.attrs(), "kind", "set") != "set")
+    return c.error(Code::AG2101, fmt::format("`scatter` combines no elements of {}", dtype_name(c.in(0).dtype)),
+                   "storage types are only written", {0});
   Numbers n = scatter_numbers(c.attrs());
   const Type &operand = c.in(0), &indices = c.in(1), &updates = c.in(2);
   std::size_t rank = windowed_rank(n, indices);

@@ -227,7 +227,7 @@ std::vector<OpInfo> norm_ops() {
            .samples =
                [] { return std::vector<OpSample>{sample({"f64[3,4]", "f64[4]"}), sample({"f32[2,3]", "f32[3]"})}; }}),
       composite({.name = "BatchNormalization",
-                 .since = 9,
+                 .since = 14,
                  .summary = "normalised a channel by given statistics, or in training mode by the batch's",
                  .operands = {x,
                               scale1,

@@ -179,13 +179,15 @@ std::vector<OpInfo> onnx_elementwise_ops() {
                  .infer = [](const InferCtx& c) -> Types { return std::vector<Type>{c.in(0).with(c.in(1).dtype)}; },
                  .decompose =
                      [](Builder& b, const View& n) {
-                       return std::vector<ValueId>{b.convert(n.operand(0), DType(n.in(1).dtype))};
+                       Attrs a = n.attrs();
+                       a.set("to", DType(n.in(1).dtype));
+                       return std::vector<ValueId>{b.add_op("convert", {n.operand(0)}, a)};
                      },
                  .samples = [] { return std::vector<OpSample>{sample({"f64[3]", "f32[2]"})}; }}),
-      variadic({.name = "Sum", .since = 8, .summary = "the sum of all operands", .decompose = chain<sum>}),
-      variadic({.name = "Mean", .since = 8, .summary = "the mean of all operands", .decompose = mean_of}),
-      variadic({.name = "Max", .since = 8, .summary = "the largest of all operands", .decompose = chain<larger>}),
-      variadic({.name = "Min", .since = 8, .summary = "the smallest of all operands", .decompose = chain<smaller>}),
+      variadic({.name = "Sum", .since = 6, .summary = "the sum of all operands", .decompose = chain<sum>}),
+      variadic({.name = "Mean", .since = 6, .summary = "the mean of all operands", .decompose = mean_of}),
+      variadic({.name = "Max", .since = 6, .summary = "the largest of all operands", .decompose = chain<larger>}),
+      variadic({.name = "Min", .since = 6, .summary = "the smallest of all operands", .decompose = chain<smaller>}),
   };
 }
 

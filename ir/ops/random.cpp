@@ -248,29 +248,6 @@ std::vector<ValueId> dropout(Builder& b, const View& n) {
   return {select(keep, x * scale.to(t.dtype), 0), keep};
 }
 
-/// Before opset 12 there was no training mode (before 7 only with is_test = 0, which nobody exports).
-Types infer_old_dropout(const InferCtx& c) {
-  if (c.op().until < 7 && attr_int(c.attrs(), "is_test", 0) == 0)
-    return c.error(Code::AG2211, "`Dropout` of opset 6 in training mode is not supported", "set is_test to 1");
-  return std::vector<Type>{c.in(0), c.op().since >= 10 ? c.in(0).with(DType::boolean) : c.in(0)};
-}
-std::vector<ValueId> old_dropout(Builder& b, const View& n) {
-  return {n.operand(0), b.ones(n.node().op->since >= 10 ? n.in(0).with(DType::boolean) : Type(n.in(0)))};
-}
-OpInfo old_dropout_op(std::string_view name, int since, int until) {
-  OpInfo o = composite(
-      {.name = name, .onnx = "Dropout", .since = since, .until = until, .summary = "x; the mask is all true"});
-  o.operands = {{.name = "data", .dtypes = floats}};
-  o.results = {{"output"}, {"mask", since >= 10 ? "B" : "T", true}};
-  o.attrs = {number_attr("ratio", 0.5)};
-  if (since < 7) o.attrs.push_back(int_attr("is_test", 0));
-  o.infer = infer_old_dropout;
-  o.decompose = old_dropout;
-  o.samples = [] { return in_dtypes({}, sample({"f64[2,3]"}), floats); };
-  if (since < 7) o.samples = [] { return std::vector<OpSample>{sample({"f64[2,3]"}, {{"is_test", std::int64_t{1}}})}; };
-  return o;
-}
-
 // ---- The table --------------------------------------------------------------------------------------------
 
 OperandSpec key_operand() { return {.name = "key", .type_var = "K", .dtypes = set_of(DType::u64), .optional = true}; }
@@ -395,17 +372,7 @@ std::vector<OpInfo> random_ops() {
   drop.infer = infer_dropout;
   drop.decompose = dropout;
   drop.samples = dropout_samples;
-  return {bits_op(),
-          normal,
-          uniform,
-          normal_like,
-          uniform_like,
-          coin,
-          classes,
-          drop,
-          old_dropout_op("Dropout_6", 1, 6),
-          old_dropout_op("Dropout_7", 7, 9),
-          old_dropout_op("Dropout_10", 10, 11)};
+  return {bits_op(), normal, uniform, normal_like, uniform_like, coin, classes, drop};
 }
 
 }  // namespace ag

@@ -1,4 +1,5 @@
 // ONNX's reductions: axes as an attribute (before opset 13 for ReduceSum, 18 for the others) or as an operand.
+#include "ir/dtype_sets.hpp"
 #include "ir/ops/common.hpp"
 #include "ir/ops/dims.hpp"
 #include "ir/ops/families.hpp"
@@ -193,9 +194,9 @@ std::vector<OpInfo> reduce_composite_ops() {
   add_both(all,
            {"ReduceMean", "ReduceMean_1", "ReduceMean", "mean; integers truncate", numeric, 18, reduce_with<average>});
   add_both(all,
-           {"ReduceMax", "ReduceMax_1", "ReduceMax", "maximum; of bools: any", any_dtype, 18, reduce_with<maximum>});
+           {"ReduceMax", "ReduceMax_1", "ReduceMax", "maximum; of bools: any", computed, 18, reduce_with<maximum>});
   add_both(all,
-           {"ReduceMin", "ReduceMin_1", "ReduceMin", "minimum; of bools: all", any_dtype, 18, reduce_with<minimum>});
+           {"ReduceMin", "ReduceMin_1", "ReduceMin", "minimum; of bools: all", computed, 18, reduce_with<minimum>});
   add_both(all, {"ReduceProd", "ReduceProd_1", "ReduceProd", "product", numeric, 18, reduce_with<product>});
   add_both(all, {"ReduceL1", "ReduceL1_1", "ReduceL1", "sum of |x|", numeric, 18, reduce_with<l1>});
   add_both(all,

@@ -159,6 +159,7 @@ Types infer_split(const InferCtx& c) {
   AG_TRY(int axis, checked_axis(c, attr_int(c.attrs(), "axis", 0), c.in(0).rank()));
   const Dim& size = c.in(0).shape[at(axis)];
   AG_TRY(Dims sizes, split_sizes(c, size));
+  if (sizes.empty()) return c.error(Code::AG2206, "`Split` into no parts", "at least one is needed");
   Dim sum = 0;
   for (const Dim& s : sizes) sum = sum + s;
   if (Dim rest = sum - size; rest.is_const() && !rest.is(0))

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "ir/dtype_sets.hpp"
 #include "ir/ops/along.hpp"
 #include "ir/ops/data_sizes.hpp"
 #include "ir/ops/eval.hpp"
@@ -313,7 +314,7 @@ std::vector<OpInfo> sort_ops() {
   OpInfo argsort{.name = "argsort",
                  .lower_class = LowerClass::sort,
                  .summary = "the places of the elements in sorted order along an axis; stable, NaN above all numbers"};
-  argsort.operands = {{.name = "x", .dtypes = any_dtype}};
+  argsort.operands = {{.name = "x", .dtypes = computed}};
   argsort.results = {{"order", "I"}};
   argsort.attrs = {{"axis", AttrKind::integer, true},
                    {"descending", AttrKind::boolean, false, "largest first", AttrValue(false)},
@@ -327,7 +328,7 @@ std::vector<OpInfo> sort_ops() {
   OpInfo rows{.name = "argsort_rows",
               .lower_class = LowerClass::sort,
               .summary = "the places of the rows of matrices in lexicographic order; stable"};
-  rows.operands = {{.name = "x", .dtypes = any_dtype}};
+  rows.operands = {{.name = "x", .dtypes = computed}};
   rows.results = {{"order", "I"}};
   rows.infer = infer_argsort_rows;
   rows.eval = argsort_rows_eval;

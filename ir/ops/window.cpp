@@ -3,6 +3,7 @@
 // pooling, where the first winner in row-major order takes all. Reductions over windows are reductions of unfold.
 #include <functional>
 
+#include "ir/dtype_sets.hpp"
 #include "ir/ops/batching.hpp"
 #include "ir/ops/dims.hpp"
 #include "ir/ops/families.hpp"
@@ -454,7 +455,7 @@ OpInfo unfold_op() {
 OpInfo fold_op() {
   OpInfo o = primitive({.name = "fold",
                         .summary = "sums windows back to where their taps lie: the transpose of unfold (col2im)",
-                        .operands = {{.name = "x", .dtypes = any_dtype}},
+                        .operands = {{.name = "x", .dtypes = computed}},
                         .attrs = window_attr_specs({space_spec}),
                         .infer = infer_fold,
                         .eval = fold_eval,
