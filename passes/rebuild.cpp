@@ -87,6 +87,14 @@ Graph decompose_where(const Graph& g, const std::function<bool(const NodeView&)>
   GraphBuilder b(work);
   ValueMap map(g.value_count());
   std::vector<bool> replaced;  // nodes of `work` that only served their decomposition
+  if (g.next_unbacked() > 0) {
+    // Symbols that a decomposition makes up must not be those of nodes that are still to come: numbers go on above
+    // theirs, since a node that goes again has the last one.
+    Node last;
+    last.op = &op("iota");
+    work.append(std::move(last), {{DType::boolean, {Dim::symbol("u" + std::to_string(g.next_unbacked() - 1) + ".0")}}});
+    replaced = {true};
+  }
   for (NodeId id : g.node_ids()) {
     bool expand = g.node(id).op->decompose && which(NodeView{g, id});
     NodeId fresh = copy_node(g, id, work, map, !expand);
