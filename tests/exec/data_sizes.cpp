@@ -47,6 +47,15 @@ TEST_CASE("shapes from data: Reshape, Expand, Tile, ConstantOfShape") {
         {{ramp({1, 6}), vec({3, 6})}, {ramp({4, 6}), vec({1, 1})}, {ramp({1, 6}), vec({0, 6})}});
 }
 
+TEST_CASE("sizes that one decomposition names are not those of a later node") {
+  agree(R"({ "ag": 1, "inputs": [ { "name": "x", "type": "f32[N,5]" }, { "name": "p", "type": "i64[4]" },
+                                  { "name": "a", "type": "i64[2]" }, { "name": "b", "type": "i64[2]" } ],
+    "nodes": [ { "op": "Pad", "in": ["x", "p"], "out": "w" }, { "op": "Slice", "in": ["w", "a", "b"], "out": "y" } ],
+    "outputs": ["y"] })",
+        {{ramp({2, 5}), vec({1, 2, 3, 4}), vec({0, 1}), vec({4, 9})},
+         {ramp({3, 5}), vec({0, 0, 2, 0}), vec({1, 0}), vec({5, 2})}});
+}
+
 TEST_CASE("Slice, Split and Pad by data") {
   const std::string head =
       R"({ "ag": 1, "inputs": [ { "name": "x", "type": "f32[N,5]" }, { "name": "a", "type": "i64[2]" },
