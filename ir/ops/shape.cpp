@@ -271,7 +271,8 @@ bool known_range(const Graph& g, const std::array<ValueId, 3>& operands) {
 Result<Dim> range_length(const InferCtx& c) {
   std::array<ValueId, 3> operands{c.operand(0), c.operand(1), c.operand(2)};
   for (std::size_t i = 0; i < 3; ++i)
-    if (!c.in(i).elems().is(1)) return c.error(Code::AG2204, "`Range` takes scalars", {}, {i});
+    if (Dim n = c.in(i).elems(); n.is_const() && !n.is(1))
+      return c.error(Code::AG2204, "`Range` takes scalars", {}, {i});
   if (!known_range(c.graph(), operands)) return c.unbacked(0);
   if (is_float(c.in(0).dtype)) {
     auto v = *float_range(c.graph(), operands);
@@ -281,8 +282,7 @@ Result<Dim> range_length(const InferCtx& c) {
     return Dim(static_cast<std::int64_t>(std::max(n, 0.0)));
   }
   Dim start = (*c.ints(0))[0], limit = (*c.ints(1))[0], step = (*c.ints(2))[0];
-  if (step.is(0))
-    return c.error(Code::AG2206, "`Range` with a step of 0", "a constant other than 0 is needed", {2});
+  if (step.is(0)) return c.error(Code::AG2206, "`Range` with a step of 0", "a constant other than 0 is needed", {2});
   Dim n = step.value() > 0 ? ceildiv(limit - start, step) : ceildiv(start - limit, Dim(0) - step);
   return start.is(0) && step.is(1) && !n.is_const() ? n : max(n, 0);
 }
@@ -378,9 +378,10 @@ std::vector<OpInfo> reshaping() {
                  .attrs = {int_attr("allowzero", 0)},
                  .infer = infer_reshape,
                  .known_ints = same_ints,
-                 .decompose = [](Builder& b, const View& n) {
-                   return !known(n, 1) || names_sizes(n) ? reshape_by_data(b, n) : reshape_to_result(b, n);
-                 },
+                 .decompose =
+                     [](Builder& b, const View& n) {
+                       return !known(n, 1) || names_sizes(n) ? reshape_by_data(b, n) : reshape_to_result(b, n);
+                     },
                  .samples =
                      [] {
                        return std::vector<OpSample>{with_ints("f64[2,6]", {{3, -1}}),
