@@ -48,7 +48,8 @@ Result<Graph> load_from(std::string text, const std::string& name, std::vector<s
     return fail(Code::AG0006, whole,
                 fmt::format("`{}` has {} bytes; the limit is {}", name, text.size(), options.json.max_bytes));
   if (format == Format::unknown)
-    return fail(error(Code::AG0010, whole, fmt::format("`{}` is neither a JSON graph nor an ONNX model nor IR text", name)));
+    return fail(
+        error(Code::AG0010, whole, fmt::format("`{}` is neither a JSON graph nor an ONNX model nor IR text", name)));
   auto file = sources.add(name, text);
   if (format == Format::text) {
     // Long constants lie in the folder that the caller names, else beside the text.

@@ -16,11 +16,11 @@ struct LoadOptions {
   std::vector<std::string> external_dirs = {};         ///< further folders that such files may lie in
   std::size_t max_errors = 20;
   bool mark_trainable = false;  ///< of ONNX models: float initializers, but statistics of batch norms, are parameters
-  InputValues* values = nullptr;                       ///< of inputs, where a run has them at hand
+  InputValues* values = nullptr;  ///< of inputs, where a run has them at hand
 };
 
-/// Reads `path`, or standard input for "-": a JSON graph, an ONNX model or IR text, told apart by content. The text is registered in
-/// `sources`, so that errors can show it. Data files that the graph names are looked up beside it.
+/// Reads `path`, or standard input for "-": a JSON graph, an ONNX model or IR text, told apart by content. The text is
+/// registered in `sources`, so that errors can show it. Data files that the graph names are looked up beside it.
 Result<Graph> load(const std::string& path, Sources& sources, const LoadOptions& options = {});
 
 /// The same for a text in memory; `folder` is where data files may lie, "" for nowhere.

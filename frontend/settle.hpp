@@ -19,8 +19,9 @@ struct InputValues {
 };
 
 /// Adds a node. Operands that decide types (those the op table marks, and short ones beside them) become constants if
-/// they follow from constants and known sizes alone, through any ops. If its type rule lacks the elements of an operand (AG2207) that depends on nothing but constants and
-/// inputs of known value, those elements are computed and stand in the node as a constant.
+/// they follow from constants and known sizes alone, through any ops. If its type rule lacks the elements of an operand
+/// (AG2207) that depends on nothing but constants and inputs of known value, those elements are computed and stand in
+/// the node as a constant.
 Result<NodeId> add_settled(GraphBuilder& builder, const OpInfo& op, GraphBuilder::NodeArgs args, InputValues* values);
 
 /// The value of `v` if it depends on nothing but constants and inputs of known value, and is not large.

@@ -195,7 +195,8 @@ int convert_command(Session& s) {
   auto g = load_model(s);
   if (!g) return s.failed(g.error());
   const std::string to = s.options.to.empty() ? format_of(s.options.output) : s.options.to;
-  if (to == "markdown") return s.failed({error(Code::AG0403, {}, "markdown is what `ops` writes: a model is no table")});
+  if (to == "markdown")
+    return s.failed({error(Code::AG0403, {}, "markdown is what `ops` writes: a model is no table")});
   if (to == "onnx" && (s.options.output.empty() || s.options.output == "-") && isatty(STDOUT_FILENO))
     return s.failed({error(Code::AG0403, {}, "a binary model is not written to a terminal: give -o FILE")});
   if (to.starts_with("onnx") && !g->grads.empty()) {  // ONNX has no gradient requests: the graph with its gradients

@@ -222,8 +222,7 @@ class Worker {
         return fmt::format("the data set has {} inputs, the model {}", inputs->size(), g->inputs.size());
       inputs->resize(g->inputs.size());
       AG_TRY(std::vector<Array> got, evaluate(compiled, reference, *inputs, why));
-      if (got.size() < want->size())
-        return fmt::format("{} outputs, expected {}", got.size(), want->size());
+      if (got.size() < want->size()) return fmt::format("{} outputs, expected {}", got.size(), want->size());
       for (std::size_t i = 0; i < want->size(); ++i) {
         std::string text = difference(got[i], (*want)[i], rtol(), atol());
         if (!text.empty()) return fmt::format("output {}: {}", i, text);

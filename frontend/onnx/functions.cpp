@@ -120,7 +120,8 @@ const OpInfo* Importer::find_op(const Opsets& opsets, const pb::NodeProto& n) co
   auto it = opsets.find(domain);
   std::int64_t version = it == opsets.end() ? 1 : it->second;
   const OpTable& table = op_table();
-  if (const OpInfo* found = table.find_onnx(domain, n.op_type(), static_cast<int>(std::min<std::int64_t>(version, 1 << 19))))
+  if (const OpInfo* found =
+          table.find_onnx(domain, n.op_type(), static_cast<int>(std::min<std::int64_t>(version, 1 << 19))))
     return found;
   // Every op can be named by its own name in the domain `ag`.
   bool plain = n.op_type() != "input" && n.op_type() != "constant";
@@ -160,8 +161,8 @@ Diag Importer::unknown_op(const Opsets& opsets, const pb::NodeProto& n, const Lo
   std::string domain(domain_of(n)), type = n.op_type();
   auto it = opsets.find(domain);
   std::int64_t version = it == opsets.end() ? 1 : it->second;
-  std::string where = domain.empty() ? fmt::format("opset {}", version)
-                                     : fmt::format("version {} of the domain `{}`", version, domain);
+  std::string where =
+      domain.empty() ? fmt::format("opset {}", version) : fmt::format("version {} of the domain `{}`", version, domain);
   Diag d = error(Code::AG1002, at, fmt::format("operator `{}` does not exist in {}", type, where), "unknown operator");
   std::vector<std::string> ranges, names;
   bool known_domain = false;
@@ -182,8 +183,8 @@ Diag Importer::unknown_op(const Opsets& opsets, const pb::NodeProto& n, const Lo
   return d;
 }
 
-void Importer::inline_call(Frame& f, const pb::NodeProto& n, const pb::FunctionProto& function,
-                           const std::string& path, const Loc& at) {
+void Importer::inline_call(Frame& f, const pb::NodeProto& n, const pb::FunctionProto& function, const std::string& path,
+                           const Loc& at) {
   int depth = f.call ? f.call->depth + 1 : 1;
   if (depth > options_.max_call_depth) {
     report(error(Code::AG1020, at, fmt::format("functions are nested more than {} deep", options_.max_call_depth)));

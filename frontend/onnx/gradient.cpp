@@ -67,8 +67,9 @@ void Importer::gradient(Frame& f, const pb::NodeProto& n, const OpInfo& op, cons
   ValueId y = named(attrs->get_or<std::string>("y", {}));
   if (!y || std::ranges::any_of(leaves, [](ValueId v) { return !v.valid(); })) return poison(f, n, at);
   if (in->size() != leaves.size() || std::ranges::any_of(*in, [](ValueId v) { return !v.valid(); })) {
-    report(error(Code::AG1101, at,
-                 fmt::format("`Gradient` names {} values in `xs` and `zs`, and {} are given", leaves.size(), in->size())));
+    report(
+        error(Code::AG1101, at,
+              fmt::format("`Gradient` names {} values in `xs` and `zs`, and {} are given", leaves.size(), in->size())));
     return poison(f, n, at);
   }
   std::vector<ValueId> captures;

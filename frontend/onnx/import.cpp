@@ -286,7 +286,8 @@ void Importer::outputs(Frame& f, const pb::GraphProto& g) {
     if (b->gradient)
       gradients.push_back(v.name());
     else if (!gradients.empty())
-      report(error(Code::AG2211, at, fmt::format("output `{}` stands behind a result of `Gradient`: these come last", v.name())));
+      report(error(Code::AG2211, at,
+                   fmt::format("output `{}` stands behind a result of `Gradient`: these come last", v.name())));
     if (b->value) f.scope.graph.outputs.push_back({v.name(), b->value, at});
   }
   request_gradients(f.scope.graph, gradients);

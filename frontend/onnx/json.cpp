@@ -22,8 +22,24 @@ using json::View;
 
 enum class Kind : std::uint8_t { i64, i32, u64, f32, f64, text, bytes, word, message };
 enum Message : std::uint8_t {
-  model, graph, node, attribute, tensor, segment, sparse, shape, dimension, type, tensor_type, sequence, map_type,
-  optional_type, value_info, function, opset, entry
+  model,
+  graph,
+  node,
+  attribute,
+  tensor,
+  segment,
+  sparse,
+  shape,
+  dimension,
+  type,
+  tensor_type,
+  sequence,
+  map_type,
+  optional_type,
+  value_info,
+  function,
+  opset,
+  entry
 };
 struct Field {
   int number;
@@ -34,9 +50,9 @@ struct Field {
   std::span<const std::string_view> words = {};  ///< of an enum, by value
 };
 
-constexpr std::string_view attribute_types[] = {"UNDEFINED", "FLOAT",   "INT",    "STRING",        "TENSOR",
-                                                "GRAPH",     "FLOATS",  "INTS",   "STRINGS",       "TENSORS",
-                                                "GRAPHS",    "SPARSE_TENSOR", "SPARSE_TENSORS", "TYPE_PROTO", "TYPE_PROTOS"};
+constexpr std::string_view attribute_types[] = {
+    "UNDEFINED", "FLOAT",   "INT",    "STRING",        "TENSOR",         "GRAPH",      "FLOATS",     "INTS",
+    "STRINGS",   "TENSORS", "GRAPHS", "SPARSE_TENSOR", "SPARSE_TENSORS", "TYPE_PROTO", "TYPE_PROTOS"};
 constexpr std::string_view locations[] = {"DEFAULT", "EXTERNAL"};
 
 constexpr Field model_fields[] = {{1, "ir_version", Kind::i64},
@@ -135,15 +151,24 @@ struct Layout {
   std::span<const Field> fields;
 };
 /// In the order of Message.
-constexpr Layout layouts[] = {{"model", model_fields},         {"graph", graph_fields},
-                              {"node", node_fields},           {"attribute", attribute_fields},
-                              {"tensor", tensor_fields},       {"segment", segment_fields},
-                              {"sparse tensor", sparse_fields}, {"shape", shape_fields},
-                              {"dim", dimension_fields},       {"type", type_fields},
-                              {"tensor type", tensor_type_fields}, {"sequence type", sequence_fields},
-                              {"map type", map_fields},        {"optional type", sequence_fields},
-                              {"value", value_info_fields},    {"function", function_fields},
-                              {"opset", opset_fields},         {"entry", entry_fields}};
+constexpr Layout layouts[] = {{"model", model_fields},
+                              {"graph", graph_fields},
+                              {"node", node_fields},
+                              {"attribute", attribute_fields},
+                              {"tensor", tensor_fields},
+                              {"segment", segment_fields},
+                              {"sparse tensor", sparse_fields},
+                              {"shape", shape_fields},
+                              {"dim", dimension_fields},
+                              {"type", type_fields},
+                              {"tensor type", tensor_type_fields},
+                              {"sequence type", sequence_fields},
+                              {"map type", map_fields},
+                              {"optional type", sequence_fields},
+                              {"value", value_info_fields},
+                              {"function", function_fields},
+                              {"opset", opset_fields},
+                              {"entry", entry_fields}};
 
 /// "rawData" of "raw_data".
 std::string camel(std::string_view snake) {
@@ -180,7 +205,8 @@ class Encoder {
 
   Result<std::string> message(View v, Message m, const std::string& path) {
     if (!v.is(json::Kind::object))
-      return fail(Code::AG0014, v.loc(), fmt::format("a {} is an object, and this is {}", layouts[m].name, json::kind_name(v.kind())));
+      return fail(Code::AG0014, v.loc(),
+                  fmt::format("a {} is an object, and this is {}", layouts[m].name, json::kind_name(v.kind())));
     std::string out;
     for (View member : v) {
       const Field* f = find(m, member.key());
@@ -395,7 +421,8 @@ class Decoder {
       return {};
     }
     if (f.kind == Kind::text || f.kind == Kind::bytes) {
-      out.push_back(json::quote(f.kind == Kind::text ? std::string(content) : ag::text::base64(std::as_bytes(std::span(content)))));
+      out.push_back(json::quote(f.kind == Kind::text ? std::string(content)
+                                                     : ag::text::base64(std::as_bytes(std::span(content)))));
       return {};
     }
     // Numbers stand alone or packed.

@@ -63,9 +63,7 @@ Expr ramp(Builder& b, const Dim& n) {
 }
 namespace {
 
-std::vector<ValueId> reshape(Builder& b, const View& n) {
-  return {reshape_to(Expr(b, n.operand(0)), n.out().shape)};
-}
+std::vector<ValueId> reshape(Builder& b, const View& n) { return {reshape_to(Expr(b, n.operand(0)), n.out().shape)}; }
 
 std::vector<ValueId> broadcast_in_dim(Builder& b, const View& n) {
   return {broadcast(Expr(b, n.operand(0)), Dims(n.out().shape), attr_ints(n.attrs(), "dims"))};
@@ -94,11 +92,14 @@ Expr pad_between(Expr x, ValueId value, const Ints& interior) {
     Dims joined = shape, limit = shape;
     joined[d] = shape[d] * Dim(interior[d] + 1);
     limit[d] = max(joined[d] - Dim(interior[d]), Dim(0));
-    x = slice_of(reshape_to(wide, joined), Dims(shape.size(), Dim(0)), [&] {
-      Dims l = joined;
-      l[d] = limit[d];
-      return l;
-    }(), Ints(shape.size(), 1));
+    x = slice_of(
+        reshape_to(wide, joined), Dims(shape.size(), Dim(0)),
+        [&] {
+          Dims l = joined;
+          l[d] = limit[d];
+          return l;
+        }(),
+        Ints(shape.size(), 1));
   }
   return x;
 }
@@ -241,7 +242,8 @@ std::vector<ValueId> gather(Builder& b, const View& n) {
   Ints offset;
   for (std::int64_t d = 0; d < x.type().rank(); ++d)
     if (d != axis) offset.push_back(d < axis ? d : d - 1 + q);
-  for (std::size_t d = 0; d < from.size() && simple; ++d) simple = static_cast<std::int64_t>(d) == axis || sizes[d] == from[d];
+  for (std::size_t d = 0; d < from.size() && simple; ++d)
+    simple = static_cast<std::int64_t>(d) == axis || sizes[d] == from[d];
   if (simple && w.offset == offset) return {onnx(b, "Gather", {x, indices}, {{"axis", axis}})};
   Expr places = flat_places(b, from, indices, w, to);
   return {onnx(b, "Gather", {reshape_to(x, {product(from)}), places}, {{"axis", std::int64_t{0}}})};
@@ -416,8 +418,9 @@ class Round {
     if (is_source(*old.op) || is_spelled(*old.op, opset_)) return take(old, copied);
     Rewrite rewrite = find_rewrite(*old.op);
     if (!rewrite && !old.op->decompose)
-      return fail(Code::AG0024, from_.loc(old.result()),
-                  fmt::format("`{}` cannot be written as ONNX: no operator of opset {} expresses it", old.op->name, opset_));
+      return fail(
+          Code::AG0024, from_.loc(old.result()),
+          fmt::format("`{}` cannot be written as ONNX: no operator of opset {} expresses it", old.op->name, opset_));
     b_.set_origin(old.locs, {});
     // The copy's own name goes to what replaces it.
     for (std::uint32_t r = 0; r < old.result_count; ++r) out_.set_name(out_.node(copied).result(r), "");
@@ -429,14 +432,14 @@ class Round {
       map_[old.result(r).index] = results[r];
       const std::string& name = from_.value(old.result(r)).name;
       Value& v = out_.value(results[r]);
-      if (!name.empty() && v.name.empty() && v.node.index >= first_new && !out_.find(name)) out_.set_name(results[r], name);
+      if (!name.empty() && v.name.empty() && v.node.index >= first_new && !out_.find(name))
+        out_.set_name(results[r], name);
     }
     return {};
   }
 
   Status take(const Node& old, NodeId copied) {
-    for (std::uint32_t r = 0; r < old.result_count; ++r)
-      map_[old.result(r).index] = out_.node(copied).result(r);
+    for (std::uint32_t r = 0; r < old.result_count; ++r) map_[old.result(r).index] = out_.node(copied).result(r);
     return {};
   }
 

@@ -22,11 +22,10 @@ constexpr std::int64_t max_dim = std::int64_t{1} << 47;
 
 /// By ONNX's number; nullopt in between.
 constexpr std::array<std::optional<DType>, 27> dtypes = {
-    std::nullopt,   DType::f32,  DType::u8,       DType::i8,         DType::u16,    DType::i16,
-    DType::i32,     DType::i64,  std::nullopt,    DType::boolean,    DType::f16,    DType::f64,
-    DType::u32,     DType::u64,  std::nullopt,    std::nullopt,      DType::bf16,   DType::f8e4m3fn,
-    DType::f8e4m3fnuz, DType::f8e5m2, DType::f8e5m2fnuz, DType::u4,  DType::i4,     DType::f4e2m1,
-    DType::f8e8m0,  DType::u2,   DType::i2};
+    std::nullopt, DType::f32,   DType::u8,      DType::i8,       DType::u16,        DType::i16,    DType::i32,
+    DType::i64,   std::nullopt, DType::boolean, DType::f16,      DType::f64,        DType::u32,    DType::u64,
+    std::nullopt, std::nullopt, DType::bf16,    DType::f8e4m3fn, DType::f8e4m3fnuz, DType::f8e5m2, DType::f8e5m2fnuz,
+    DType::u4,    DType::i4,    DType::f4e2m1,  DType::f8e8m0,   DType::u2,         DType::i2};
 
 struct Shape {
   std::vector<std::int64_t> dims;
@@ -41,8 +40,7 @@ class Reader {
     auto dtype = dtype_of(t_.data_type());
     if (!dtype)
       return fail(Code::AG2011, loc_,
-                  fmt::format("{} holds {}, which ag does not compute with", title(),
-                              onnx_type_name(t_.data_type())));
+                  fmt::format("{} holds {}, which ag does not compute with", title(), onnx_type_name(t_.data_type())));
     dtype_ = *dtype;
     AG_TRY(std::vector<std::int64_t> dims, shape());
     Array out(dtype_, std::move(dims));
@@ -58,9 +56,7 @@ class Reader {
   }
 
  private:
-  std::string title() const {
-    return t_.name().empty() ? "a tensor" : fmt::format("the tensor `{}`", t_.name());
-  }
+  std::string title() const { return t_.name().empty() ? "a tensor" : fmt::format("the tensor `{}`", t_.name()); }
   std::unexpected<Diags> refuse(std::string why) const {
     return fail(Code::AG0022, loc_, fmt::format("{} is malformed: {}", title(), why));
   }
@@ -102,8 +98,7 @@ class Reader {
     }
     if (raw || elems_ > 0) {
       if (t_.raw_data().size() != packed_)
-        return refuse(
-            fmt::format("`raw_data` has {} bytes, and the dims need {}", t_.raw_data().size(), packed_));
+        return refuse(fmt::format("`raw_data` has {} bytes, and the dims need {}", t_.raw_data().size(), packed_));
     }
     return {};
   }
@@ -358,13 +353,13 @@ Result<data::BeneathFile*> ExternalData::open(const std::string& location, const
 }
 
 Result<std::uint64_t> ExternalData::size(const std::string& location, const Loc& loc) {
-  AG_TRY(data::BeneathFile* file, open(location, loc));
+  AG_TRY(data::BeneathFile * file, open(location, loc));
   return file->size();
 }
 
 Status ExternalData::read(const std::string& location, std::uint64_t offset, std::span<std::byte> into,
                           const Loc& loc) {
-  AG_TRY(data::BeneathFile* file, open(location, loc));
+  AG_TRY(data::BeneathFile * file, open(location, loc));
   return file->read(offset, into, loc);
 }
 

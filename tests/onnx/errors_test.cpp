@@ -30,11 +30,13 @@ std::string with_initializer(const std::string& t) {
 std::string floats(int n) { return std::string(static_cast<std::size_t>(4 * n), '\0'); }
 
 std::string nested_if(int depth) {
-  std::string g = str(1, node("Identity", {"x"}, {"v" + std::to_string(depth)})) + str(12, value("v" + std::to_string(depth), 1, {2}));
+  std::string g = str(1, node("Identity", {"x"}, {"v" + std::to_string(depth)})) +
+                  str(12, value("v" + std::to_string(depth), 1, {2}));
   for (int i = depth; i-- > 0;) {
     std::string out = "v" + std::to_string(i), other = "w" + std::to_string(i);
     std::string otherwise = str(1, node("Identity", {"x"}, {other})) + str(12, value(other, 1, {2}));
-    g = str(1, node("If", {"c"}, {out}, graph_attribute("then_branch", g) + graph_attribute("else_branch", otherwise))) +
+    g = str(1,
+            node("If", {"c"}, {out}, graph_attribute("then_branch", g) + graph_attribute("else_branch", otherwise))) +
         str(12, value(out, 1, {2}));
   }
   return model(g + str(2, "g") + str(11, value("x", 1, {2})) + str(11, value("c", 9, {})));
@@ -88,7 +90,8 @@ std::vector<Case> cases() {
       {"external data behind a link", with_initializer(external("w", {2}, {{"location", "link"}}))},
       {"external data in a missing file", with_initializer(external("w", {2}, {{"location", "none.bin"}}))},
       {"external data without a file", with_initializer(external("w", {2}, {}))},
-      {"external data of another length", with_initializer(external("w", {2}, {{"location", "w.bin"}, {"length", "4"}}))},
+      {"external data of another length",
+       with_initializer(external("w", {2}, {{"location", "w.bin"}, {"length", "4"}}))},
       {"external data beyond the end", with_initializer(external("w", {2}, {{"location", "w.bin"}, {"offset", "12"}}))},
       {"external data at a negative offset",
        with_initializer(external("w", {2}, {{"location", "w.bin"}, {"offset", "-8"}}))},
@@ -109,9 +112,10 @@ std::vector<Case> cases() {
       {"an empty name", model(graph_of(relu(), str(5, tensor("", {1}, 1, floats(1)))))},
       {"a name that is no text", model(graph_of(relu(), str(5, tensor("\xff\xfe", {1}, 1, floats(1)))))},
       {"too many results", model(graph_of(str(1, node("Relu", {"x"}, {"y", "z"}))))},
-      {"a sequence", model(relu() + str(11, str(1, "x") + str(2, str(4, str(1, str(1, num(1, 1)))))) +
-                           str(12, value("y", 1, {2})))},
-      {"an input without rank", model(relu() + str(11, str(1, "x") + str(2, str(1, num(1, 1)))) + str(12, value("y", 1, {2})))},
+      {"a sequence",
+       model(relu() + str(11, str(1, "x") + str(2, str(4, str(1, str(1, num(1, 1)))))) + str(12, value("y", 1, {2})))},
+      {"an input without rank",
+       model(relu() + str(11, str(1, "x") + str(2, str(1, num(1, 1)))) + str(12, value("y", 1, {2})))},
       {"an input of negative size", model(relu() + str(11, value("x", 1, {-5})) + str(12, value("y", 1, {2})))},
       {"a function that calls itself",
        model(graph_of(str(1, call("f", "x", "y"))), 21, str(25, function("f", {call("f", "x", "y")})))},
@@ -122,13 +126,15 @@ std::vector<Case> cases() {
       {"a circle through a branch",
        model(graph_of(str(1, call("f", "x", "y"))), 21,
              str(25, function("f", {node("If", {"x"}, {"y"},
-                                         graph_attribute("then_branch", str(1, call("f", "x", "t")) +
-                                                                            str(12, value("t", 1, {2}))) +
+                                         graph_attribute("then_branch",
+                                                         str(1, call("f", "x", "t")) + str(12, value("t", 1, {2}))) +
                                              graph_attribute("else_branch", str(12, value("x", 1, {2}))))})))},
       {"functions 200 deep", chain_of_functions(200)},
-      {"a function defined twice", model(graph_of(relu()), 21, str(25, function("f", {node("Relu", {"x"}, {"y"})})) + str(25, function("f", {node("Relu", {"x"}, {"y"})})))},
-      {"a function with too many arguments",
-       model(graph_of(str(1, node("f", {"x", "x"}, {"y"}, str(7, "local")))), 21, str(25, function("f", {node("Relu", {"x"}, {"y"})})))},
+      {"a function defined twice", model(graph_of(relu()), 21,
+                                         str(25, function("f", {node("Relu", {"x"}, {"y"})})) +
+                                             str(25, function("f", {node("Relu", {"x"}, {"y"})})))},
+      {"a function with too many arguments", model(graph_of(str(1, node("f", {"x", "x"}, {"y"}, str(7, "local")))), 21,
+                                                   str(25, function("f", {node("Relu", {"x"}, {"y"})})))},
       {"2^30 nodes in 30 functions", doubling_functions(30)},
       {"branches 33 deep", nested_if(33)},
       {"If without branches", model(graph_of(str(1, node("If", {"x"}, {"y"}))))},
@@ -198,11 +204,13 @@ TEST_CASE("malformed models are refused with code, place and cause") {
 
 TEST_CASE("external data is read from where the tensor says") {
   Folder folder;
-  std::ofstream(folder.path / "model" / "data.bin", std::ios::binary) << std::string(4, 'x') + std::string("\0\0\x80\x3f\0\0\0\x40", 8);
+  std::ofstream(folder.path / "model" / "data.bin", std::ios::binary)
+      << std::string(4, 'x') + std::string("\0\0\x80\x3f\0\0\0\x40", 8);
   onnx::ImportOptions options;
   options.folders = {(folder.path / "model").string()};
   auto g = onnx::import_model(
-      with_initializer(external("w", {2}, {{"location", "data.bin"}, {"offset", "4"}, {"length", "8"}})), "m.onnx", options);
+      with_initializer(external("w", {2}, {{"location", "data.bin"}, {"offset", "4"}, {"length", "8"}})), "m.onnx",
+      options);
   REQUIRE(g);
   const Node& w = g->def(g->find("w"));
   Array a = (*w.attrs.get<LiteralPtr>("value"))->materialize();

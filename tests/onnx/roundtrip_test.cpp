@@ -183,10 +183,12 @@ TEST_CASE("models with bytes changed give a graph or errors") {
 TEST_CASE("a Gradient node is a gradient request; a branch that cannot be is left out where the other one is taken") {
   using namespace wire;
   // y = x * x; ONNX's Gradient of y with respect to x.
-  std::string attributes = str(5, str(1, "xs") + str(9, "x") + num(20, 8)) + str(5, str(1, "y") + str(4, "y") + num(20, 3));
+  std::string attributes =
+      str(5, str(1, "xs") + str(9, "x") + num(20, 8)) + str(5, str(1, "y") + str(4, "y") + num(20, 3));
   std::string domain = str(7, "ai.onnx.preview.training");
-  std::string graph = str(1, node("Mul", {"x", "x"}, {"y"})) + str(1, node("Gradient", {"x"}, {"dx"}, attributes + domain)) +
-                      str(2, "g") + str(11, value("x", 1, {})) + str(12, value("y", 1, {})) + str(12, value("dx", 1, {}));
+  std::string graph = str(1, node("Mul", {"x", "x"}, {"y"})) +
+                      str(1, node("Gradient", {"x"}, {"dx"}, attributes + domain)) + str(2, "g") +
+                      str(11, value("x", 1, {})) + str(12, value("y", 1, {})) + str(12, value("dx", 1, {}));
   std::string imports = str(8, str(1, "ai.onnx.preview.training") + num(2, 1));
   Graph g = imported(model(graph, 21, imports));
   REQUIRE(g.grads.size() == 1);

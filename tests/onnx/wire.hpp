@@ -66,8 +66,8 @@ inline std::string model(std::string_view graph, int opset = 21, std::string_vie
 inline std::string function(std::string_view name, std::vector<std::string> nodes) {
   std::string body;
   for (const std::string& n : nodes) body += str(7, n);
-  return str(1, name) + str(4, "x") + str(5, "y") + body + str(9, num(2, 21)) +
-         str(9, str(1, "local") + num(2, 1)) + str(10, "local");
+  return str(1, name) + str(4, "x") + str(5, "y") + body + str(9, num(2, 21)) + str(9, str(1, "local") + num(2, 1)) +
+         str(10, "local");
 }
 inline std::string call(std::string_view name, std::string_view in, std::string_view out) {
   return node(name, {std::string(in)}, {std::string(out)}, str(7, "local"));
