@@ -138,7 +138,7 @@ void Importer::check_ops() {
   auto check = [&](const Opsets& opsets) {
     return [&](const pb::NodeProto& n, const std::string& path) {
       bool constant = domain_of(n).empty() && n.op_type() == "Constant";
-      if (constant || is_gradient(n) || find_function(n) || find_op(opsets, n)) return;
+      if (constant || find_function(n) || find_op(opsets, n)) return;
       std::string key = key_of(n.domain(), n.op_type(), "");
       auto it = std::ranges::find(unknown, key, [](const auto& u) { return u.first; });
       if (it != unknown.end())

@@ -269,7 +269,6 @@ void Importer::nodes(Frame& f, const Repeated<pb::NodeProto>& list) {
 
 void Importer::outputs(Frame& f, const pb::GraphProto& g) {
   std::set<std::string_view> seen;
-  std::vector<std::string> gradients;
   int i = 0;
   for (const auto& v : g.output()) {
     Loc at = loc(label(fmt::format("{}.output[{}]", f.path, i++), v.name()));
@@ -283,14 +282,8 @@ void Importer::outputs(Frame& f, const pb::GraphProto& g) {
       report(error(Code::AG1006, at, fmt::format("output `{}` is listed twice", v.name())));
       continue;
     }
-    if (b->gradient)
-      gradients.push_back(v.name());
-    else if (!gradients.empty())
-      report(error(Code::AG2211, at,
-                   fmt::format("output `{}` stands behind a result of `Gradient`: these come last", v.name())));
     if (b->value) f.scope.graph.outputs.push_back({v.name(), b->value, at});
   }
-  request_gradients(f.scope.graph, gradients);
 }
 
 // ---- Names ---------------------------------------------------------------------------------------------------

@@ -65,7 +65,6 @@ void Importer::node(Frame& f, const pb::NodeProto& n, const std::string& path) {
   Loc at = loc(path);
   if (const pb::FunctionProto* function = find_function(n)) return inline_call(f, n, *function, path, at);
   if (domain_of(n).empty() && n.op_type() == "Constant") return constant(f, n, at);
-  if (is_gradient(n)) return gradient(f, n, at);
   const OpInfo* op = find_op(f.opsets, n);
   if (op && op->onnx == "Gradient") return gradient(f, n, *op, at);
   if (op) return add_node(f, n, *op, path, at);
@@ -91,54 +90,6 @@ void Importer::constant(Frame& f, const pb::NodeProto& n, const Loc& at) {
   define(f, n.output(0), f.scope.builder.constant(std::move(*literal), at), at);
 }
 
-bool is_gradient(const pb::NodeProto& n) {
-  return n.domain() == "ai.onnx.preview.training" && n.op_type() == "Gradient";
-}
-
-/// Gradient(xs..., zs...) with the names of xs, zs and y as attributes becomes a gradient request. Its results are
-/// outputs of the graph; the values given are those that the names say.
-void Importer::gradient(Frame& f, const pb::NodeProto& n, const Loc& at) {
-  std::vector<std::string> xs, inputs;
-  std::string y;
-  for (const auto& a : n.attribute()) {
-    if (a.name() == "y") y = a.s();
-    if (a.name() == "xs") xs.assign(a.strings().begin(), a.strings().end());
-    if (a.name() == "xs" || a.name() == "zs") inputs.insert(inputs.end(), a.strings().begin(), a.strings().end());
-  }
-  bool same = std::ranges::equal(inputs, n.input());
-  if (f.depth > 0 || f.call || !same || n.output_size() > static_cast<int>(xs.size())) {
-    report(error(Code::AG2211, at, "`Gradient` is supported in the graph itself, of values at where they stand",
-                 same ? "not inside a region or function" : "its inputs are not those that `xs` and `zs` name"));
-    return poison(f, n, at);
-  }
-  for (const std::string& name : inputs)
-    if (!lookup(f, name)) report(unknown_value(f, name, at));
-  if (!lookup(f, y)) report(unknown_value(f, y, at));
-  for (int i = 0; i < n.output_size(); ++i) {
-    if (n.output(i).empty() || !check_name(n.output(i), at)) continue;
-    define(f, n.output(i), {}, at);
-    f.names[n.output(i)].gradient = true;
-    gradients_.push_back({n.output(i), y, xs[static_cast<std::size_t>(i)], at});
-  }
-}
-
-/// Gradients are appended to the outputs in the order of their requests.
-void Importer::request_gradients(Graph& graph, const std::vector<std::string>& names) {
-  for (const std::string& name : names) {
-    auto it = std::ranges::find(gradients_, name, &GradientResult::name);
-    bool again = !graph.grads.empty() && graph.grads.back().loc == it->loc;
-    if (!again) {
-      GradRequest r;
-      r.of = it->of;
-      r.loc = r.of_loc = it->loc;
-      graph.grads.push_back(std::move(r));
-    }
-    graph.grads.back().wrt.push_back(it->wrt);
-    graph.grads.back().wrt_locs.push_back(it->loc);
-    graph.grads.back().names.emplace_back(it->wrt, name);
-  }
-}
-
 std::optional<std::vector<ValueId>> Importer::operands(Frame& f, const pb::NodeProto& n, const Loc& at) {
   std::vector<ValueId> out;
   bool ok = true;
@@ -147,8 +98,6 @@ std::optional<std::vector<ValueId>> Importer::operands(Frame& f, const pb::NodeP
     if (name.empty()) continue;
     const Binding* b = lookup(f, name);
     if (!b) report(unknown_value(f, name, at));
-    if (b && b->gradient)
-      report(error(Code::AG2211, at, fmt::format("`{}` is a result of `Gradient`, which can only be an output", name)));
     ok = ok && b && (b->value || b->absent);  // poisoned: said before
     if (b) v = b->value;
   }

@@ -46,13 +46,6 @@ struct Binding {
   ValueId value;
   Loc loc;
   bool absent = false;  ///< an input of a function that the call leaves out
-  bool gradient = false;  ///< a result of Gradient: the pass autodiff makes it
-};
-
-/// A result of ONNX's Gradient: `name` is the derivative of `of` with respect to `wrt`.
-struct GradientResult {
-  std::string name, of, wrt;
-  Loc loc;
 };
 
 using Opsets = std::map<std::string, std::int64_t, std::less<>>;
@@ -107,8 +100,6 @@ class Importer {
   // -- import_node.cpp
   void node(Frame& f, const pb::NodeProto& n, const std::string& path);
   void constant(Frame& f, const pb::NodeProto& n, const Loc& loc);
-  void gradient(Frame& f, const pb::NodeProto& n, const Loc& loc);
-  void request_gradients(Graph& graph, const std::vector<std::string>& names);
   void add_node(Frame& f, const pb::NodeProto& n, const OpInfo& op, const std::string& path, const Loc& loc);
   std::optional<std::vector<ValueId>> operands(Frame& f, const pb::NodeProto& n, const Loc& loc);
   void define_results(Frame& f, const pb::NodeProto& n, NodeId id, const Loc& loc);
@@ -162,7 +153,6 @@ class Importer {
   std::map<std::string, const pb::FunctionProto*, std::less<>> functions_;  ///< by domain, name, overload
   std::map<const pb::FunctionProto*, Opsets> function_opsets_;
   std::set<std::string, std::less<>> statistics_;  ///< running mean and variance of batch norms
-  std::vector<GradientResult> gradients_;
   std::size_t node_count_ = 0;
 };
 
@@ -170,8 +160,6 @@ class Importer {
 bool valid_utf8(std::string_view s);
 /// "graph.node[3] conv1", or its operator in parentheses where it has no name.
 std::string node_path(const std::string& graph_path, int index, const pb::NodeProto& n);
-/// ONNX's spelling of a gradient request.
-bool is_gradient(const pb::NodeProto& n);
 /// "" for ONNX's own domain, which files also spell "ai.onnx".
 std::string_view domain_of(const pb::NodeProto& n);
 /// Names that the graphs inside a node use and do not define, in order of first use.
