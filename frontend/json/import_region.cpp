@@ -60,6 +60,16 @@ std::optional<std::vector<Type>> region_input_types(const OpInfo& op, const Grap
     carried(2, operands.size());
     return types;
   }
+  if (op.name == "Scan_8") {  // behind sequence_lens; all have a batch axis, which the body does not see
+    carried(1, operands.size());
+    std::int64_t scans = attrs.get_or<std::int64_t>("num_scan_inputs", 0);
+    for (std::size_t i = 0; i < types.size(); ++i) {
+      bool sequence = static_cast<std::int64_t>(types.size() - i) <= scans;
+      auto& shape = types[i].shape;
+      shape.erase(shape.begin(), shape.begin() + std::min<std::ptrdiff_t>(std::ssize(shape), sequence ? 2 : 1));
+    }
+    return types;
+  }
   if (op.onnx == "Scan") {
     std::size_t scans =
         static_cast<std::size_t>(std::max<std::int64_t>(0, attrs.get_or<std::int64_t>("num_scan_inputs", 0)));

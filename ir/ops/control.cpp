@@ -380,6 +380,79 @@ Result<Arrays> eval_scan(const EvalCtx& c) {
   return out;
 }
 
+// ---- Scan of opset 8: over a batch --------------------------------------------------------------------------------
+
+/// What one element of the batch runs: a Scan of today, its states, sequences and captures as inputs of the graph.
+Result<Graph> scan_of_one(std::span<const Type> operands, std::size_t captures, const Attrs& attrs, GraphPtr body,
+                          std::span<const Loc> locs) {
+  Graph g;
+  GraphBuilder b(g);
+  GraphBuilder::NodeArgs args;
+  for (const Type& t : operands) args.operands.push_back(b.input("", t));
+  args.attrs.set("num_scan_inputs", attr_int(attrs, "num_scan_inputs", 0));
+  args.attrs.set("scan_input_directions", attr_ints(attrs, "directions"));
+  args.attrs.set("captures", static_cast<std::int64_t>(captures));
+  args.regions = {std::move(body)};
+  args.locs.assign(locs.begin(), locs.end());
+  AG_TRY(NodeId id, b.try_add(op("Scan"), std::move(args)));
+  for (std::uint32_t r = 0; r < g.node(id).result_count; ++r)
+    g.outputs.push_back({"o" + std::to_string(r), g.node(id).result(r), {}});
+  return g;
+}
+
+/// Types of one element of the batch, from those of the operands behind sequence_lens; nothing if one is a scalar.
+std::optional<std::vector<Type>> of_one(std::vector<Type> operands, std::size_t captures) {
+  for (std::size_t i = 0; i + captures < operands.size(); ++i) {
+    if (operands[i].rank() == 0) return std::nullopt;
+    operands[i].shape.erase(operands[i].shape.begin());
+  }
+  return operands;
+}
+
+Types infer_scan_8(const InferCtx& c) {
+  std::size_t captures = capture_count(c.attrs());
+  if (c.has(0)) return misfit(c, "sequence_lens of opset 8 are not taken; pad the sequences to one length");
+  std::vector<Type> operands;
+  for (std::size_t i = 1; i < c.operand_count(); ++i) {
+    if (!c.has(i)) return misfit(c, "an operand is missing");
+    operands.push_back(c.in(i));
+  }
+  auto one = of_one(operands, captures);
+  if (!one || operands.size() <= captures) return misfit(c, "states and sequences need a batch axis");
+  AG_TRY(Graph g, scan_of_one(*one, captures, c.attrs(), c.regions()[0], {}));
+  std::vector<Type> out;
+  for (std::size_t r = 0; r < g.outputs.size(); ++r) {
+    Type t = output_type(g, r);
+    for (const Dim& d : t.shape)
+      if (auto s = d.as_symbol(); s && s->find('.') != std::string::npos)
+        return misfit(c, "an output has a size that only the data know");
+    t.shape.insert(t.shape.begin(), operands[0].shape[0]);
+    out.push_back(std::move(t));
+  }
+  return out;
+}
+
+std::vector<ValueId> scan_8(Builder& b, const View& n) {
+  std::size_t captures = capture_count(n.attrs()), given = n.operand_count() - 1;
+  std::vector<Type> operands;
+  std::vector<ValueId> values;
+  for (std::size_t i = 1; i <= given; ++i) {
+    operands.push_back(n.in(i));
+    values.push_back(n.operand(i));
+  }
+  Graph one = *scan_of_one(*of_one(operands, captures), captures, n.attrs(), n.node().regions[0], n.node().locs);
+  GraphBuilder::NodeArgs args;
+  args.operands = values;
+  args.attrs.set("num_scan_inputs", static_cast<std::int64_t>(given - captures));
+  args.attrs.set("captures", static_cast<std::int64_t>(captures));
+  args.regions = {std::make_shared<const Graph>(std::move(one))};
+  auto id = b.try_add(op("Scan"), std::move(args));
+  AG_CHECK(id.has_value(), "a batch of scans");
+  std::vector<ValueId> out;
+  for (std::uint32_t r = 0; r < b.graph().node(*id).result_count; ++r) out.push_back(b.graph().node(*id).result(r));
+  return out;
+}
+
 // ---- Records -----------------------------------------------------------------------------------------------
 
 OpInfo control(std::string_view name, std::string_view summary) {
@@ -433,9 +506,7 @@ OpInfo scan_op() {
 
 // ---- Gradient: xs..., zs..., captures... ------------------------------------------------------------------------
 
-std::size_t variable_count(const Attrs& a) {
-  return a.get_or<std::vector<std::string>>("xs", {}).size();
-}
+std::size_t variable_count(const Attrs& a) { return a.get_or<std::vector<std::string>>("xs", {}).size(); }
 
 Types infer_gradient(const InferCtx& c) {
   const Graph& body = *c.regions()[0];
@@ -454,9 +525,10 @@ Types infer_gradient(const InferCtx& c) {
 }
 
 OpInfo gradient_op() {
-  OpInfo op = control("Gradient",
-                      "The gradient of what the region computes with respect to its first inputs; the pass autodiff puts "
-                      "it in place.");
+  OpInfo op =
+      control("Gradient",
+              "The gradient of what the region computes with respect to its first inputs; the pass autodiff puts "
+              "it in place.");
   op.domain = "ai.onnx.preview.training";
   op.operands = {{"Inputs", "", any_dtype, false, true}};
   op.results = {{"Outputs", "", false, true}};
@@ -472,8 +544,25 @@ OpInfo gradient_op() {
   return op;
 }
 
+OpInfo scan_8_op() {
+  OpInfo op = control("Scan_8", "Scan of opset 8: for each element of a batch.");
+  op.onnx = "Scan";
+  op.since = op.until = 8;
+  op.tier = Tier::composite;
+  op.lower_class = LowerClass::none;
+  op.operands = {{"sequence_lens", "I", set_of(DType::i64), true},
+                 {"initial_state_and_scan_inputs", "", any_dtype, true, true}};
+  op.results = {{"final_state_and_scan_outputs", "", false, true}};
+  op.attrs.push_back({"num_scan_inputs", AttrKind::integer, true, "how many of the operands are sequences"});
+  op.attrs.push_back({"directions", AttrKind::ints, false, "1: from the end"});
+  op.regions = {{"body"}};
+  op.infer = infer_scan_8;
+  op.decompose = scan_8;
+  return op;
+}
+
 }  // namespace
 
-std::vector<OpInfo> control_ops() { return {if_op(), loop_op(), scan_op(), gradient_op()}; }
+std::vector<OpInfo> control_ops() { return {if_op(), loop_op(), scan_op(), scan_8_op(), gradient_op()}; }
 
 }  // namespace ag
