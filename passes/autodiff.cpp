@@ -20,8 +20,8 @@ ValueMap identity_map(const Graph& g) {
 }
 
 /// Decomposes active composites that have no rule of their own, until none is left; remaps the ids in `ids`.
-void expand_composites(Graph& g, const std::function<Bits()>& active_now,
-                       const std::vector<std::vector<ValueId>*>& ids, Mode mode) {
+void expand_composites(Graph& g, const std::function<Bits()>& active_now, const std::vector<std::vector<ValueId>*>& ids,
+                       Mode mode) {
   for (;;) {
     Bits active = active_now();
     auto needs = [&](const NodeView& v) {
@@ -108,9 +108,8 @@ class Reverse {
     } else if (op.partials) {
       Grads d(n.operands.size());
       op.partials(b_, view, d);
-      bool masked = guarded && (op.unbounded_derivative || std::ranges::any_of(n.operands, [&](ValueId v) {
-                                  return v && doubtful_[v.index];
-                                }));
+      bool masked = guarded && (op.unbounded_derivative ||
+                                std::ranges::any_of(n.operands, [&](ValueId v) { return v && doubtful_[v.index]; }));
       for (std::size_t i = 0; i < d.size(); ++i)
         if (d[i] && wants(n.operands[i])) grads[i] = product(cts[0], d[i], masked);
     } else {

@@ -2,7 +2,8 @@
 //
 // The gradient of an If is an If with the same predicate, whose branches compute what they need again. A Loop or Scan
 // hands out, trip by trip, the values that its reverse needs (residuals), as further scan outputs; the reverse is a
-// Scan over them from the end, which carries the cotangents of the carries and sums up those of captured values. A Loop
+// Scan over them from the end, which carries the cotangents of the carries and sums up those of captured values (of
+// weights, mostly: those are one product over all trips behind it). A Loop
 // whose reverse needs nothing of a trip but its number hands out the number of trips alone; its reverse is a Loop.
 //
 // Checkpoints under a memory limit belong behind the choice of residuals (`Residuals`): where the residuals of all
@@ -11,24 +12,10 @@
 #include <algorithm>
 #include <set>
 
-#include "passes/autodiff_internal.hpp"
+#include "passes/autodiff_residuals.hpp"
 
 namespace ag::passes::ad {
 namespace {
-
-using Axes = std::vector<std::int64_t>;
-
-/// A region with the cotangents of some of its outputs as further inputs, and those of some inputs computed.
-struct Joint {
-  Graph g;
-  std::size_t own = 0;          ///< inputs of the region itself; cotangents follow
-  std::vector<ValueId> grads;   ///< one per wanted input, invalid where absent
-  Bits primal;
-
-  ValueId input(std::size_t i) const { return g.inputs[i]; }
-  ValueId output(std::size_t i) const { return g.outputs[i].value; }
-  ValueId cotangent(std::size_t i) const { return g.inputs[own + i]; }
-};
 
 Joint differentiate(Graph region, const std::vector<std::size_t>& outputs, const std::vector<std::size_t>& wanted,
                     bool guarded) {
@@ -125,97 +112,7 @@ void reverse_if(ControlReverse& c) {
     c.grads[1 + wanted[given[k]]] = c.b.graph().node(id).result(static_cast<std::uint32_t>(k));
 }
 
-// ---- Residuals ------------------------------------------------------------------------------------------------
 namespace {
-
-/// Chooses what a trip hands to its reverse: `saved`, values that become scan outputs. Everything else that the
-/// reverse needs it takes from captures and elements, or computes again: functions of captures alone, what is cheap
-/// given values that are there anyway, and what has a size that only the trip knows.
-class Residuals {
- public:
-  Residuals(const Joint& j, const Recurrence& r) : j_(j), r_(r), free_(j.g.value_count()) {
-    for (std::size_t i = r.first(); i < j.own; ++i) sizes_.merge(symbols_of(j.g.type(j.input(i))));
-    for (std::size_t k = 0; k < r.captures; ++k) free_[j.input(r.capture(k)).index] = true;
-    if (r.loop) free_[j.input(0).index] = true;
-    for (NodeId id : j.g.node_ids()) {
-      const Node& n = j.g.node(id);
-      bool all = n.op->name != "input";
-      for (ValueId v : n.operands) all = all && (!v || free_[v.index]);
-      for (std::uint32_t k = 0; all && k < n.result_count; ++k) free_[n.result(k).index] = true;
-    }
-  }
-
-  /// For these results of the reverse.
-  void choose(const std::vector<ValueId>& results) {
-    start(results);
-    while (!open_.empty()) {
-      ValueId v = *open_.begin();
-      open_.erase(open_.begin());
-      if (is_input(v)) {
-        if (!given(v)) saved_.push_back(v);
-      } else if (again(v)) {
-        for (ValueId o : j_.g.def(v).operands) need(o);
-      } else {
-        saved_.push_back(v);
-      }
-    }
-    std::ranges::sort(saved_);
-  }
-  const std::vector<ValueId>& saved() const { return saved_; }
-
- private:
-  const Joint& j_;
-  const Recurrence& r_;
-  Bits free_;                         // functions of captures and the trip number alone
-  std::set<std::string> sizes_;       // known outside
-  std::set<ValueId, std::greater<>> open_;
-  Bits needed_;
-  std::vector<ValueId> saved_;
-
-  bool is_input(ValueId v) const { return j_.g.def(v).op->name == "input"; }
-  bool is_primal(ValueId v) const { return j_.primal[j_.g.value(v).node.index]; }
-
-  /// Captures, elements and cotangents.
-  bool given(ValueId v) const {
-    auto at = static_cast<std::size_t>(std::ranges::find(j_.g.inputs, v) - j_.g.inputs.begin());
-    return at >= r_.sequence(0);
-  }
-
-  void need(ValueId v) {
-    if (!v || needed_[v.index]) return;
-    needed_[v.index] = true;
-    open_.insert(v);
-  }
-
-  void start(const std::vector<ValueId>& results) {
-    needed_.assign(j_.g.value_count(), false);
-    Bits live(j_.g.node_count());
-    auto visit = [&](ValueId v) {
-      if (v && is_primal(v)) need(v);
-      if (v) live[j_.g.value(v).node.index] = true;
-    };
-    std::ranges::for_each(results, visit);
-    for (std::size_t i = j_.g.node_count(); i-- > 0;)
-      if (live[i] && !j_.primal[i]) std::ranges::for_each(j_.g.node(NodeId(i)).operands, visit);
-  }
-
-  bool stackable(ValueId v) const {
-    for (const std::string& s : symbols_of(j_.g.type(v)))
-      if (!sizes_.contains(s)) return false;
-    return true;
-  }
-
-  bool again(ValueId v) const {
-    const Node& n = j_.g.def(v);
-    if (free_[v.index] || !stackable(v)) return true;
-    bool view = n.op->name == "broadcast_in_dim" || n.op->name == "reshape" || n.op->name == "transpose";
-    if (view) return true;
-    bool cheap = (n.op->lower_class == LowerClass::map && n.op->cost <= 2) || n.op->inlined;
-    return cheap && std::ranges::all_of(n.operands, [&](ValueId o) {
-             return !o || free_[o.index] || needed_[o.index] || (is_input(o) && given(o));
-           });
-  }
-};
 
 // ---- Loop and Scan ------------------------------------------------------------------------------------------------
 
@@ -240,17 +137,27 @@ class ReverseRecurrence {
     residuals.choose(results_);
     saved_ = residuals.saved();
     bool number_only = saved_.empty() || (saved_.size() == 1 && saved_[0] == j_.input(0));
-    if (r_.loop && scans_.empty() && number_only) {
+    if (r_.loop && scans_.empty() && products_.empty() && number_only) {
       saved_.clear();
       add_loop(count_trips());
     } else {
       if (r_.loop && saved_.empty() && scans_.empty()) saved_ = {j_.input(0)};
+      find_factors();
       add_larger_node();
       add_scan();
+      add_products();
     }
   }
 
  private:
+  /// A term of a captured value's gradient that is a product of a value of the trip and a cotangent: one contraction
+  /// over all trips takes the place of their sum.
+  struct Product {
+    std::size_t input;  ///< of the region: the captured value
+    NodeId dot;
+    Axes perm;          ///< of its result; empty for none
+  };
+
   ControlReverse& c_;
   const Node n_;
   const Recurrence r_;
@@ -263,6 +170,10 @@ class ReverseRecurrence {
   std::vector<std::size_t> captured_, elements_;  ///< inputs of the region with a gradient
   std::vector<ValueId> results_;       ///< of the reverse region: carries, accumulators, elements
   std::vector<ValueId> saved_;
+  std::vector<Product> products_;
+  std::vector<ValueId> factors_;       ///< of products, values of the reverse: they leave it trip by trip
+  std::vector<ValueId> kept_;          ///< of products, values of the trip that the reverse itself does not read
+  std::map<ValueId, ValueId> stacks_;  ///< a factor and its values of all trips
   NodeId larger_;
   std::uint32_t first_residual_ = 0;
 
@@ -294,29 +205,122 @@ class ReverseRecurrence {
         elements_.push_back(wanted_[w]);
         elements.push_back(grad);
       } else if (grad) {
+        std::vector<ValueId> rest;
+        for (ValueId term : terms_of(grad))
+          if (!take_product(wanted_[w], term)) rest.push_back(term);
+        if (rest.empty()) continue;
         captured_.push_back(wanted_[w]);
         accumulators_.push_back(b.input("", t));
-        sums.push_back(b.add(accumulators_.back(), grad));
+        ValueId sum = accumulators_.back();
+        for (ValueId term : rest) sum = b.add(sum, term);
+        sums.push_back(sum);
       }
     }
     results_.insert(results_.end(), sums.begin(), sums.end());
     results_.insert(results_.end(), elements.begin(), elements.end());
+    results_.insert(results_.end(), factors_.begin(), factors_.end());
     j_.primal.resize(j_.g.node_count(), false);
     for (std::size_t i = nodes; i < j_.g.node_count(); ++i) j_.primal[i] = false;
   }
 
+  bool is_forward(ValueId v) const {
+    std::size_t node = j_.g.value(v).node.index;
+    bool given =
+        std::find(j_.g.inputs.begin() + static_cast<std::ptrdiff_t>(j_.own), j_.g.inputs.end(), v) != j_.g.inputs.end();
+    return node < j_.primal.size() && j_.primal[node] && !given;
+  }
+
+  /// The terms of a sum that the reverse makes, in order.
+  std::vector<ValueId> terms_of(ValueId v) const {
+    std::vector<ValueId> open{v}, out;
+    while (!open.empty()) {
+      ValueId t = open.back();
+      open.pop_back();
+      const Node& n = j_.g.def(t);
+      bool sum = n.op->name == "add" && !is_forward(t);
+      for (ValueId o : n.operands) sum = sum && j_.g.type(o) == j_.g.type(t);
+      if (sum)
+        open.insert(open.end(), n.operands.rbegin(), n.operands.rend());
+      else
+        out.push_back(t);
+    }
+    return out;
+  }
+
+  bool take_product(std::size_t input, ValueId term) {
+    Product p{input, j_.g.value(term).node, {}};
+    if (const Node& n = j_.g.node(p.dot); n.op->name == "transpose") {
+      p.perm = n.attrs.get_or<Axes>("perm", {});
+      if (p.perm.empty()) return false;
+      p.dot = j_.g.value(n.operands[0]).node;
+    }
+    const Node& dot = j_.g.node(p.dot);
+    if (dot.op->name != "dot_general" || is_forward(dot.result())) return false;
+    bool first = is_forward(dot.operands[0]);
+    if (first == is_forward(dot.operands[1])) return false;
+    if (free_.empty()) free_ = free_values(j_, r_), sizes_ = outer_sizes(j_, r_);
+    ValueId value = dot.operands[first ? 0 : 1], factor = dot.operands[first ? 1 : 0];
+    if (free_[value.index] || !is_stackable(j_.g.type(value), sizes_) || !is_stackable(j_.g.type(factor), sizes_))
+      return false;
+    // Stacking much more than the sum takes is no gain.
+    Dim stacked = j_.g.type(value).elems() + j_.g.type(factor).elems(), sum = j_.g.type(term).elems();
+    if (stacked.is_const() && sum.is_const() && stacked.value() / 4 > sum.value()) return false;
+    if (std::ranges::find(factors_, factor) == factors_.end()) factors_.push_back(factor);
+    products_.push_back(std::move(p));
+    return true;
+  }
+  Bits free_;
+  std::set<std::string> sizes_;
+
+  /// Values of the trip that products need: residuals, sequences as they are, or further outputs of the forward loop.
+  void find_factors() {
+    Axes axes = list_attr(n_, "scan_input_axes", r_.sequences),
+         back = list_attr(n_, "scan_input_directions", r_.sequences);
+    for (const Product& p : products_)
+      for (ValueId v : j_.g.node(p.dot).operands) {
+        if (!is_forward(v) || stacks_.contains(v)) continue;
+        bool there = std::ranges::find(saved_, v) != saved_.end() || std::ranges::find(kept_, v) != kept_.end();
+        for (std::size_t k = 0; k < r_.sequences; ++k)
+          if (j_.input(r_.sequence(k)) == v && axes[k] == 0 && back[k] == 0) stacks_[v] = n_.operands[r_.sequence(k)];
+        if (!there && !stacks_.contains(v)) kept_.push_back(v);
+      }
+  }
+
+  void add_products() {
+    GraphBuilder& b = c_.b;
+    for (const Product& p : products_) {
+      const Node& dot = j_.g.node(p.dot);
+      auto axes = [&](std::string_view name, bool trip) {
+        Axes out = dot.attrs.get_or<Axes>(name, {});
+        for (std::int64_t& d : out) ++d;
+        if (trip) out.insert(out.begin(), 0);
+        return out;
+      };
+      ValueId sum = b.dot_general(stacks_.at(dot.operands[0]), stacks_.at(dot.operands[1]), axes("lhs_contract", true),
+                                  axes("rhs_contract", true), axes("lhs_batch", false), axes("rhs_batch", false));
+      if (!p.perm.empty()) sum = b.transpose(sum, p.perm);
+      ValueId& grad = c_.grads[p.input];
+      grad = grad ? b.add(grad, sum) : sum;
+    }
+  }
+
   void add_larger_node() {
-    std::vector<ValueId> inputs(j_.g.inputs.begin(), j_.g.inputs.begin() + static_cast<std::ptrdiff_t>(j_.own)), outputs;
+    std::vector<ValueId> inputs(j_.g.inputs.begin(), j_.g.inputs.begin() + static_cast<std::ptrdiff_t>(j_.own)),
+        outputs;
     for (const Output& o : j_.g.outputs) outputs.push_back(o.value);
     first_residual_ = static_cast<std::uint32_t>(r_.results());
     outputs.insert(outputs.end(), saved_.begin(), saved_.end());
+    outputs.insert(outputs.end(), kept_.begin(), kept_.end());
     Graph region = extract(j_.g, inputs, outputs);
     for (std::size_t i = 0; i < j_.g.outputs.size(); ++i) region.outputs[i].name = j_.g.outputs[i].name;
     std::vector<std::uint32_t> kept;
     for (std::uint32_t k = 0; k < n_.result_count; ++k) kept.push_back(k);
-    larger_ = add_larger(
-        c_.b, c_.id, {n_.operands, n_.attrs, {std::make_shared<const Graph>(std::move(region))}, kept});
+    larger_ =
+        add_larger(c_.b, c_.id, {n_.operands, n_.attrs, {std::make_shared<const Graph>(std::move(region))}, kept});
     c_.swaps.push_back({c_.id, larger_, kept});
+    std::uint32_t r = first_residual_;
+    for (const auto* list : {&saved_, &kept_})
+      for (ValueId v : *list) stacks_.emplace(v, c_.b.graph().node(larger_).result(r++));
   }
 
   /// The number of trips: the operand if nothing stops the loop before, else carried by a larger Loop.
@@ -324,7 +328,8 @@ class ReverseRecurrence {
     if (runs_out(c_.b.graph(), n_)) return n_.operands[0];
     GraphBuilder b(j_.g);
     ValueId next = b.add(j_.input(0), b.scalar_int(DType::i64, 1)), before = b.input("", {DType::i64, {}});
-    std::vector<ValueId> inputs(j_.g.inputs.begin(), j_.g.inputs.begin() + static_cast<std::ptrdiff_t>(j_.own)), outputs;
+    std::vector<ValueId> inputs(j_.g.inputs.begin(), j_.g.inputs.begin() + static_cast<std::ptrdiff_t>(j_.own)),
+        outputs;
     inputs.insert(inputs.begin() + static_cast<std::ptrdiff_t>(r_.capture(0)), before);
     for (const Output& o : j_.g.outputs) outputs.push_back(o.value);
     outputs.insert(outputs.begin() + static_cast<std::ptrdiff_t>(r_.output(r_.carries)), next);
@@ -359,7 +364,8 @@ class ReverseRecurrence {
     }
     std::size_t own = args.operands.size();
     for (std::size_t k = 0; k < r_.captures; ++k)
-      if (needed[r_.capture(k)]) inputs.push_back(j_.input(r_.capture(k))), args.operands.push_back(n_.operands[r_.capture(k)]);
+      if (needed[r_.capture(k)])
+        inputs.push_back(j_.input(r_.capture(k))), args.operands.push_back(n_.operands[r_.capture(k)]);
     Graph region = extract(j_.g, inputs, outputs);
     add_sizes(region, args.operands);
     args.attrs = {{"captures", static_cast<std::int64_t>(args.operands.size() - own)}};
@@ -373,6 +379,7 @@ class ReverseRecurrence {
     for (std::size_t i : carries_) c_.grads[r_.first() + i] = n.result(r++);
     for (std::size_t i : captured_) c_.grads[i] = n.result(r++);
     for (std::size_t i : elements_) c_.grads[i] = n.result(r++);
+    for (ValueId v : factors_) stacks_[v] = n.result(r++);
   }
 
   /// One operand of the reverse and the value of j_ that it is in the region.
@@ -400,7 +407,8 @@ class ReverseRecurrence {
          out_axes = list_attr(n_, "scan_output_axes", r_.scans),
          out_back = list_attr(n_, "scan_output_directions", r_.scans);
     for (std::size_t k = 0; k < saved_.size(); ++k)
-      out.push_back({c_.b.graph().node(larger_).result(first_residual_ + static_cast<std::uint32_t>(k)), saved_[k], 0, 1});
+      out.push_back(
+          {c_.b.graph().node(larger_).result(first_residual_ + static_cast<std::uint32_t>(k)), saved_[k], 0, 1});
     for (std::size_t k = 0; k < scans_.size(); ++k) {
       std::size_t s = scans_[k] - r_.carries;
       out.push_back({c_.cotangents[scans_[k]], j_.cotangent(carries_.size() + k), out_axes[s], 1 - out_back[s]});
@@ -444,6 +452,8 @@ class ReverseRecurrence {
       axes.push_back(slots[state_count + k].axis), back.push_back(slots[state_count + k].direction);
     for (std::size_t i : elements_)
       out_axes.push_back(in_axes[i - r_.sequence(0)]), out_back.push_back(1 - in_back[i - r_.sequence(0)]);
+    out_axes.resize(out_axes.size() + factors_.size(), 0);
+    out_back.resize(out_back.size() + factors_.size(), 1);
     args.attrs = {{"captures", static_cast<std::int64_t>(args.operands.size() - state_count - sequence_count)},
                   {"num_scan_inputs", static_cast<std::int64_t>(sequence_count)},
                   {"scan_input_axes", axes},
@@ -454,6 +464,15 @@ class ReverseRecurrence {
     for (std::size_t i : carries_) args.stated.push_back(c_.b.type(n_.operands[r_.first() + i]));
     for (std::size_t i : captured_) args.stated.push_back(c_.b.type(n_.operands[i]));
     for (std::size_t i : elements_) args.stated.push_back(c_.b.type(n_.operands[i]));
+    const Slot& over = run_over[0];
+    Dim trips =
+        c_.b.type(over.operand)
+            .shape[static_cast<std::size_t>(over.axis < 0 ? over.axis + c_.b.type(over.operand).rank() : over.axis)];
+    for (ValueId v : factors_) {
+      Type t = j_.g.type(v);
+      t.shape.insert(t.shape.begin(), trips);
+      args.stated.push_back(std::move(t));
+    }
     set_grads(must_add(c_.b, op("Scan"), std::move(args)));
   }
 

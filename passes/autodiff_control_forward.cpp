@@ -110,8 +110,7 @@ class ForwardRecurrence {
     c_.swaps.push_back({c_.id, fresh, kept});
     const Node& node = c_.b.graph().node(fresh);
     for (std::uint32_t k = 0; k < d; ++k)
-      if (carries_[k] < n_.result_count)
-        c_.out[carries_[k]] = node.result(static_cast<std::uint32_t>(r_.carries) + k);
+      if (carries_[k] < n_.result_count) c_.out[carries_[k]] = node.result(static_cast<std::uint32_t>(r_.carries) + k);
     for (std::uint32_t k = 0; k < scans_.size(); ++k) c_.out[scans_[k]] = node.result(first_scan + k);
   }
 
@@ -155,9 +154,9 @@ class ForwardRecurrence {
   }
 
   std::vector<ValueId> operands() {
-    std::vector<ValueId> out(n_.operands.begin(),
-                             n_.operands.begin() + static_cast<std::ptrdiff_t>(
-                                                       std::min(n_.operands.size(), r_.first() + r_.carries)));
+    std::vector<ValueId> out(
+        n_.operands.begin(),
+        n_.operands.begin() + static_cast<std::ptrdiff_t>(std::min(n_.operands.size(), r_.first() + r_.carries)));
     out.resize(r_.first() + r_.carries);
     for (std::size_t i : carries_) out.push_back(tangent_of(r_.first() + i));
     for (std::size_t k = 0; k < r_.sequences; ++k) out.push_back(n_.operands[r_.sequence(k)]);

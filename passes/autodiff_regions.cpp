@@ -191,7 +191,8 @@ Graph instantiate(const Graph& outer, const Node& n, const Recurrence& r) {
   std::vector<ValueId> args;
   for (std::size_t i = 0; i < body.inputs.size(); ++i) {
     const Value& in = body.value(body.inputs[i]);
-    args.push_back(b.input(in.name, i < r.first() ? in.type : operand_type_inside(outer, n, r, i), body.loc(body.inputs[i])));
+    args.push_back(
+        b.input(in.name, i < r.first() ? in.type : operand_type_inside(outer, n, r, i), body.loc(body.inputs[i])));
   }
   std::vector<ValueId> results = b.inline_graph(body, args);
   for (std::size_t i = 0; i < results.size(); ++i)

@@ -115,8 +115,7 @@ void compile_samples(const OpInfo& op, OpCoverage& row) {
   for (const OpSample& sample : samples_of(op))
     if (auto g = sample_graph(op, sample); g && graphs.size() < 2) graphs.push_back(std::move(*g));
   if (const char* text = op.regions.empty() ? nullptr : region_sample(op.name))
-    if (auto g = parse_graph(std::string("ag.ir 1\ngraph {\n") + text + "\n}\n"))
-      graphs.push_back(std::move(*g));
+    if (auto g = parse_graph(std::string("ag.ir 1\ngraph {\n") + text + "\n}\n")) graphs.push_back(std::move(*g));
   Lowered cpu = Lowered::yes, gpu = Lowered::yes;
   std::size_t tried = graphs.size();
   for (const Graph& g : graphs) {
@@ -174,9 +173,9 @@ std::string spelling_of(const OpInfo& op) {
 }  // namespace
 
 std::string dtypes_text(DTypeSet set) {
-  constexpr std::pair<DTypeSet, std::string_view> names[] = {{any_dtype, "any"}, {numeric, "numeric"}, {floats, "floats"},
-                                                             {ints, "ints"},     {signed_ints, "signed"},
-                                                             {unsigned_ints, "unsigned"}};
+  constexpr std::pair<DTypeSet, std::string_view> names[] = {{any_dtype, "any"},      {numeric, "numeric"},
+                                                             {floats, "floats"},      {ints, "ints"},
+                                                             {signed_ints, "signed"}, {unsigned_ints, "unsigned"}};
   std::string out;
   auto add = [&](std::string_view name) { out += (out.empty() ? "" : " ") + std::string(name); };
   for (auto [of, name] : names)
@@ -237,7 +236,8 @@ std::string coverage_markdown(const std::vector<OpCoverage>& rows) {
   std::string out =
       "# Operators\nMade by `ag-compile ops --to markdown`; `AG_BLESS=1` with the tests of the command renews it. What "
       "the columns say:\n\n"
-      "- eval: own reference evaluation, a map over elements, or by its parts; compiled, PTX: `host` is a step that the\n"
+      "- eval: own reference evaluation, a map over elements, or by its parts; compiled, PTX: `host` is a step that "
+      "the\n"
       "  interpreter runs;\n"
       "- derivative: stated as partial derivatives, as linear (its transpose), by a rule of its own, by its parts, by\n"
       "  its regions; `zero` cuts the path as in PyTorch;\n"
@@ -246,8 +246,8 @@ std::string coverage_markdown(const std::vector<OpCoverage>& rows) {
       "| op | in files | tier | types | eval | compiled | PTX | derivative | batching | verified |\n"
       "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n";
   for (const OpCoverage& r : rows)
-    out += fmt::format("| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |\n", r.name, r.spelling, r.tier, r.types, r.eval,
-                       r.compiled, r.ptx, r.derivative, r.batching, r.verified);
+    out += fmt::format("| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |\n", r.name, r.spelling, r.tier, r.types,
+                       r.eval, r.compiled, r.ptx, r.derivative, r.batching, r.verified);
   return out + fmt::format("\n{} operators.\n", rows.size());
 }
 

@@ -10,15 +10,15 @@ namespace ag::tools {
 
 struct OpCoverage {
   std::string name;
-  std::string spelling;    ///< ONNX's name, with domain and opsets; empty if files cannot name the op
-  std::string tier;        ///< primitive, composite
-  std::string types;       ///< of the first operand, or of the result
-  std::string eval;        ///< reference evaluation: own, map, by parts
-  std::string compiled;    ///< yes, or host: a step that the interpreter runs
-  std::string ptx;         ///< yes, or no
+  std::string spelling;  ///< ONNX's name, with domain and opsets; empty if files cannot name the op
+  std::string tier;  ///< primitive, composite
+  std::string types;  ///< of the first operand, or of the result
+  std::string eval;  ///< reference evaluation: own, map, by parts
+  std::string compiled;  ///< yes, or host: a step that the interpreter runs
+  std::string ptx;  ///< yes, or no
   std::string derivative;  ///< partials, linear, own rule, by parts, regions; zero; none: why
-  std::string batching;    ///< map, own rule, by parts, regions, one by one
-  std::string verified;    ///< dtypes of the samples, which the machine-made tests run
+  std::string batching;  ///< map, own rule, by parts, regions, one by one
+  std::string verified;  ///< dtypes of the samples, which the machine-made tests run
   std::string summary;
 };
 OpCoverage coverage_of(const OpInfo& op);

@@ -106,6 +106,7 @@ struct Cell {
 struct Step {
   ValueId h, c, x;
   ValueId r;          ///< [gates hidden, hidden]
+  ValueId r_new;      ///< GRU that resets before the product: the rows of the new state's gate, which `r` lacks
   ValueId r_bias;     ///< GRU that resets after the product: [gates hidden]
   ValueId peepholes;  ///< LSTM: [3 hidden] for i, o, f
 };
@@ -116,7 +117,7 @@ class StepBuilder {
 
   void run(Step& s) {
     switch (cell_.kind) {
-      case Kind::rnn: s.h = act(0, Expr(b_, s.x) + recurrent(s.h, s.r, 0, 1)); break;
+      case Kind::rnn: s.h = act(0, Expr(b_, s.x) + recurrent(s.h, s.r)); break;
       case Kind::gru: gru(s); break;
       case Kind::lstm: lstm(s); break;
     }
@@ -135,11 +136,8 @@ class StepBuilder {
   Expr gate(ValueId x, std::int64_t k, std::int64_t count = 1) {
     return {b_, b_.slice(x, {0, cell_.hidden * k}, {cell_.batch, cell_.hidden * (k + count)})};
   }
-  /// h times the rows of R for gates [from, to), transposed.
-  Expr recurrent(ValueId h, ValueId r, std::int64_t from, std::int64_t to) {
-    ValueId rows = b_.slice(r, {cell_.hidden * from, 0}, {cell_.hidden * to, cell_.hidden});
-    return {b_, b_.dot_general(h, rows, {1}, {1})};
-  }
+  /// h times the transpose of R.
+  Expr recurrent(ValueId h, ValueId r) { return {b_, b_.dot_general(h, r, {1}, {1})}; }
   Expr row(ValueId v, std::int64_t k, std::int64_t count = 1) {
     return {b_, b_.slice(v, {cell_.hidden * k}, {cell_.hidden * (k + count)})};
   }
@@ -147,21 +145,21 @@ class StepBuilder {
   void gru(Step& s) {
     Expr h(b_, s.h);
     if (cell_.reset_after) {
-      Expr hr = recurrent(h, s.r, 0, 3);
+      Expr hr = recurrent(h, s.r);
       if (s.r_bias) hr = hr + Expr(b_, s.r_bias);
       Expr z = act(0, gate(s.x, 0) + gate(hr, 0)), r = act(0, gate(s.x, 1) + gate(hr, 1));
       Expr n = act(1, gate(s.x, 2) + r * gate(hr, 2));
       s.h = (1.0 - z) * n + z * h;
       return;
     }
-    Expr zr = gate(s.x, 0, 2) + recurrent(h, s.r, 0, 2);
+    Expr zr = gate(s.x, 0, 2) + recurrent(h, s.r);
     Expr z = act(0, gate(zr, 0)), r = act(0, gate(zr, 1));
-    Expr n = act(1, gate(s.x, 2) + recurrent(r * h, s.r, 2, 3));
+    Expr n = act(1, gate(s.x, 2) + recurrent(r * h, s.r_new));
     s.h = (1.0 - z) * n + z * h;
   }
 
   void lstm(Step& s) {
-    Expr all = Expr(b_, s.x) + recurrent(s.h, s.r, 0, 4), c(b_, s.c);
+    Expr all = Expr(b_, s.x) + recurrent(s.h, s.r), c(b_, s.c);
     auto peep = [&](Expr x, std::int64_t k, Expr cell) { return s.peepholes ? x + row(s.peepholes, k) * cell : x; };
     Expr i = act(0, peep(gate(all, 0), 0, c));
     Expr f = cell_.couple ? 1.0 - i : act(0, peep(gate(all, 2), 2, c));
@@ -206,6 +204,7 @@ Run run_scan(Builder& b, const View& n, const Cell& cell, Step first, const Dim&
   }
   std::size_t own = args.operands.size();
   s.r = same(first.r);
+  s.r_new = same(first.r_new);
   s.r_bias = same(first.r_bias);
   s.peepholes = same(first.peepholes);
   ValueId limit = same(lengths);
@@ -252,7 +251,12 @@ class Recurrent {
     x_ = batch_second(b, n.operand(in_x), batch_first_);
     const Dims& x = b.type(x_).shape;
     length_ = x[0];
-    cell_ = {kind, x[1], n.in(in_r).shape[2], {}, attr_number(a, "clip", 0), attr_int(a, "input_forget", 0) != 0,
+    cell_ = {kind,
+             x[1],
+             n.in(in_r).shape[2],
+             {},
+             attr_number(a, "clip", 0),
+             attr_int(a, "input_forget", 0) != 0,
              attr_int(a, "linear_before_reset", 0) != 0};
   }
 
@@ -297,6 +301,11 @@ class Recurrent {
     s.h = state(in_h, d);
     if (kind_ == Kind::lstm) s.c = state(in_c, d);
     s.r = part(b_, n_.operand(in_r), d);
+    if (kind_ == Kind::gru && !cell_.reset_after) {
+      Dim two = cell_.hidden * 2;
+      s.r_new = b_.slice(s.r, {two, 0}, {cell_.hidden * 3, cell_.hidden});
+      s.r = b_.slice(s.r, {0, 0}, {two, cell_.hidden});
+    }
     s.x = b_.dot_general(x_, part(b_, n_.operand(in_w), d), {2}, {1});
     if (n_.has(in_b)) {
       Dim rows = cell_.hidden * gate_count(kind_);
@@ -327,8 +336,9 @@ template <Kind kind>
 Types infer(const InferCtx& c) {
   std::string_view title = op_title(c);
   auto wrong = [&](std::size_t i, const std::string& wanted) {
-    return c.error(Code::AG2204, fmt::format("`{}`: {} is {}, but must be {}", title, operand_name(c, i), c.in(i).str(), wanted),
-                   {}, {i});
+    return c.error(Code::AG2204,
+                   fmt::format("`{}`: {} is {}, but must be {}", title, operand_name(c, i), c.in(i).str(), wanted), {},
+                   {i});
   };
   std::int64_t d = direction_count(c.attrs()), gates = gate_count(kind);
   bool batch_first = attr_int(c.attrs(), "layout", 0) != 0;
@@ -358,7 +368,8 @@ Types infer(const InferCtx& c) {
   auto names = c.attrs().get_or<std::vector<std::string>>("activations", {});
   std::size_t want = activation_count(kind) * static_cast<std::size_t>(d);
   if (!names.empty() && names.size() != want)
-    return c.error(Code::AG2206, fmt::format("`{}` takes {} activations here, and {} are given", title, want, names.size()));
+    return c.error(Code::AG2206,
+                   fmt::format("`{}` takes {} activations here, and {} are given", title, want, names.size()));
   for (const std::string& name : names)
     if (!find_activation(name)) return c.error(Code::AG2206, fmt::format("`{}` has no activation `{}`", title, name));
   DType t = c.in(in_x).dtype;
@@ -398,9 +409,12 @@ std::vector<OpSample> samples() {
     s.attrs = std::move(attrs);
     return s;
   };
-  std::vector<OpSample> out{make("f64", 3, 1, false, {}), make("f64", 4, 2, true, {{"direction", "bidirectional"}}),
+  std::vector<OpSample> out{make("f64", 3, 1, false, {}),
+                            make("f64", 4, 2, true, {{"direction", "bidirectional"}}),
                             make("f64", 3, 1, true, {{"direction", "reverse"}, {"layout", std::int64_t{1}}}),
-                            make("f64", 1, 1, false, {}), make("f32", 3, 1, true, {}), make("f16", 2, 1, false, {})};
+                            make("f64", 1, 1, false, {}),
+                            make("f32", 3, 1, true, {}),
+                            make("f16", 2, 1, false, {})};
   if (kind == Kind::gru) out.push_back(make("f64", 3, 1, true, {{"linear_before_reset", std::int64_t{1}}}));
   if (kind == Kind::lstm) out.push_back(make("f64", 2, 1, true, {{"input_forget", std::int64_t{1}}}));
   return out;

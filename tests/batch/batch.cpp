@@ -34,7 +34,8 @@ bool close(const Array& got, const Array& want) {
   double tolerance = want.dtype() == DType::f64 ? 1e-12 : want.dtype() == DType::f32 ? 1e-5 : 2e-2;
   for (std::int64_t i = 0; i < want.elems(); ++i) {
     double a = got.get_double(i), b = want.get_double(i);
-    if (!(a == b || (std::isnan(a) && std::isnan(b)) || std::fabs(a - b) <= tolerance * (1 + std::fabs(b)))) return false;
+    if (!(a == b || (std::isnan(a) && std::isnan(b)) || std::fabs(a - b) <= tolerance * (1 + std::fabs(b))))
+      return false;
   }
   return true;
 }
@@ -136,9 +137,9 @@ TEST_CASE("batched ops agree with their members one by one") {
 }
 
 TEST_CASE("batched If: a common predicate, and one for each member") {
-  Graph g = import(
-      R"({"name": "c", "type": "bool[]"}, {"name": "a", "type": "f64[2]"}, {"name": "b", "type": "f64[2]"})",
-      R"({"op": "If", "in": ["c"], "out": ["u"], "regions": {
+  Graph g =
+      import(R"({"name": "c", "type": "bool[]"}, {"name": "a", "type": "f64[2]"}, {"name": "b", "type": "f64[2]"})",
+             R"({"op": "If", "in": ["c"], "out": ["u"], "regions": {
            "then_branch": {"nodes": [{"op": "Mul", "in": ["a", "b"], "out": "ab"}], "outputs": ["ab"]},
            "else_branch": {"nodes": [{"op": "Exp", "in": ["a"], "out": "e"}], "outputs": ["e"]}}},
          {"op": "Add", "in": ["u", "b"], "out": "y"})");
@@ -148,9 +149,8 @@ TEST_CASE("batched If: a common predicate, and one for each member") {
 }
 
 TEST_CASE("batched Loop: members stop at different times and keep what they had") {
-  Graph g = import(
-      R"({"name": "n", "type": "i64[]"}, {"name": "x", "type": "f64[2]"}, {"name": "w", "type": "f64[]"})",
-      R"({"op": "Loop", "in": ["n", null, "x"], "out": ["b"], "regions": {"body": {
+  Graph g = import(R"({"name": "n", "type": "i64[]"}, {"name": "x", "type": "f64[2]"}, {"name": "w", "type": "f64[]"})",
+                   R"({"op": "Loop", "in": ["n", null, "x"], "out": ["b"], "regions": {"body": {
            "inputs": ["i", "go", "s"],
            "nodes": [{"op": "Mul", "in": ["s", "w"], "out": "m"}, {"op": "ReduceL2", "in": ["m"], "out": "l",
                       "attrs": {"keepdims": 0}},
@@ -164,18 +164,17 @@ TEST_CASE("batched Loop: members stop at different times and keep what they had"
 }
 
 TEST_CASE("batched Loop and Scan: outputs that are gathered") {
-  Graph loop = import(
-      R"({"name": "x", "type": "f64[2]"}, {"name": "w", "type": "f64[2]"})",
-      R"({"op": "Loop", "in": [3, null, "x"], "out": ["b", "all"], "regions": {"body": {
+  Graph loop = import(R"({"name": "x", "type": "f64[2]"}, {"name": "w", "type": "f64[2]"})",
+                      R"({"op": "Loop", "in": [3, null, "x"], "out": ["b", "all"], "regions": {"body": {
            "inputs": ["i", "go", "s"],
            "nodes": [{"op": "Mul", "in": ["s", "w"], "out": "m"}, {"op": "Exp", "in": ["w"], "out": "e"},
                      {"op": "Add", "in": ["e", "s"], "out": "es"}],
            "outputs": ["go", "m", "es"]}}},
          {"op": "Mul", "in": ["all", "b"], "out": "y"})");
   check_program(loop, {{reals({1, 2}), reals({3, 4})}, {reals({5, 6}), reals({7, 8})}, {reals({0, 1}), reals({2, 3})}});
-  Graph scan = import(
-      R"({"name": "s0", "type": "f64[2]"}, {"name": "xs", "type": "f64[2,4]"}, {"name": "w", "type": "f64[2]"})",
-      R"({"op": "Scan", "in": ["s0", "xs"], "out": ["last", "ys"],
+  Graph scan =
+      import(R"({"name": "s0", "type": "f64[2]"}, {"name": "xs", "type": "f64[2,4]"}, {"name": "w", "type": "f64[2]"})",
+             R"({"op": "Scan", "in": ["s0", "xs"], "out": ["last", "ys"],
            "attrs": {"num_scan_inputs": 1, "scan_input_axes": [1], "scan_input_directions": [1],
                      "scan_output_axes": [1]},
            "regions": {"body": {"inputs": ["s", "x"],
@@ -190,9 +189,8 @@ TEST_CASE("batched Loop and Scan: outputs that are gathered") {
 }
 
 TEST_CASE("a gradient is batched like any graph: one derivative for each member") {
-  Graph g = import(
-      R"({"name": "x", "type": "f64[3]"}, {"name": "w", "type": "f64[3,3]"})",
-      R"({"op": "Loop", "in": [3, null, "x"], "out": ["b"], "regions": {"body": {
+  Graph g = import(R"({"name": "x", "type": "f64[3]"}, {"name": "w", "type": "f64[3,3]"})",
+                   R"({"op": "Loop", "in": [3, null, "x"], "out": ["b"], "regions": {"body": {
            "inputs": ["i", "go", "s"],
            "nodes": [{"op": "MatMul", "in": ["w", "s"], "out": "m"}, {"op": "Tanh", "in": ["m"], "out": "t"}],
            "outputs": ["go", "t"]}}},
@@ -204,7 +202,8 @@ TEST_CASE("a gradient is batched like any graph: one derivative for each member"
   auto matrix = [](double k) {
     return Array::of<double>(DType::f64, {3, 3}, std::vector<double>{k, 2, -k, 0.5, k, 1, -1, k * k, 0.2});
   };
-  check_program(g, {{reals({1, 2, 3}), matrix(0.3)}, {reals({-1, 0, 1}), matrix(-0.4)}, {reals({0.1, 0.2, 3}), matrix(1)}});
+  check_program(
+      g, {{reals({1, 2, 3}), matrix(0.3)}, {reals({-1, 0, 1}), matrix(-0.4)}, {reals({0.1, 0.2, 3}), matrix(1)}});
 }
 
 TEST_CASE("what cannot be batched is named") {

@@ -38,5 +38,6 @@ TEST_CASE("the op table has a row for each op, with a word in every column") {
 TEST_CASE("one op is described in full") {
   Ran r = sh("ag-compile ops Gemm");
   CHECK(r.code == 0);
-  for (const char* word : {"alpha", "derivative: by parts", "batching: by parts", "compiled: yes"}) CHECK(contains(r.out, word));
+  for (const char* word : {"alpha", "derivative: by parts", "batching: by parts", "compiled: yes"})
+    CHECK(contains(r.out, word));
 }

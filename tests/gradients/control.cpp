@@ -98,29 +98,29 @@ std::size_t count_ops(const Graph& g, std::string_view name) {
 
 TEST_CASE("If: captured values, one branch without a gradient, values passed through") {
   for (std::int64_t side : {0, 1}) {
-    Probe p = program(
-        R"({"name": "c", "type": "bool[]"}, {"name": "a", "type": "f64[3]"}, {"name": "b", "type": "f64[3]"})",
-        R"({"op": "If", "in": ["c"], "out": ["u", "v"], "regions": {
+    Probe p =
+        program(R"({"name": "c", "type": "bool[]"}, {"name": "a", "type": "f64[3]"}, {"name": "b", "type": "f64[3]"})",
+                R"({"op": "If", "in": ["c"], "out": ["u", "v"], "regions": {
              "then_branch": {"nodes": [{"op": "Mul", "in": ["a", "b"], "out": "ab"},
                                        {"op": "Sin", "in": ["ab"], "out": "s"}], "outputs": ["s", "a"]},
-             "else_branch": {"nodes": [{"op": "Exp", "in": ["a"], "out": "e"}, {"op": "Identity", "in": ["e"], "out": "e2"}],
+             "else_branch": {"nodes": [{"op": "Exp", "in": ["a"], "out": "e"},
+                                       {"op": "Identity", "in": ["e"], "out": "e2"}],
                              "outputs": ["e", "e2"]}}},
            {"op": "Mul", "in": ["u", "v"], "out": "uv"},
            {"op": "ReduceSum", "in": ["uv"], "out": "y", "attrs": {"keepdims": 0}})",
-        {Array::scalar(DType::boolean, static_cast<double>(side)), reals({3}, {0.3, -0.7, 1.1}),
-         reals({3}, {1.5, 0.4, -0.9})});
+                {Array::scalar(DType::boolean, static_cast<double>(side)), reals({3}, {0.3, -0.7, 1.1}),
+                 reals({3}, {1.5, 0.4, -0.9})});
     check_all(p);
   }
 }
 
 TEST_CASE("If: a branch that the predicate did not take leaves no NaN") {
-  Probe p = program(
-      R"({"name": "a", "type": "f64[]"})",
-      R"({"op": "Greater", "in": ["a", 0.0], "out": "c"},
+  Probe p = program(R"({"name": "a", "type": "f64[]"})",
+                    R"({"op": "Greater", "in": ["a", 0.0], "out": "c"},
          {"op": "If", "in": ["c"], "out": "y", "regions": {
              "then_branch": {"nodes": [{"op": "Log", "in": ["a"], "out": "l"}], "outputs": ["l"]},
              "else_branch": {"nodes": [{"op": "Mul", "in": ["a", 2.0], "out": "t"}], "outputs": ["t"]}}})",
-      {real(0)});
+                    {real(0)});
   CHECK(run(gradient(p), p.values)[0].get_double(0) == 2);
 }
 
@@ -151,7 +151,8 @@ TEST_CASE("Loop: a known number of trips, carried and captured values, scan outp
   }
   flat += R"({"op": "Concat", "in": [)" + sum + R"(], "out": "all", "attrs": {"axis": 0}},
              {"op": "ReduceSum", "in": ["all"], "out": "q", "attrs": {"keepdims": 0}},
-             {"op": "ReduceSum", "in": [")" + s + R"("], "out": "r", "attrs": {"keepdims": 0}},
+             {"op": "ReduceSum", "in": [")" +
+          s + R"("], "out": "r", "attrs": {"keepdims": 0}},
              {"op": "Mul", "in": ["q", "r"], "out": "y"})";
   check_same(p, program(two_inputs, flat, p.values));
 }
@@ -180,9 +181,8 @@ TEST_CASE("Loop: no trip at all, and trips that only the data knows") {
 }
 
 TEST_CASE("Loop: a while whose condition looks at the carried value; integers are carried silently") {
-  Probe p = program(
-      R"({"name": "x", "type": "f64[3]"}, {"name": "w", "type": "f64[]"})",
-      R"({"op": "Loop", "in": [null, true, "x", 0], "out": ["b", "count"], "regions": {"body": {
+  Probe p = program(R"({"name": "x", "type": "f64[3]"}, {"name": "w", "type": "f64[]"})",
+                    R"({"op": "Loop", "in": [null, true, "x", 0], "out": ["b", "count"], "regions": {"body": {
            "inputs": ["i", "go", "s", "k"],
            "nodes": [{"op": "Mul", "in": ["s", "w"], "out": "m"}, {"op": "ReduceL2", "in": ["m"], "out": "n",
                       "attrs": {"keepdims": 0}},
@@ -191,14 +191,14 @@ TEST_CASE("Loop: a while whose condition looks at the carried value; integers ar
          {"op": "Cast", "in": ["count"], "out": "f", "attrs": {"to": 11}},
          {"op": "ReduceSumSquare", "in": ["b"], "out": "q", "attrs": {"keepdims": 0}},
          {"op": "Mul", "in": ["q", "f"], "out": "y"})",
-      {reals({3}, {0.3, -0.5, 0.9}), real(2.1)});
+                    {reals({3}, {0.3, -0.5, 0.9}), real(2.1)});
   check_all(p);
 }
 
 TEST_CASE("Loop: a reverse that needs nothing of a trip but its number keeps nothing of the trips") {
-  Probe p = program(
-      R"({"name": "x", "type": "f64[2]"}, {"name": "w", "type": "f64[]"}, {"name": "n", "type": "i64[1]"})",
-      R"({"op": "Sin", "in": ["w"], "out": "sw"},
+  Probe p =
+      program(R"({"name": "x", "type": "f64[2]"}, {"name": "w", "type": "f64[]"}, {"name": "n", "type": "i64[1]"})",
+              R"({"op": "Sin", "in": ["w"], "out": "sw"},
          {"op": "Loop", "in": ["n", true, "x"], "out": ["b"], "regions": {"body": {
            "inputs": ["i", "go", "s"],
            "nodes": [{"op": "Cast", "in": ["i"], "out": "f", "attrs": {"to": 11}},
@@ -208,7 +208,7 @@ TEST_CASE("Loop: a reverse that needs nothing of a trip but its number keeps not
                      {"op": "Less", "in": ["top", 9.0], "out": "again"}],
            "outputs": ["again", "m1"]}}},
          {"op": "ReduceSumSquare", "in": ["b"], "out": "y", "attrs": {"keepdims": 0}})",
-      {reals({2}, {0.3, -0.5}), real(0.9), Array::of<double>(DType::i64, {1}, std::vector<double>{100})});
+              {reals({2}, {0.3, -0.5}), real(0.9), Array::of<double>(DType::i64, {1}, std::vector<double>{100})});
   CHECK(count_ops(gradient(p), "Scan") == 0);
   check_all(p);
   p.values[2].set_int(0, 0);
@@ -216,9 +216,8 @@ TEST_CASE("Loop: a reverse that needs nothing of a trip but its number keeps not
 }
 
 TEST_CASE("Loop: carries become active through each other, and what is not connected stays away") {
-  Probe p = program(
-      R"({"name": "x", "type": "f64[2]"}, {"name": "z", "type": "f64[2]"})",
-      R"({"op": "Constant", "out": "u", "attrs": {"value": {"type": "f64[]", "data": 1.0}}},
+  Probe p = program(R"({"name": "x", "type": "f64[2]"}, {"name": "z", "type": "f64[2]"})",
+                    R"({"op": "Constant", "out": "u", "attrs": {"value": {"type": "f64[]", "data": 1.0}}},
          {"op": "Constant", "out": "v", "attrs": {"value": {"type": "f64[]", "data": 0.5}}},
          {"op": "Loop", "in": [3, null, "u", "v", "x", "z"], "out": ["a", "b", "c", "d"], "regions": {"body": {
            "inputs": ["i", "go", "p", "q", "r", "s"],
@@ -227,7 +226,7 @@ TEST_CASE("Loop: carries become active through each other, and what is not conne
                      {"op": "Mul", "in": ["r", 0.9], "out": "r1"}, {"op": "Cos", "in": ["s"], "out": "s1"}],
            "outputs": ["go", "p1", "q1", "r1", "s1"]}}},
          {"op": "Add", "in": ["a", "b"], "out": "y"})",
-      {reals({2}, {0.3, 0.4}), reals({2}, {0.8, 1.2})});
+                    {reals({2}, {0.3, 0.4}), reals({2}, {0.8, 1.2})});
   check_all(p);
   Graph g = p.graph;
   auto grads = passes::reverse(g, {.of = p.loss, .seed = {}, .wrt = p.wrt, .stop = {}});
@@ -238,14 +237,13 @@ TEST_CASE("Loop: carries become active through each other, and what is not conne
 }
 
 TEST_CASE("Loop: carried values that change places, and a result that is the initial value") {
-  check_all(program(
-      R"({"name": "x", "type": "f64[]"}, {"name": "z", "type": "f64[]"})",
-      R"({"op": "Loop", "in": [3, null, "x", "z", "x"], "out": ["a", "b", "c"], "regions": {"body": {
+  check_all(program(R"({"name": "x", "type": "f64[]"}, {"name": "z", "type": "f64[]"})",
+                    R"({"op": "Loop", "in": [3, null, "x", "z", "x"], "out": ["a", "b", "c"], "regions": {"body": {
            "inputs": ["i", "go", "p", "q", "r"],
            "nodes": [{"op": "Mul", "in": ["p", "q"], "out": "pq"}, {"op": "Sin", "in": ["pq"], "out": "t"}],
            "outputs": ["go", "q", "t", "r"]}}},
          {"op": "Mul", "in": ["a", "b"], "out": "ab"}, {"op": "Mul", "in": ["ab", "c"], "out": "y"})",
-      {real(0.7), real(1.3)}));
+                    {real(0.7), real(1.3)}));
 }
 
 TEST_CASE("Scan: several sequences, axes, both directions, a captured weight") {
@@ -255,8 +253,10 @@ TEST_CASE("Scan: several sequences, axes, both directions, a captured weight") {
         R"({"name": "s0", "type": "f64[2]"}, {"name": "xs", "type": "f64[2,T]"}, {"name": "zs", "type": "f64[T]"},
            {"name": "w", "type": "f64[2,2]"})",
         R"({"op": "Scan", "in": ["s0", "xs", "zs"], "out": ["last", "ys", "hs"],
-             "attrs": {"num_scan_inputs": 2, "scan_input_axes": [1, 0], "scan_input_directions": [)" + d + R"(, 0],
-                       "scan_output_axes": [1, 0], "scan_output_directions": [0, )" + d + R"(]},
+             "attrs": {"num_scan_inputs": 2, "scan_input_axes": [1, 0], "scan_input_directions": [)" +
+            d + R"(, 0],
+                       "scan_output_axes": [1, 0], "scan_output_directions": [0, )" +
+            d + R"(]},
              "regions": {"body": {"inputs": ["s", "x", "z"],
                "nodes": [{"op": "MatMul", "in": ["w", "s"], "out": "ws"}, {"op": "Add", "in": ["ws", "x"], "out": "a"},
                          {"op": "Tanh", "in": ["a"], "out": "t"}, {"op": "Mul", "in": ["t", "z"], "out": "n"},
@@ -272,9 +272,8 @@ TEST_CASE("Scan: several sequences, axes, both directions, a captured weight") {
 }
 
 TEST_CASE("nested: a while inside a loop runs another number of trips each time") {
-  Probe p = program(
-      R"({"name": "x", "type": "f64[2]"}, {"name": "w", "type": "f64[]"})",
-      R"({"op": "Loop", "in": [3, null, "x"], "out": ["last"], "regions": {"body": {
+  Probe p = program(R"({"name": "x", "type": "f64[2]"}, {"name": "w", "type": "f64[]"})",
+                    R"({"op": "Loop", "in": [3, null, "x"], "out": ["last"], "regions": {"body": {
            "inputs": ["i", "go", "s"],
            "nodes": [
              {"op": "Loop", "in": ["i", null, "s"], "out": ["t"], "regions": {"body": {
@@ -289,14 +288,13 @@ TEST_CASE("nested: a while inside a loop runs another number of trips each time"
                "else_branch": {"nodes": [{"op": "Cos", "in": ["s"], "out": "cs"}], "outputs": ["cs"]}}}],
            "outputs": ["go", "n"]}}},
          {"op": "ReduceSum", "in": ["last"], "out": "y", "attrs": {"keepdims": 0}})",
-      {reals({2}, {0.3, 0.2}), real(0.7)});
+                    {reals({2}, {0.3, 0.2}), real(0.7)});
   check_all(p);
 }
 
 TEST_CASE("a Loop inside an If, which is differentiated twice") {
-  check_all(program(
-      R"({"name": "x", "type": "f64[2]"}, {"name": "n", "type": "i64[]"})",
-      R"({"op": "ReduceSum", "in": ["x"], "out": "h", "attrs": {"keepdims": 0}},
+  check_all(program(R"({"name": "x", "type": "f64[2]"}, {"name": "n", "type": "i64[]"})",
+                    R"({"op": "ReduceSum", "in": ["x"], "out": "h", "attrs": {"keepdims": 0}},
          {"op": "Greater", "in": ["h", 0.0], "out": "c"},
          {"op": "If", "in": ["c"], "out": "r", "regions": {
            "then_branch": {"nodes": [
@@ -306,7 +304,7 @@ TEST_CASE("a Loop inside an If, which is differentiated twice") {
                "outputs": ["on", "v"]}}}], "outputs": ["t"]},
            "else_branch": {"nodes": [{"op": "Mul", "in": ["x", "x"], "out": "xx"}], "outputs": ["xx"]}}},
          {"op": "ReduceSum", "in": ["r"], "out": "y", "attrs": {"keepdims": 0}})",
-      {reals({2}, {0.9, 0.7}), Array::scalar(DType::i64, 3)}));
+                    {reals({2}, {0.9, 0.7}), Array::scalar(DType::i64, 3)}));
 }
 
 TEST_CASE("obstacles inside regions and decompositions are all named, with the op that the user wrote") {
@@ -336,7 +334,8 @@ ValueId add_gradient(GraphBuilder& b, ValueId x, std::vector<ValueId> captures,
     args.operands.push_back(v);
   }
   body->outputs = {{"", f(inner, u, inside), {}}};
-  args.attrs = {{"xs", std::vector<std::string>{"x"}}, {"y", std::string("y")},
+  args.attrs = {{"xs", std::vector<std::string>{"x"}},
+                {"y", std::string("y")},
                 {"captures", static_cast<std::int64_t>(captures.size())}};
   args.regions = {body};
   return b.graph().node(b.try_add(op("Gradient"), std::move(args)).value()).result();
@@ -347,13 +346,11 @@ TEST_CASE("ONNX's Gradient: inside the graph, at other values, of a gradient") {
   Graph g;
   GraphBuilder b(g);
   ValueId x = b.input("x", {DType::f64, {}}), a = b.input("a", {DType::f64, {}});
-  ValueId dx = add_gradient(b, x, {a}, [](GraphBuilder& in, ValueId u, const std::vector<ValueId>& c) {
-    return in.mul(in.mul(u, u), c[0]);
-  });
+  ValueId dx = add_gradient(
+      b, x, {a}, [](GraphBuilder& in, ValueId u, const std::vector<ValueId>& c) { return in.mul(in.mul(u, u), c[0]); });
   ValueId d = add_gradient(b, dx, {}, [](GraphBuilder& in, ValueId p, const std::vector<ValueId>&) {
-    return add_gradient(in, p, {}, [](GraphBuilder& most, ValueId s, const std::vector<ValueId>&) {
-      return most.unary("sin", s);
-    });
+    return add_gradient(
+        in, p, {}, [](GraphBuilder& most, ValueId s, const std::vector<ValueId>&) { return most.unary("sin", s); });
   });
   g.outputs = {{"dx", dx, {}}, {"d", d, {}}};
   sound(g);

@@ -45,9 +45,11 @@ Graph program(const Row& r) {
   if (node.find("\"out\"") == node.npos) node += R"(, "out": "y")";
   std::string weights;
   for (std::size_t i = 0; i < r.x.size(); ++i)
-    weights += (i ? ", " : "") + (r.note.find("weighted") == r.note.npos ? std::string("1.0") : std::to_string(i + 1) + ".0");
+    weights +=
+        (i ? ", " : "") + (r.note.find("weighted") == r.note.npos ? std::string("1.0") : std::to_string(i + 1) + ".0");
   std::string text = R"({ "ag": 1, "opset": 26, "inputs": [{"name": "x", "type": "f64[)" + n + R"(]"}], "nodes": [
-      {"op": "Reshape", "in": ["x", [1, 1, 1, )" + n + R"(]], "out": "x4"}, {)" + node + R"(},
+      {"op": "Reshape", "in": ["x", [1, 1, 1, )" +
+                     n + R"(]], "out": "x4"}, {)" + node + R"(},
       {"op": "Reshape", "in": ["y", [-1]], "out": "flat"})";
   bool weighted = r.note.find("weighted") != r.note.npos;
   if (weighted) text += R"(, {"op": "Mul", "in": ["flat", [)" + weights + R"(]], "out": "w"})";
@@ -111,7 +113,8 @@ std::vector<const OpInfo*> unary_ops() {
                          std::ranges::none_of(o.attrs, [](const AttrSpec& a) { return a.name.starts_with("ax"); });
     bool map = o.lower_class == LowerClass::map && o.operands.size() == 1;
     bool required = std::ranges::any_of(o.attrs, [](const AttrSpec& a) { return a.required; });
-    if ((map || composite_map) && !required && o.differentiable() && !o.zero_gradient && o.operands[0].dtypes.has(DType::f64))
+    if ((map || composite_map) && !required && o.differentiable() && !o.zero_gradient &&
+        o.operands[0].dtypes.has(DType::f64))
       out.push_back(&o);
   }
   return out;
@@ -168,7 +171,8 @@ TEST_CASE("no NaN leaks through chains of such ops, and of others behind them") 
     for (const OpInfo* second : unary)
       check_lanes([&](GraphBuilder& b, ValueId x) { return apply(b, *second, apply(b, first, x)); },
                   std::string(first.name) + ", then " + std::string(second->name));
-    check_lanes([&](GraphBuilder& b, ValueId x) { return b.mul(x, apply(b, first, x)); }, "x times " + std::string(first.name));
+    check_lanes([&](GraphBuilder& b, ValueId x) { return b.mul(x, apply(b, first, x)); },
+                "x times " + std::string(first.name));
   }
 }
 
