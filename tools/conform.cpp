@@ -100,6 +100,9 @@ std::vector<Case> find_cases(const std::string& where) {
 
 // ---- One case, in the child ----------------------------------------------------------------------------------
 
+/// Two bf16 numbers that differ in their last place; what the suite's own runner allows between them.
+constexpr double bf16_rtol = 1.0 / 64;
+
 /// numpy's assert_allclose with the suite's tolerances, exact in element type and shape. Empty if all is well.
 std::string difference(const Array& got, const Array& want, double rtol, double atol) {
   auto describe = [](const Array& a) {
@@ -107,6 +110,7 @@ std::string difference(const Array& got, const Array& want, double rtol, double 
   };
   if (got.dtype() != want.dtype() || got.shape() != want.shape())
     return fmt::format("is {}, expected {}", describe(got), describe(want));
+  if (want.dtype() == DType::bf16) rtol = std::max(rtol, bf16_rtol);
   std::int64_t bad = 0, first = 0;
   for (std::int64_t i = 0; i < want.elems(); ++i) {
     double g = got.get_double(i), w = want.get_double(i);

@@ -41,6 +41,7 @@ std::vector<OpInfo> training_ops();
 std::vector<OpInfo> ml_ops();
 std::vector<OpInfo> legacy_ops();
 std::vector<OpInfo> onnx_misc_ops();
+std::vector<OpInfo> image_ops();
 
 using OpFamily = std::vector<OpInfo> (*)();
 inline constexpr OpFamily op_families[] = {
@@ -79,6 +80,7 @@ inline constexpr OpFamily op_families[] = {
     ml_ops,
     legacy_ops,
     onnx_misc_ops,
+    image_ops,
 };
 
 }  // namespace ag
