@@ -79,21 +79,21 @@ AG_API_NAMESPACE {
   Tensor hessian(const Function& f, const Tensor& x);   ///< of a function of one element
   Tensor hvp(const Function& f, const Tensor& x, const Tensor& v);
   /// f of each member along the first axis of its arguments, at once; results have that axis in front. `batched` says
-/// which arguments have it: all, if it is empty.
-Function vmap(Function f);
-MultiFunction vmap(MultiFunction f, std::vector<bool> batched = {});
-Tensor stop_gradient(const Tensor& x, Place place = Place::current());
-/// f(x) with its intermediate values computed again in backward instead of kept.
+  /// which arguments have it: all, if it is empty.
+  Function vmap(Function f);
+  MultiFunction vmap(MultiFunction f, std::vector<bool> batched = {});
+  Tensor stop_gradient(const Tensor& x, Place place = Place::current());
+  /// f(x) with its intermediate values computed again in backward instead of kept.
   Tensor checkpoint(const Function& f, const Tensor& x);
   Tensors checkpoint(const MultiFunction& f, const Tensors& x);
-/// A function with a derivative of its own. `forward` gives outputs and what to save; `backward` gets the saved
+  /// A function with a derivative of its own. `forward` gives outputs and what to save; `backward` gets the saved
   /// values and the cotangents of the outputs and gives those of the inputs (undefined: none).
   MultiFunction custom_vjp(std::function<std::pair<Tensors, Tensors>(const Tensors&)> forward,
                            std::function<Tensors(const Tensors& saved, const Tensors& cotangents)> backward,
                            std::string name = "CustomBackward");
 
-/// Gradients in TensorFlow's manner: what is computed from watched tensors while the tape lives can be
-/// differentiated.
+  /// Gradients in TensorFlow's manner: what is computed from watched tensors while the tape lives can be
+  /// differentiated.
   class GradientTape {
    public:
     explicit GradientTape(bool persistent = false);
@@ -102,9 +102,9 @@ Tensor stop_gradient(const Tensor& x, Place place = Place::current());
     GradientTape& operator=(const GradientTape&) = delete;
     void watch(const Tensor& t);
     void watch(const Tensors& ts);
-  /// While the result lives, nothing is recorded.
+    /// While the result lives, nothing is recorded.
     [[nodiscard]] NoGradGuard stop_recording() const { return NoGradGuard(); }
-  /// Undefined where the target does not depend on the source. A tape that is not persistent answers once.
+    /// Undefined where the target does not depend on the source. A tape that is not persistent answers once.
     Tensor gradient(const Tensor& target, const Tensor& source, const Tensor& seed = {});
     Tensors gradient(const Tensor& target, const Tensors& sources, const Tensor& seed = {});
     Tensor jacobian(const Tensor& target, const Tensor& source);

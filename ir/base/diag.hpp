@@ -13,7 +13,9 @@ namespace ag {
 
 /// Every diagnostic code, from codes.def. The number's thousands digit is the family (SPEC 3).
 enum class Code : std::uint16_t {
-#include "ir/base/codes_range.inc"
+#define AG_CODE(number, title, explanation) AG##number = 1##number - 10000,
+#include "ir/base/codes.def"
+#undef AG_CODE
 };
 using enum Code;  // `fail(AG2003, ...)`
 

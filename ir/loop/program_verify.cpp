@@ -107,8 +107,8 @@ class ProgramVerifier {
     for (std::size_t i = 0; i < c.buffers.size(); ++i) {
       AG_TRY_(reference(c.buffers[i], "a call"));
       DType have = p_.buffers[c.buffers[i]].dtype, want = k.buffers[i].dtype;
-      AG_TRY_(check(element_dtype(have) == want, "parameter {} of kernel {} (@{}) is {}, the call gives {}", i, c.kernel.index, k.name,
-                    dtype_name(want), dtype_name(have)));
+      AG_TRY_(check(element_dtype(have) == want, "parameter {} of kernel {} (@{}) is {}, the call gives {}", i,
+                    c.kernel.index, k.name, dtype_name(want), dtype_name(have)));
     }
     for (const Dim& d : c.dims) AG_TRY_(check(d.valid(), "a size given to kernel {} overflows", c.kernel.index));
     for (std::uint32_t o : c.origins)

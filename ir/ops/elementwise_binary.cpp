@@ -163,14 +163,15 @@ std::vector<OpInfo> arithmetic() {
               .guards_lanes = true,
               .scalar = as<L::min>},
              numeric),
-      binary({.name = "atan2",
-              .summary = "angle of the point (b, a)",
-              .partials = d2<[](Point2 p) { return over_square(p.b, p); }, [](Point2 p) { return -over_square(p.a, p); }>,
-              .unbounded_derivative = true,
-              .scalar = as<L::atan2>,
-              .cost = 24,
-              .low = 0.4},
-             floats),
+      binary(
+          {.name = "atan2",
+           .summary = "angle of the point (b, a)",
+           .partials = d2<[](Point2 p) { return over_square(p.b, p); }, [](Point2 p) { return -over_square(p.a, p); }>,
+           .unbounded_derivative = true,
+           .scalar = as<L::atan2>,
+           .cost = 24,
+           .low = 0.4},
+          floats),
   };
 }
 

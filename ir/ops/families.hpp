@@ -31,7 +31,7 @@ std::vector<OpInfo> window_ops();
 std::vector<OpInfo> cumulative_ops();
 std::vector<OpInfo> sort_ops();
 std::vector<OpInfo> random_ops();
-std::vector<OpInfo> bitwise_ops();
+std::vector<OpInfo> block_ops();
 std::vector<OpInfo> spectral_ops();
 std::vector<OpInfo> dynamic_ops();
 std::vector<OpInfo> spatial_ops();
@@ -70,7 +70,7 @@ inline constexpr OpFamily op_families[] = {
     cumulative_ops,
     sort_ops,
     random_ops,
-    bitwise_ops,
+    block_ops,
     spectral_ops,
     dynamic_ops,
     spatial_ops,

@@ -105,23 +105,10 @@ Result<std::vector<Array>> decode(const EvalCtx& c) {
   return one(std::move(out));
 }
 
-std::vector<OpSample> image_samples() {
-  auto file = [](std::string_view header, std::initializer_list<int> pixels) {
-    std::vector<std::int64_t> bytes(header.begin(), header.end());
-    bytes.insert(bytes.end(), pixels.begin(), pixels.end());
-    OpSample::Operand o = sample_ints(bytes, DType::u8);
-    return o;
-  };
-  auto grey = file("P5 3 2 255\n", {0, 50, 100, 150, 200, 250}), colour = file("P6\n1 1\n255\n", {9, 8, 7});
-  return {{{grey}, {{"pixel_format", std::string("Grayscale")}}},
-          {{colour}, {{"pixel_format", std::string("BGR")}}},
-          {{colour}, {{"pixel_format", std::string("RGB")}}}};
-}
-
 }  // namespace
 
 std::vector<OpInfo> image_ops() {
-  OpInfo o{.name = "ImageDecoder", .onnx = "ImageDecoder", .since = 20};
+  OpInfo o{.name = "ImageDecoder", .onnx = "ImageDecoder", .since = 20, .lower_class = LowerClass::control};
   o.summary = "an image from the bytes of a BMP or PNM file, [height, width, channels]; on the host";
   o.operands = {{.name = "encoded_stream", .dtypes = set_of(DType::u8)}};
   o.results = {{"image"}};
@@ -129,7 +116,6 @@ std::vector<OpInfo> image_ops() {
   o.infer = infer_image;
   o.eval = decode;
   o.zero_gradient = true;
-  o.samples = image_samples;
   return {o};
 }
 

@@ -97,8 +97,9 @@ Types infer_sizes(const InferCtx& c) {
   const Type& t = c.in(0);
   Dim n = t.rank() == 0 ? Dim(1) : t.shape[0];
   if (t.dtype != DType::i64 || t.rank() > 1 || !n.is_const() || n.value() < 1 || n.value() > max_sizes)
-    return c.error(Code::AG2204, fmt::format("`sizes` takes a vector i64[n] of up to {} sizes: {} is {}", max_sizes,
-                                             operand_name(c, 0), t.str()),
+    return c.error(Code::AG2204,
+                   fmt::format("`sizes` takes a vector i64[n] of up to {} sizes: {} is {}", max_sizes,
+                               operand_name(c, 0), t.str()),
                    {}, {0});
   std::vector<Type> types;
   for (std::int64_t i = 0; i < n.value(); ++i)
@@ -110,8 +111,7 @@ Result<std::vector<Array>> sizes_eval(const EvalCtx& c) {
   std::vector<Array> out;
   for (std::int64_t i = 0; i < c.in[0].elems(); ++i) {
     std::int64_t n = c.in[0].get_int(i);
-    if (n < 0 || n > max_size)
-      return fail(Code::AG5021, place(c), fmt::format("a size computed from data is {}", n));
+    if (n < 0 || n > max_size) return fail(Code::AG5021, place(c), fmt::format("a size computed from data is {}", n));
     out.emplace_back(DType::boolean, Shape{n, 0});
   }
   return out;

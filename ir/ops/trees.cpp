@@ -210,7 +210,9 @@ Values tree_ensemble(const Rewriting& r) {
   if (!fits) return malformed(r, "the nodes_* lists, or the leaf_* lists, differ in length");
   tracks.resize(n);
   auto base = static_cast<std::int64_t>(n);
-  auto place = [&](std::int64_t id, std::int64_t leaf) { return leaf && id >= 0 && id < (std::int64_t{1} << 40) ? base + id : id; };
+  auto place = [&](std::int64_t id, std::int64_t leaf) {
+    return leaf && id >= 0 && id < (std::int64_t{1} << 40) ? base + id : id;
+  };
   f.feature = feature;
   f.missing_true = tracks;
   f.split = splits;

@@ -349,7 +349,8 @@ AG_IN_PLACE(relu)
 AG_IN_PLACE(exp)
 AG_IN_PLACE(neg)
 AG_IN_PLACE(sqrt)
-AG_IN_PLACE(sigmoid) AG_IN_PLACE(tanh)
+AG_IN_PLACE(sigmoid)
+AG_IN_PLACE(tanh)
 #undef AG_IN_PLACE
     Tensor& Tensor::clamp_(std::optional<Scalar> low, std::optional<Scalar> high, Place place) {
   check_leaf(*this, place);

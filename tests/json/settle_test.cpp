@@ -14,7 +14,8 @@ Result<Graph> load_json(const std::string& text, InputValues* values = nullptr) 
   return load_text(text, "g.json", "", sources, options);
 }
 
-const std::string reduce = R"({ "ag": 1, "inputs": [{"name": "x", "type": "f32[2,3]"}, {"name": "axes", "type": "i64[1]"}],
+const std::string reduce =
+    R"({ "ag": 1, "inputs": [{"name": "x", "type": "f32[2,3]"}, {"name": "axes", "type": "i64[1]"}],
   "nodes": [{"op": "ReduceSum", "in": ["x", "axes"], "out": "y", "attrs": {"keepdims": 0}}], "outputs": ["y"] })";
 
 }  // namespace

@@ -13,7 +13,8 @@ Graph graph_of(const std::string& node) {
   std::string text = R"({ "ag": 1, "opset": 24, "inputs": [
     { "name": "q", "type": "f64[2,4,3,2]" }, { "name": "k", "type": "f64[2,2,3,2]" },
     { "name": "v", "type": "f64[2,2,3,5]" }, { "name": "m", "type": "f64[3,3]" } ],
-    "nodes": [ )" + node + R"(, { "op": "ReduceSum", "in": [ "y" ], "out": "s", "attrs": { "keepdims": 0 } } ],
+    "nodes": [ )" + node +
+                     R"(, { "op": "ReduceSum", "in": [ "y" ], "out": "s", "attrs": { "keepdims": 0 } } ],
     "outputs": [ "y" ], "grad": { "of": "s", "wrt": [ "q", "k", "v", "m" ] } })";
   auto doc = json::Document::parse(text, std::make_shared<std::string>("flex"));
   REQUIRE(doc);
