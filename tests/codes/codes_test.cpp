@@ -14,6 +14,7 @@
 #include "ir/op.hpp"
 #include "passes/batch.hpp"
 #include "passes/pass.hpp"
+#include "runtime/engine.hpp"
 #include "tests/loop/kernels.hpp"
 
 using namespace ag;
@@ -67,6 +68,27 @@ const std::pair<const char*, std::string> files[] = {
     {"exp.json", R"({ "ag": 1, "opset": 21, "name": "exp",
   "inputs": [ { "name": "x", "type": "f32[64]" } ],
   "nodes": [ { "op": "Exp", "in": ["x"], "out": "e" }, { "op": "Tanh", "in": ["e"], "out": "y" } ],
+  "outputs": ["y"] }
+)"},
+    {"axes.json", R"({ "ag": 1, "opset": 21, "name": "axes",
+  "inputs": [ { "name": "x", "type": "f32[2,3]" }, { "name": "axes", "type": "i64[1]" } ],
+  "nodes": [ { "op": "ReduceSum", "in": ["x", "axes"], "out": "y" } ],
+  "outputs": ["y"] }
+)"},
+    {"regress.json", R"({ "ag": 1, "opset": { "": 21, "ai.onnx.ml": 1 }, "name": "regress",
+  "inputs": [ { "name": "x", "type": "f32[2,3]" } ],
+  "nodes": [ { "op": "LinearRegressor", "domain": "ai.onnx.ml", "in": ["x"], "out": "y",
+      "attrs": { "coefficients": [1, 2, 3], "post_transform": "PROBIT" } } ],
+  "outputs": ["y"] }
+)"},
+    {"fill.json", R"({ "ag": 1, "opset": 21, "name": "fill",
+  "inputs": [ { "name": "s", "type": "i64[1]" } ],
+  "nodes": [ { "op": "ConstantOfShape", "in": ["s"], "out": "y" } ],
+  "outputs": ["y"] }
+)"},
+    {"image.json", R"({ "ag": 1, "opset": 21, "name": "image",
+  "inputs": [ { "name": "x", "type": "u8[4]" } ],
+  "nodes": [ { "op": "ImageDecoder", "in": ["x"], "out": "y" } ],
   "outputs": ["y"] }
 )"},
     {"version.ag", "ag.ir 2 graph { return }\n"},
@@ -169,6 +191,23 @@ std::string without_evaluation() {
   return interpreted(g, {{3}});
 }
 
+/// Range of `count` numbers into an array of 8.
+std::string range_into_eight(std::int64_t count) {
+  Graph g;
+  GraphBuilder b(g);
+  ValueId n = b.input("n", {DType::i64, {}});
+  g.outputs.push_back({"y", b.add_op("Range", {b.scalar_int(DType::i64, 0), n, b.scalar_int(DType::i64, 1)}), {}});
+  auto engine = runtime::Engine::create();
+  if (!engine) return shown(engine);
+  auto compiled = (*engine)->compile(std::move(g));
+  if (!compiled) return shown(compiled);
+  runtime::ExecContext context(compiled->executable);
+  Array trips = Array::scalar(DType::i64, static_cast<double>(count));
+  std::vector<std::int64_t> room(8);
+  runtime::HostArray in = runtime::view_of(trips), out{DType::i64, {8}, room.data(), room.size() * 8};
+  return shown(context.run({&in, 1}, {&out, 1}));
+}
+
 std::string kernel_run(bool overlapping, bool sizes, std::int64_t max_steps) {
   std::vector<float> x(8, 2.0f), y(8);
   loop::BufferView views[] = {{x.data(), 8}, {overlapping ? x.data() : y.data(), 8}};
@@ -235,6 +274,8 @@ std::vector<Cause> causes() {
       {"AG1107", "check order.ag", {}},
       {"AG1108", "check deep.ag", {}},
       {"AG2103", "check type.ag", {}},
+      {"AG2207", "check axes.json", {}},
+      {"AG2211", "check regress.json", {}},
       {"AG2901", "check m.json --dim N=9", {}},
       {"AG3001", "check m.json --grad y:x", {}},
       {"AG3002", "check m.json --grad s:q", {}},
@@ -257,6 +298,8 @@ std::vector<Cause> causes() {
       {"AG4010", "compile m.json --passes autodiff,lower", {}},
       {"AG4011", "compile sizes.json", {}},
       {"AG4020", "run exp.json --input x=iota --target cuda:sm_80", {}},
+      {"AG5021", "run fill.json --input s=-1", {}},
+      {"AG5022", "9 numbers into an array of 8", [] { return range_into_eight(9); }},
       {"AG5105", "20 statements of many", [] { return kernel_run(false, true, 20); }},
       {"AG5106", "a kernel without its sizes", [] { return kernel_run(false, false, 0); }},
       {"AG5107", "one buffer read and written", [] { return kernel_run(true, true, 0); }},
@@ -270,6 +313,7 @@ std::vector<Cause> causes() {
        [] { return interpreted(one_node("neg", {"f32[N]"}), {{1000}}, {.max_bytes = 7000}); }},
       {"AG5209", "1000 trips where 10 are allowed", endless_loop},
       {"AG5210", "an op without a rule", without_evaluation},
+      {"AG5216", "run image.json --input x=1,2,3,4 --interpret", {}},
       {"AG5301", "run sum.json --input x=rand --verify --rtol 0 --atol 0 --target cpu:x86-64-v3", {}},
       {"AG5302", "run sum.json --input x=ones --expect y=999", {}},
       {"AG5303", "bench m.json --train sgd", {}},
