@@ -11,6 +11,7 @@
 #include "frontend/onnx/onnx.hpp"
 #include "ir/base/suggest.hpp"
 #include "ir/op.hpp"
+#include "tools/coverage.hpp"
 #include "tools/dot.hpp"
 #include "tools/options.hpp"
 
@@ -224,6 +225,18 @@ int opt_command(Session& s) {
   return ok ? exit_ok : s.failed(ok.error());
 }
 
+namespace {
+
+/// "compiled", or why the graph is not machine code alone.
+std::string how_it_runs(Session& s, const Graph& g) {
+  auto lowered = staged(s, g, "lower");
+  if (!lowered) return "not compiled: " + lowered.error().front().message;
+  const auto* program = std::get_if<loop::Program>(&lowered->stage);
+  return program && !calls_host(program->body) ? "compiled" : "host, in part: some steps are the interpreter's";
+}
+
+}  // namespace
+
 int inspect_command(Session& s) {
   auto loaded = load_model(s);
   if (!loaded) return s.failed(loaded.error());
@@ -247,6 +260,7 @@ int inspect_command(Session& s) {
   for (const auto& [name, count] : histogram) ops += fmt::format("{}{} {}", ops.empty() ? "" : ", ", name, count);
   fmt::print("{}  opset {}   {} nodes ({})   {} parameters ({} bytes)\n", g.name.empty() ? s.options.model : g.name,
              g.opset, nodes, ops, parameters, bytes);
+  fmt::print("runs     {}\n", how_it_runs(s, g));
   for (ValueId v : g.inputs) fmt::print("input    {:<20} {}\n", g.value(v).name, g.type(v).str());
   for (const Output& o : g.outputs) fmt::print("output   {:<20} {}\n", o.name, g.type(o.value).str());
   for (const GradRequest& r : g.grads)

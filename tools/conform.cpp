@@ -18,6 +18,7 @@
 #include "frontend/data/file.hpp"
 #include "frontend/load.hpp"
 #include "frontend/onnx/onnx.hpp"
+#include "tools/coverage.hpp"
 #include "tools/options.hpp"
 
 namespace ag::tools {
@@ -159,17 +160,6 @@ Result<std::vector<Array>> ramp_inputs(const Graph& g) {
     out.push_back(std::move(a));
   }
   return out;
-}
-
-bool calls_host(const loop::Seq& seq) {
-  for (const loop::Step& step : seq.steps) {
-    if (std::holds_alternative<loop::HostCall>(step.value)) return true;
-    if (const auto* branch = std::get_if<loop::IfStep>(&step.value))
-      if (calls_host(*branch->then) || calls_host(*branch->otherwise)) return true;
-    if (const auto* repeat = std::get_if<loop::WhileStep>(&step.value))
-      if (calls_host(*repeat->cond) || calls_host(*repeat->body)) return true;
-  }
-  return false;
 }
 
 class Worker {

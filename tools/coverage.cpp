@@ -10,6 +10,15 @@
 #include "passes/autodiff.hpp"
 
 namespace ag::tools {
+bool calls_host(const loop::Seq& seq) {
+  return std::ranges::any_of(seq.steps, [](const loop::Step& s) {
+    if (std::holds_alternative<loop::HostCall>(s.value)) return true;
+    if (const auto* i = std::get_if<loop::IfStep>(&s.value)) return calls_host(*i->then) || calls_host(*i->otherwise);
+    if (const auto* w = std::get_if<loop::WhileStep>(&s.value)) return calls_host(*w->cond) || calls_host(*w->body);
+    return false;
+  });
+}
+
 namespace {
 
 /// A graph of the one node; operands that are not literals are inputs.
@@ -41,15 +50,6 @@ std::vector<OpSample> samples_of(const OpInfo& op) {
     for (std::size_t k = 0; k < op.operands.size(); ++k) s.operands.push_back({{t, {3}}, nullptr});
   }
   return out;
-}
-
-bool calls_host(const loop::Seq& seq) {
-  return std::ranges::any_of(seq.steps, [](const loop::Step& s) {
-    if (std::holds_alternative<loop::HostCall>(s.value)) return true;
-    if (const auto* i = std::get_if<loop::IfStep>(&s.value)) return calls_host(*i->then) || calls_host(*i->otherwise);
-    if (const auto* w = std::get_if<loop::WhileStep>(&s.value)) return calls_host(*w->cond) || calls_host(*w->body);
-    return false;
-  });
 }
 
 enum class Lowered : std::uint8_t { no, host, yes };

@@ -4,9 +4,13 @@
 #include <string>
 #include <vector>
 
+#include "ir/loop/program.hpp"
 #include "ir/op.hpp"
 
 namespace ag::tools {
+
+/// Whether any step, nested ones included, is the interpreter's.
+bool calls_host(const loop::Seq& seq);
 
 struct OpCoverage {
   std::string name;

@@ -62,7 +62,7 @@ Values run(const std::string& name, const Values& inputs = {}) {
   return named;
 }
 
-Array floats(std::vector<double> values) {
+Array reals(std::vector<double> values) {
   return Array::of<double>(DType::f32, {static_cast<std::int64_t>(values.size())}, values);
 }
 
@@ -78,20 +78,20 @@ void near(const Array& a, const std::vector<double>& expected, double tolerance 
 }  // namespace
 
 TEST_CASE("two_dot") {
-  Values v = run("two_dot", {{"x", floats({0, 1, 2, 3})}});
+  Values v = run("two_dot", {{"x", reals({0, 1, 2, 3})}});
   near(v.at("y"), {28});
   near(v.at("x_grad"), {0, 4, 8, 12});
-  near(run("two_dot", {{"x", floats({1, 2, 3})}}).at("x_grad"), {4, 8, 12});
+  near(run("two_dot", {{"x", reals({1, 2, 3})}}).at("x_grad"), {4, 8, 12});
 }
 
 TEST_CASE("sum") {
-  Values v = run("sum", {{"x", floats({1, 2, 3})}});
+  Values v = run("sum", {{"x", reals({1, 2, 3})}});
   near(v.at("y"), {6});
   near(v.at("x_grad"), {1, 1, 1});
 }
 
 TEST_CASE("square_seeded") {
-  Values v = run("square_seeded", {{"x", floats({0, 1, 2, 3})}});
+  Values v = run("square_seeded", {{"x", reals({0, 1, 2, 3})}});
   near(v.at("y"), {0, 1, 4, 9});
   near(v.at("s"), {14});
   near(v.at("x_grad"), {0, 2, 4, 6});
@@ -99,7 +99,7 @@ TEST_CASE("square_seeded") {
 }
 
 TEST_CASE("stop_gradient") {
-  Values v = run("stop_gradient", {{"x", floats({0, 1, 2, 3})}});
+  Values v = run("stop_gradient", {{"x", reals({0, 1, 2, 3})}});
   near(v.at("z"), {0, 1, 8, 27});
   near(v.at("s"), {36});
   near(v.at("x_grad"), {0, 1, 4, 9});
@@ -115,7 +115,7 @@ TEST_CASE("eye_square") {
 }
 
 TEST_CASE("frozen_linear") {
-  Values v = run("frozen_linear", {{"x", floats({1, 2}).reshaped({1, 2})}});
+  Values v = run("frozen_linear", {{"x", reals({1, 2}).reshaped({1, 2})}});
   near(v.at("y"), {16});
   near(v.at("x_grad"), {4, 4});
   CHECK(v.size() == 2);  // none for the weights
@@ -137,14 +137,14 @@ TEST_CASE("one_layer_bce") {
 }
 
 TEST_CASE("plus_one") {
-  Values v = run("plus_one", {{"x", floats({1, 2, 3})}});
+  Values v = run("plus_one", {{"x", reals({1, 2, 3})}});
   near(v.at("y"), {2, 3, 4});
   near(v.at("s"), {9});
   near(v.at("x_grad"), {1, 1, 1});
 }
 
 TEST_CASE("pow2 and pow3") {
-  Values inputs = {{"a", floats({100, 101, 102, 103})}};
+  Values inputs = {{"a", reals({100, 101, 102, 103})}};
   Values v = run("pow2", inputs);
   near(v.at("s"), {41214});
   near(v.at("a_grad"), {200, 202, 204, 206});
@@ -154,7 +154,7 @@ TEST_CASE("pow2 and pow3") {
 }
 
 TEST_CASE("second_derivative") {
-  Values v = run("second_derivative", {{"a", floats({100, 101, 102, 103})}});
+  Values v = run("second_derivative", {{"a", reals({100, 101, 102, 103})}});
   near(v.at("q"), {1000000, 1030301, 1061208, 1092727});
   near(v.at("a_grad"), {30000, 30603, 31212, 31827});
   near(v.at("a_grad2"), {600, 606, 612, 618});
@@ -179,20 +179,20 @@ TEST_CASE("sine") {
 }
 
 TEST_CASE("while_if") {
-  Values v = run("while_if", {{"a", floats({1, 2, 2})}});
+  Values v = run("while_if", {{"a", reals({1, 2, 2})}});
   near(v.at("c"), {512, 1024, 1024});
   near(v.at("a_grad"), {512, 512, 512});
-  v = run("while_if", {{"a", floats({-1, -2, -2})}});
+  v = run("while_if", {{"a", reals({-1, -2, -2})}});
   near(v.at("c"), {-51200, -102400, -102400});
   near(v.at("a_grad"), {51200, 51200, 51200});
-  v = run("while_if", {{"a", floats({600, 0, 0, 0})}});  // not a single trip
+  v = run("while_if", {{"a", reals({600, 0, 0, 0})}});  // not a single trip
   near(v.at("c"), {1200, 0, 0, 0});
   near(v.at("a_grad"), {2, 2, 2, 2});
 }
 
 TEST_CASE("two_dot_loop") {
   auto at = [](std::vector<double> x, bool negated) {
-    return run("two_dot_loop", {{"x", floats(std::move(x))}, {"neg", Array::scalar(DType::boolean, negated)}});
+    return run("two_dot_loop", {{"x", reals(std::move(x))}, {"neg", Array::scalar(DType::boolean, negated)}});
   };
   near(at({1, 2, 3}, false).at("y"), {28});
   near(at({1, 2, 3}, false).at("x_grad"), {4, 8, 12});
