@@ -53,13 +53,6 @@ const std::pair<const char*, std::string> files[] = {
     { "op": "ReduceSum", "in": ["b"], "out": "s", "attrs": { "keepdims": 0 } } ],
   "outputs": ["s"] }
 )"},
-    {"sizes.json", R"({ "ag": 1, "opset": 21, "name": "sizes",
-  "inputs": [ { "name": "c", "type": "bool[]" }, { "name": "a", "type": "f32[2]" }, { "name": "b", "type": "f32[3]" } ],
-  "nodes": [
-    { "op": "If", "in": ["c"], "out": "y",
-      "regions": { "then_branch": { "outputs": ["a"] }, "else_branch": { "outputs": ["b"] } } } ],
-  "outputs": ["y"] }
-)"},
     {"sum.json", R"({ "ag": 1, "opset": 21, "name": "sum",
   "inputs": [ { "name": "x", "type": "f32[1000]" } ],
   "nodes": [ { "op": "ReduceSum", "in": ["x"], "out": "y", "attrs": { "keepdims": 0 } } ],
@@ -296,7 +289,7 @@ std::vector<Cause> causes() {
       {"AG4005", "a local buffer of 4 MiB", [=] { return emitted(cpu, EmitKind::object, true, "k"); }},
       {"AG4006", "compile m.json --mllvm=-no-such-option", {}},
       {"AG4010", "compile m.json --passes autodiff,lower", {}},
-      {"AG4011", "compile sizes.json", {}},
+      {"AG4011", "compile image.json", {}},
       {"AG4020", "run exp.json --input x=iota --target cuda:sm_80", {}},
       {"AG5021", "run fill.json --input s=-1", {}},
       {"AG5022", "9 numbers into an array of 8", [] { return range_into_eight(9); }},
