@@ -95,6 +95,9 @@ Result<NodeId> GraphBuilder::try_add(const OpInfo& op, NodeArgs args) {
   InferCtx ctx(graph_, op, args.operands, args.attrs, args.regions, args.locs);
   AG_TRY(std::vector<Type> types, op.infer(ctx));
   if (args.result_count && args.result_count < types.size()) types.resize(args.result_count);
+  if (types.empty() && !op.regions.empty())
+    return fail(Code::AG1014, args.locs.empty() ? Loc() : args.locs.front(),
+                "`" + std::string(op.onnx.empty() ? op.name : op.onnx) + "` has no results here");
   if (!args.stated.empty()) AG_TRY_(take_stated(op, types, std::move(args.stated), args.locs));
   Node node;
   node.op = &op;
@@ -107,7 +110,8 @@ Result<NodeId> GraphBuilder::try_add(const OpInfo& op, NodeArgs args) {
   node.remat = args.remat;
   node.extras = std::move(args.extras);
   NodeId id = graph_.append(std::move(node), std::move(types));
-  graph_.value(graph_.node(id).result()).known_ints = known_elements(NodeView{graph_, id});
+  if (graph_.node(id).result_count > 0)
+    graph_.value(graph_.node(id).result()).known_ints = known_elements(NodeView{graph_, id});
   if (intern_ && !is_input(op)) interned_.emplace(hash, id);
   return id;
 }
