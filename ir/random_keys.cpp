@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "ir/ops/common.hpp"
+#include "ir/rebuild.hpp"
 
 namespace ag {
 namespace {
@@ -44,15 +45,8 @@ struct Keys {
 
 class Rebuilder {
  public:
-  Rebuilder(const Graph& from, Keys keys) : g_(from), keys_(keys), b_(out_), map_(from.value_count()) {
-    out_.name = g_.name;
-    out_.stage = g_.stage;
-    out_.opset = g_.opset;
-    out_.ag_opset = g_.ag_opset;
-    out_.symbols = g_.symbols;
-    out_.grads = g_.grads;
-    out_.extras = g_.extras;
-  }
+  Rebuilder(const Graph& from, Keys keys)
+      : g_(from), keys_(keys), out_(empty_like(from)), b_(out_), map_(from.value_count()) {}
 
   Graph run() {
     inputs();

@@ -5,13 +5,12 @@
 
 #include "ir/builder.hpp"
 #include "ir/graph.hpp"
+#include "ir/rebuild.hpp"
 
 namespace ag::passes {
 
 using ValueMap = std::vector<ValueId>;  ///< indexed by the old id; invalid where dropped
 
-/// A graph with the same signature and metadata (name, opset, symbols, extras, grads) and no nodes.
-Graph empty_like(const Graph& g);
 /// Sets inputs and outputs of `to` as those of `from`, mapped.
 void map_signature(const Graph& from, const ValueMap& map, Graph& to);
 

@@ -131,7 +131,7 @@ Result<std::vector<Array>> run(ExecContext& context, std::span<const Array> inpu
 
 Result<Graph> widen_to_f64(const Graph& g) {
   auto wide = [](DType t) { return is_float(t) ? DType::f64 : t; };
-  Graph out = passes::empty_like(g);
+  Graph out = empty_like(g);
   GraphBuilder b(out);
   passes::ValueMap map(g.value_count());
   std::vector<bool> is_input(g.node_count());

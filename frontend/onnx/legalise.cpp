@@ -9,6 +9,7 @@
 
 #include "frontend/onnx/legalise_ops.hpp"
 #include "ir/check.hpp"
+#include "ir/rebuild.hpp"
 
 namespace ag::onnx {
 using namespace ops;
@@ -379,12 +380,9 @@ class Round {
   Round(const Graph& from, int opset, int depth) : from_(from), opset_(opset), depth_(depth) {}
 
   Result<Graph> run() {
-    out_.name = from_.name;
-    out_.stage = from_.stage;
+    out_ = empty_like(from_);
     out_.opset = opset_;
-    out_.ag_opset = from_.ag_opset;
-    out_.symbols = from_.symbols;
-    out_.extras = from_.extras;
+    out_.grads.clear();
     map_.resize(from_.value_count());
     std::vector<bool> live = live_nodes();
     for (NodeId id : from_.node_ids())
