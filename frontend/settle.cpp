@@ -19,15 +19,18 @@ bool sizes_known(const Graph& g, ValueId v) {
   return known && static_shape(*known).has_value();
 }
 
-/// The nodes that `v` is computed by, in order, up to those whose elements are known; empty if there are too many.
-std::vector<NodeId> ancestors(const Graph& g, ValueId v) {
+/// The nodes that `v` is computed by, in order, up to those whose elements are known; empty if there are too many, or
+/// if one is an input and `inputs` do not count.
+std::vector<NodeId> ancestors(const Graph& g, ValueId v, bool inputs) {
   std::vector<NodeId> found{g.value(v).node};
+  std::set<NodeId> seen{found[0]};
   for (std::size_t i = 0; i < found.size(); ++i) {
+    const Node& n = g.node(found[i]);
     if (found.size() > max_ancestors) return {};
-    if (sizes_known(g, g.node(found[i]).result())) continue;
-    for (ValueId operand : g.node(found[i]).operands)
-      if (operand && std::find(found.begin(), found.end(), g.value(operand).node) == found.end())
-        found.push_back(g.value(operand).node);
+    if (sizes_known(g, n.result())) continue;
+    if (!inputs && n.op->name == "input") return {};
+    for (ValueId operand : n.operands)
+      if (operand && seen.insert(g.value(operand).node).second) found.push_back(g.value(operand).node);
   }
   std::sort(found.begin(), found.end());
   return found;
@@ -40,7 +43,7 @@ class Evaluation {
 
   std::optional<Array> run(ValueId v) {
     std::vector<std::string> used;
-    for (NodeId id : ancestors(g_, v))
+    for (NodeId id : ancestors(g_, v, values_ != nullptr))
       if (!node(id, used)) return std::nullopt;
     auto it = known_.find(v);
     if (it == known_.end()) return std::nullopt;
@@ -90,7 +93,6 @@ class Evaluation {
     const Node& n = g_.node(id);
     if (sizes(n)) return true;
     if (n.op->name == "input") {
-      if (!values_) return false;
       auto at = std::find(g_.inputs.begin(), g_.inputs.end(), n.result());
       const std::string& name = g_.value(n.result()).name;
       auto value = values_->value(static_cast<std::size_t>(at - g_.inputs.begin()), name, g_.type(n.result()));

@@ -1,8 +1,10 @@
 // The options of ag-compile, as parsed; SPEC 3 lists them.
 #pragma once
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "frontend/data/arrays.hpp"
 #include "ir/base/diag.hpp"
 #include "ir/graph.hpp"
 #include "runtime/engine.hpp"
@@ -46,6 +48,7 @@ struct Session {
   Options options;
   Sources sources;
   std::shared_ptr<runtime::Engine> engine;   ///< made when first needed
+  std::optional<std::vector<std::pair<std::string, data::NamedArrays>>> archives;  ///< --inputs by path, read once
   void report(const Diags& diags) const;   ///< to standard error, in the chosen format
   int failed(const Diags& diags) const;    ///< report, then the exit code
   /// What is told beside the result: to standard error where standard output is the result (--emit, --json -).

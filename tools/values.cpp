@@ -15,32 +15,42 @@ namespace {
 
 using Given = std::map<std::string, Array>;
 
-Status read_archives(Session& s, const std::vector<runtime::Port>& ports, Given& given) {
+Result<data::NamedArrays> read_archive(const std::string& path) {
+  AG_TRY(data::Bytes bytes, data::read_file(path, data::Limits{}.max_file_bytes));
+  std::string_view text(bytes.data(), bytes.size());
+  auto npz = data::parse_npz(text, path, nullptr, {});
+  if (npz) return npz;
+  auto st = data::parse_safetensors(text, path, nullptr, {});
+  return st ? std::move(st) : std::move(npz);
+}
+
+Status open_archives(Session& s) {
+  if (s.archives) return {};
+  std::vector<std::pair<std::string, data::NamedArrays>> read;
   for (const std::string& path : s.options.inputs_files) {
-    AG_TRY(data::Bytes bytes, data::read_file(path, data::Limits{}.max_file_bytes));
-    std::string_view text(bytes.data(), bytes.size());
-    data::NamedArrays arrays;
-    auto npz = data::parse_npz(text, path, nullptr, {});
-    if (!npz) {
-      auto st = data::parse_safetensors(text, path, nullptr, {});
-      if (!st) return fail(npz.error());
-      arrays = std::move(*st);
-    } else {
-      arrays = std::move(*npz);
-    }
+    AG_TRY(data::NamedArrays arrays, read_archive(path));
+    read.emplace_back(path, std::move(arrays));
+  }
+  s.archives = std::move(read);
+  return {};
+}
+
+Status read_archives(Session& s, const std::vector<runtime::Port>& ports, Given& given) {
+  AG_TRY_(open_archives(s));
+  for (const auto& [path, arrays] : *s.archives) {
     auto known = [&](const std::string& key) {
       return std::any_of(ports.begin(), ports.end(), [&](auto& p) { return p.name == key; });
     };
     bool by_name = std::any_of(arrays.begin(), arrays.end(), [&](auto& a) { return known(a.first); });
     std::string ignored;
-    for (auto& [key, array] : arrays) {
+    for (const auto& [key, array] : arrays) {
       std::string name = key;
       if (!by_name && key.starts_with("in")) {
         std::size_t i = static_cast<std::size_t>(std::strtoul(key.c_str() + 2, nullptr, 10));
         if (i < ports.size() && key == "in" + std::to_string(i)) name = ports[i].name;
       }
       if (known(name))
-        given[name] = std::move(array);
+        given[name] = array;
       else
         ignored += (ignored.empty() ? "`" : ", `") + key + "`";
     }
