@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "ir/loop/abi.hpp"
+#include "passes/lower_contraction.hpp"
 
 namespace ag::passes {
 namespace {
@@ -142,7 +143,7 @@ class KernelLowering : public ElementSource {
     loop::Kernel& k = b_.kernel();
     k.flops = elems * Dim(std::max(cost, 1));
     if (group_.kind == GroupKind::contraction) {
-      ContractionDesc desc = contraction_desc();
+      ContractionDesc desc = node(group_.members[0]).op->contraction(NodeView{g_, group_.members[0]});
       for (int d : desc.lhs_contract) k.flops = k.flops * g_.type(node(group_.members[0]).operands[0]).shape[d];
       k.flops = k.flops * Dim(2);
     }
@@ -414,81 +415,16 @@ class KernelLowering : public ElementSource {
   }
 
   // -- contractions -------------------------------------------------------------------------------------------
-  ContractionDesc contraction_desc() const {
-    return node(group_.members[0]).op->contraction(NodeView{g_, group_.members[0]});
-  }
-
-  static std::vector<int> free_dims(int rank, const std::vector<int>& batch, const std::vector<int>& contract) {
-    std::vector<int> out;
-    for (int d = 0; d < rank; ++d)
-      if (std::find(batch.begin(), batch.end(), d) == batch.end() &&
-          std::find(contract.begin(), contract.end(), d) == contract.end())
-        out.push_back(d);
-    return out;
-  }
-
   void contraction_kernel() {
     NodeId id = group_.members[0];
-    ContractionDesc desc = contraction_desc();
-    std::size_t batch = desc.lhs_batch.size();
-    int lhs_rank = g_.type(node(id).operands[0]).rank();
-    std::size_t lhs_free = static_cast<std::size_t>(lhs_rank) - batch - desc.lhs_contract.size();
-    std::vector<int> dims = all_dims();
-    std::vector<AxisRole> roles(dims.size(), AxisRole::batch);
-    auto last_in = [&](std::size_t from, std::size_t to) {
-      for (std::size_t i = to; i-- > from;)
-        if (!group_.full[i].is(1)) return static_cast<int>(i);
-      return -1;
-    };
-    int row = last_in(batch, batch + lhs_free), col = last_in(batch + lhs_free, dims.size());
-    if (row >= 0) roles[row] = AxisRole::row;
-    if (col >= 0) roles[col] = AxisRole::col;
-    bool dot = col < 0;  // no columns: lanes go along the contracted axis
-    if (dot && row >= 0) roles[row] = AxisRole::batch;
-    at_.assign(dims.size(), LV{});
-    nest(dims, roles, [&] {
+    ContractionAxes axes = contraction_axes(g_, id, group_.full);
+    at_.assign(group_.full.size(), LV{});
+    nest(all_dims(), axes.roles, [&] {
       memo_.emplace_back();
-      memo_.back()[id] = contract(id, desc, dot);
+      memo_.back()[id] = lower_contraction(*this, id, at_, axes.dot);
       for (NodeId m : group_.members) store(m);
       memo_.pop_back();
     });
-  }
-
-  LV contract(NodeId id, const ContractionDesc& desc, bool dot) {
-    ValueId lhs = node(id).operands[0], rhs = node(id).operands[1];
-    std::vector<int> lfree = free_dims(g_.type(lhs).rank(), desc.lhs_batch, desc.lhs_contract);
-    std::vector<int> rfree = free_dims(g_.type(rhs).rank(), desc.rhs_batch, desc.rhs_contract);
-    LVs li(g_.type(lhs).rank()), ri(g_.type(rhs).rank());
-    std::size_t out = 0;
-    for (std::size_t i = 0; i < desc.lhs_batch.size(); ++i, ++out) {
-      li[desc.lhs_batch[i]] = at_[out];
-      ri[desc.rhs_batch[i]] = at_[out];
-    }
-    for (int d : lfree) li[d] = at_[out++];
-    for (int d : rfree) ri[d] = at_[out++];
-    DType acc = accumulator_dtype(g_.type(lhs).dtype);
-    set_origin(id);
-    LV init = b_.constant_int(acc, 0);
-    if (is_float(acc)) init = b_.constant(acc, 0.0);
-    std::function<LV(std::size_t, LV)> loops = [&](std::size_t k, LV carry) -> LV {
-      if (k == desc.lhs_contract.size()) {
-        LV a = b_.cast(element(lhs, li), acc), x = b_.cast(element(rhs, ri), acc);
-        set_origin(id);
-        if (acc == DType::boolean) return b_.op(loop::Op::or_, {carry, b_.op(loop::Op::and_, {a, x})});
-        return is_float(acc) ? b_.op(loop::Op::fma, {a, x, carry}) : b_.add(carry, b_.mul(a, x));
-      }
-      const Dim& extent = g_.type(lhs).shape[desc.lhs_contract[k]];
-      auto step = [&](LV iv, LV c) {
-        li[desc.lhs_contract[k]] = iv;
-        ri[desc.rhs_contract[k]] = iv;
-        return loops(k + 1, c);
-      };
-      if (extent.is(1)) return step(zero(), carry);
-      ForOptions options{.mapping = Mapping::serial, .role = AxisRole::reduce, .reassociate = dot};
-      return b_.for_(zero(), b_.dim(extent), b_.index(1), options, {carry},
-                     [&](LV iv, const LVs& c) { return LVs{step(iv, c[0])}; })[0];
-    };
-    return b_.cast(loops(0, init), g_.type(node(id).result()).dtype);
   }
 };
 

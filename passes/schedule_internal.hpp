@@ -1,0 +1,49 @@
+// What the parts of the CPU scheduler share: the nest of loops of one kernel, and the scheduled kernel that grows from
+// it.
+#pragma once
+#include <functional>
+#include <vector>
+
+#include "passes/clone.hpp"
+#include "passes/loop_nest.hpp"
+#include "passes/pass.hpp"
+
+namespace ag::passes {
+
+class CpuNest {
+ public:
+  CpuNest(const loop::Kernel& kernel, const TargetSpec& target);
+
+  bool is_contraction() const { return row_ && col_ && all_sized(); }
+
+ protected:
+  const loop::Kernel& k_;
+  const TargetSpec& target_;
+  loop::Builder b_;
+  KernelCloner clone_;
+  LoopNest nest_;
+  const NestLoop *col_ = nullptr, *row_ = nullptr;  // loops of lanes and of rows of a register tile
+  std::vector<const NestLoop*> outer_;              // the others, outermost first
+
+  bool all_sized() const;
+  /// Declares buffers, dims, sizes and strides in the new kernel.
+  void begin();
+  loop::Kernel finish();
+  /// Index arithmetic between the loops, then the innermost block.
+  void body();
+  /// Bytes of the elements that decide how many fit into a register.
+  std::size_t element_bytes() const;
+  int lanes() const { return target_.lanes(element_bytes()); }
+  void vector_loop(loop::ValueId lo, loop::ValueId hi, int width, const std::function<void(loop::ValueId)>& step);
+  /// Iterations of the outer loops together.
+  Dim outer_size() const;
+  /// The kernel's loop over `count` tiles, which threads share.
+  void tiles(const Dim& count, const std::function<void(loop::ValueId)>& step);
+  /// Sets the outer loops' indices from a flat one, the last loop fastest.
+  void decode(loop::ValueId flat);
+};
+
+/// Register tiles and panels for a contraction: a nest of sized loops, rows and columns among them.
+loop::Kernel schedule_contraction(const loop::Kernel& kernel, const TargetSpec& target);
+
+}  // namespace ag::passes
