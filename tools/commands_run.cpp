@@ -1,10 +1,9 @@
-// run and bench.
+// run.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "frontend/data/value.hpp"
 #include "tools/values.hpp"
@@ -31,14 +30,6 @@ Result<Reference> reference(Session& s, const Graph& g) {
   for (const Output& o : out.graph.outputs) out.outputs.push_back({o.name, out.graph.type(o.value)});
   if (s.options.interpret) s.report(context.diagnostics);
   return out;
-}
-
-Result<runtime::ExecOptions> exec_options(const Session& s) {
-  runtime::ExecOptions e{.threads = thread_count(s.options)};
-  if (!s.options.memory_limit.empty()) {
-    AG_TRY(e.memory_limit, parse_bytes(s.options.memory_limit));
-  }
-  return e;
 }
 
 /// Compares all outputs with the interpreter's; the number of outputs that differ.
@@ -118,6 +109,14 @@ int run_interpreted(Session& s, const Graph& g) {
 
 }  // namespace
 
+Result<runtime::ExecOptions> exec_options(const Session& s) {
+  runtime::ExecOptions e{.threads = thread_count(s.options)};
+  if (!s.options.memory_limit.empty()) {
+    AG_TRY(e.memory_limit, parse_bytes(s.options.memory_limit));
+  }
+  return e;
+}
+
 int run_command(Session& s) {
   auto g = load_model(s);
   if (!g) return s.failed(g.error());
@@ -136,63 +135,6 @@ int run_command(Session& s) {
   int code = finish(s, *g, *inputs, compiled->outputs, *values);
   if (!s.options.dump_dir.empty() && !s.options.quiet) fmt::print("dumps of every pass: {}\n", s.options.dump_dir);
   return code;
-}
-
-int bench_command(Session& s) {
-  if (!s.options.train.empty())
-    return s.failed(
-        {error(Code::AG5303, {}, "`bench --train` is not there yet: whole training steps come with the optimisers")
-             .help("time value and gradients: --grad loss:trainable")});
-  auto g = load_model(s);
-  if (!g) return s.failed(g.error());
-  auto start = Clock::now();
-  auto compiled = compile(s, std::move(*g), compile_options(s));
-  double compile_ms = ms_since(start);
-  if (!compiled) return s.failed(compiled.error());
-  s.report(compiled->report.warnings);
-  say_passes(s, compiled->report.passes, compiled->report.fusion);
-  start = Clock::now();
-  auto inputs = read_inputs(s, compiled->inputs);
-  if (!inputs) return s.failed(inputs.error());
-  auto options = exec_options(s);
-  if (!options) return s.failed(options.error());
-  runtime::ExecContext context(compiled->executable, *options);
-  std::vector<runtime::HostArray> views;
-  for (const Array& a : *inputs) views.push_back(runtime::view_of(a));
-  auto outputs = context.run_allocating(views);
-  if (!outputs) return s.failed(outputs.error());
-  double load_ms = ms_since(start);
-  std::vector<runtime::HostArray> out_views;
-  for (auto& o : *outputs) out_views.push_back(o.view());
-  auto once = [&] { return context.run(views, out_views); };
-  for (auto begin = Clock::now(); ms_since(begin) < s.options.warmup * 1e3;)
-    if (auto ok = once(); !ok) return s.failed(ok.error());
-  std::vector<double> times;
-  for (auto begin = Clock::now(); times.size() < 5 || ms_since(begin) < s.options.seconds * 1e3;) {
-    auto t = Clock::now();
-    if (auto ok = once(); !ok) return s.failed(ok.error());
-    times.push_back(ms_since(t));
-  }
-  std::sort(times.begin(), times.end());
-  nlohmann::ordered_json j{{"compile_ms", compile_ms},
-                           {"load_ms", load_ms},
-                           {"min_ms", times.front()},
-                           {"median_ms", times[times.size() / 2]},
-                           {"peak_arena_bytes", context.arena_bytes()},
-                           {"kernels", compiled->report.kernels.size()},
-                           {"threads", options->threads}};
-  if (s.options.json == "-")
-    fmt::print("{}\n", j.dump());
-  else if (!s.options.json.empty()) {
-    if (auto ok = data::write_file(s.options.json, j.dump() + "\n"); !ok) return s.failed(ok.error());
-  } else {
-    fmt::print(
-        "compile {:.1f} ms   load {:.1f} ms   min {:.4f} ms   median {:.4f} ms   arena {} bytes   {} kernels   {} "
-        "threads\n",
-        compile_ms, load_ms, times.front(), times[times.size() / 2], context.arena_bytes(),
-        compiled->report.kernels.size(), options->threads);
-  }
-  return exit_ok;
 }
 
 }  // namespace ag::tools

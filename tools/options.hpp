@@ -36,6 +36,7 @@ struct Options {
   // bench
   std::string json, train;
   double warmup = 0.1, seconds = 1.0;
+  bool profile = false;   ///< a table of the time that each kernel took
   // explain, ops
   std::string topic;
 };
@@ -68,6 +69,7 @@ Result<std::int64_t> parse_bytes(const std::string& text);   ///< "64M", "1GiB",
 void say_passes(const Session& s, const std::vector<passes::PassTime>& times, const std::vector<std::string>& fusion);
 Result<runtime::Compiled> compile(Session& s, Graph g, const runtime::EngineOptions& options);
 int thread_count(const Options& o);
+Result<runtime::ExecOptions> exec_options(const Session& s);
 /// Text to -o (atomically) or to standard output.
 Status write_output(const Session& s, const std::string& text, const std::string& suffix = {});
 

@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <exception>
 
@@ -68,6 +69,8 @@ ExecContext::ExecContext(std::shared_ptr<const Executable> executable, ExecOptio
   for (std::size_t i = 0; i < executable_->program_.segments.size(); ++i)
     segments_.push_back(std::make_unique<Arena>());
   row_bytes_.resize(executable_->slot_steps_.size());
+  if (options_.profile)
+    for (const loop::KernelCall* call : executable_->calls_) profile_.push_back({call});
   for (std::size_t i = 0; i < executable_->growable_.size(); ++i) growable_.push_back(std::make_unique<Arena>());
 }
 
@@ -252,6 +255,17 @@ Status ExecContext::call_host(Binding& b, std::uint32_t index) {
 }
 
 /// The error of a trap or a cancellation noticed after `entry`; both are then over.
+Status ExecContext::time_kernel(Binding& b, std::uint32_t index) {
+  const auto start = std::chrono::steady_clock::now();
+  AG_TRY_(call_kernel(b, index));
+  const std::chrono::duration<double, std::nano> took = std::chrono::steady_clock::now() - start;
+  CallProfile& p = profile_[index];
+  p.min_ns = p.runs++ == 0 ? took.count() : std::min(p.min_ns, took.count());
+  p.total_ns += took.count();
+  p.parts = std::min(b.calls[index].max_parts, gang_.held() ? gang_.size() : 1);
+  return {};
+}
+
 Status ExecContext::stopped(const Executable::Entry& entry) {
   const auto kind = static_cast<loop::Trap>(flags_.trap_kind.exchange(0));
   flags_.cancelled.store(0);
@@ -286,7 +300,7 @@ Status ExecContext::execute(Binding& b, std::span<const HostArray> outputs) {
   for (std::size_t pc = 0; pc < table.size();) {
     const auto& entry = table[pc++];
     switch (entry.kind) {
-      case Kind::kernel: AG_TRY_(call_kernel(b, entry.index)); break;
+      case Kind::kernel: AG_TRY_(profile_.empty() ? call_kernel(b, entry.index) : time_kernel(b, entry.index)); break;
       case Kind::host: AG_TRY_(call_host(b, entry.index)); break;
       case Kind::jump: pc = entry.target; break;
       case Kind::bind: AG_TRY_(bind_segment(b, *executable_->binds_[entry.index])); break;

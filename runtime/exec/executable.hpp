@@ -84,6 +84,15 @@ struct ExecOptions {
   std::shared_ptr<ThreadPool> pool;     ///< shared with other contexts; without one the context makes its own
   std::shared_ptr<HostPool> host_pool;  ///< instead of threads of ours
   std::int64_t memory_limit = 0;        ///< bytes of arenas, scratch and allocated outputs; 0: none
+  bool profile = false;                 ///< measure every kernel call; see ExecContext::profile()
+};
+
+/// What a kernel call of the program took, all runs together.
+struct CallProfile {
+  const loop::KernelCall* call = nullptr;
+  std::uint64_t runs = 0;
+  double total_ns = 0, min_ns = 0;
+  int parts = 1;  ///< threads of the last run
 };
 
 struct Binding;
@@ -115,6 +124,8 @@ class ExecContext {
 
   const Executable& executable() const { return *executable_; }
   std::size_t arena_bytes() const;
+  /// One entry a kernel call, in the order of the program; empty unless ExecOptions::profile is set.
+  std::span<const CallProfile> profile() const { return profile_; }
 
  private:
   struct Busy;
@@ -124,6 +135,7 @@ class ExecContext {
                       std::span<const HostArray> states);
   Status execute(Binding& b, std::span<const HostArray> outputs);
   Status call_kernel(Binding& b, std::uint32_t call);
+  Status time_kernel(Binding& b, std::uint32_t call);
   Status bind_segment(Binding& b, const loop::BindStep& step);
   Status check_sizes(const Binding& b, const loop::CheckStep& step) const;
   Status place_segment(Binding& b, std::size_t segment);
@@ -150,6 +162,7 @@ class ExecContext {
   std::vector<std::int64_t> row_bytes_;  ///< per slot step: of the first part that a loop gathered
   Binding* last_ = nullptr;
   Gang gang_;
+  std::vector<CallProfile> profile_;
   double waiting_ns_ = 0;  ///< divisible work done so far in this step without a gang
   std::atomic<bool> busy_{false};
   std::vector<std::unique_ptr<Binding>> bindings_;  ///< last used first
