@@ -1,14 +1,16 @@
 #include "ir/op.hpp"
-#include "passes/pass.hpp"
+#include "passes/lower_own.hpp"
 #include "passes/rebuild.hpp"
 
 namespace ag::passes {
 namespace {
 
-/// Composites that a backend claims stay; today none does, so all are taken apart, outermost first.
-Result<Graph> run(const Graph& given, PassContext&) {
+/// Composites that the target has a kernel for stay; all others are taken apart, outermost first.
+Result<Graph> run(const Graph& given, PassContext& context) {
   Graph g = copy_if(given, [](NodeId) { return true; });
-  auto composite = [](const NodeView& v) { return v.node().op->tier == Tier::composite; };
+  auto composite = [&](const NodeView& v) {
+    return v.node().op->tier == Tier::composite && !has_kernel(*v.node().op, context);
+  };
   for (int depth = 0; depth < 64; ++depth) {
     bool any = false;
     for (NodeId id : g.node_ids()) any = any || (composite(NodeView{g, id}) && g.node(id).op->decompose);

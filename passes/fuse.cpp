@@ -3,6 +3,7 @@
 
 #include "ir/symbols.hpp"
 #include "passes/element.hpp"
+#include "passes/lower_own.hpp"
 #include "passes/plan.hpp"
 #include "passes/rebuild.hpp"
 
@@ -150,8 +151,7 @@ class Planner {
       plan_.notes.push_back(pair + "no, " + why);
       return false;
     };
-    if (group.kind != GroupKind::map && group.kind != GroupKind::row && group.kind != GroupKind::contraction)
-      return no("its group takes no members");
+    if (!open(group)) return no("its group takes no members");
     if (group.members.size() >= max_members) return no("the group is full");
     for (GroupId p : producers)
       if (p != gid && before_[p.index][gid.index]) return no("another operand depends on the group");
@@ -159,7 +159,8 @@ class Planner {
     std::vector<int> axes;
     if (cls(id) == LowerClass::reduce) {
       axes = g_.node(id).op->reduce(NodeView{g_, id}).axes;
-      if (group.kind == GroupKind::contraction) return no("a contraction takes no reduction");
+      if (group.kind == GroupKind::contraction || group.kind == GroupKind::own)
+        return no("a contraction or a kernel of its own takes no reduction");
       if (domain(id) != group.full) return no("the reduction ranges over another shape");
       if (group.kind == GroupKind::row && axes != group.axes) return no("the reduction has other axes");
       if (group.kind == GroupKind::map && !reduction_keeps_parallel(group, axes))
@@ -181,6 +182,11 @@ class Planner {
     accept(id, gid, space, axes, producers);
     plan_.notes.push_back(pair + "yes");
     return true;
+  }
+
+  bool open(const Group& group) const {
+    return group.kind == GroupKind::map || group.kind == GroupKind::row || group.kind == GroupKind::contraction ||
+           (group.kind == GroupKind::own && takes_members(*g_.node(group.members[0]).op));
   }
 
   static bool fits_outer(const Group& group, const Dims& shape) {
@@ -293,7 +299,7 @@ class Planner {
         if (plan_.group_of[p.index] != gid) plan_.stored[leaf.value.index] = true;
       }
       GroupKind kind = plan_.groups[gid].kind;
-      if (kind == GroupKind::own || kind == GroupKind::host) {
+      if (kind == GroupKind::host || (kind == GroupKind::own && !open(plan_.groups[gid]))) {
         if (kind == GroupKind::host)
           for (ValueId v : g_.node(id).operands)
             if (v) store_whole(v);

@@ -72,7 +72,7 @@ Status GraphLowering::check() const {
     const Node& n = g_.node(id);
     Loc loc = g_.loc(n.result());
     if (!live[id.index]) continue;
-    if (n.op->tier == Tier::composite) {
+    if (n.op->tier == Tier::composite && !has_kernel(*n.op, p_.context)) {
       diags.push_back(error(
           Code::AG4010, loc,
           "`" + std::string(n.op->name) + "` cannot be compiled yet: it has no decomposition into primitives here"));
@@ -228,7 +228,7 @@ Status GraphLowering::group(GroupId gid) {
   const bool gpu = p_.context.target.kind == TargetSpec::Kind::cuda;
   if (group.kind == GroupKind::own) {
     const Node& n = g_.node(group.members[0]);
-    AG_TRY(std::vector<LoweredKernel> kernels, lower_own(g_, group.members[0], gpu));
+    AG_TRY(std::vector<LoweredKernel> kernels, lower_own(g_, plan_, gid, gpu));
     if (!buffer_of_[n.result().index] && updates_in_place(group.members[0]) &&
         program().buffers[buffer(n.operands[0])].kind == BufferKind::temp) {
       buffer_of_[n.result().index] = buffer(n.operands[0]);
@@ -374,7 +374,6 @@ Result<loop::Program> run(const Graph& g, PassContext& context) {
   p.program.name = g.name;
   p.next_symbol = g.next_unbacked();
   add_dims(g, p);
-  context.fusion_notes.clear();
   GraphLowering graph(g, p, p.program.body, false);
   AG_TRY_(graph.check());
   std::vector<ProgramBufferId> inputs = add_inputs(g, p.program);

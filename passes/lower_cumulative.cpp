@@ -6,15 +6,15 @@
 
 namespace ag::passes {
 
-Result<std::vector<LoweredKernel>> lower_cumulative(const Graph& g, NodeId id) {
+Result<std::vector<LoweredKernel>> lower_cumulative(const Graph& g, const Plan& plan, GroupId gid) {
   using loop::Op;
   using LV = loop::ValueId;
-  OwnKernel k(g, id);
+  OwnKernel k(g, plan, gid);
   loop::Builder& b = k.builder();
   CumulativeDesc desc = describe_cumulative(k.view());
   const std::size_t operands = k.node().operands.size();
   for (std::size_t i = 0; i < operands; ++i) k.read(i);
-  loop::BufferId out = k.result(0, loop::Access::write);
+  k.members();
   const Dims shape = k.type().shape;
   const DType t = k.type().dtype, wide = accumulator_dtype(t);
   std::size_t axis = desc.axis, last = shape.size();
@@ -32,7 +32,7 @@ Result<std::vector<LoweredKernel>> lower_cumulative(const Graph& g, NodeId id) {
       LV value = desc.exclusive ? carried[0] : next;
       if (desc.exclusive && desc.kind == loop::ReduceKind::sum && is_float(t))
         value = b.add(value, b.constant(wide, 0.0));  // the sum of nothing is 0, though sums begin with -0
-      b.store(out, k.at_result(0, at), b.cast(value, t));
+      k.finish_element(at, b.cast(value, t));
       return loop::Builder::Values{next};
     });
   });

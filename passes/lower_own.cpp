@@ -14,10 +14,13 @@ Result<std::vector<LoweredKernel>> lower_algorithm(const Graph& g, NodeId id, bo
 
 }  // namespace
 
-Result<std::vector<LoweredKernel>> lower_own(const Graph& g, NodeId id, bool gpu) {
+bool takes_members(const OpInfo& op) { return op.lower_class == LowerClass::cumulative; }
+
+Result<std::vector<LoweredKernel>> lower_own(const Graph& g, const Plan& plan, GroupId gid, bool gpu) {
+  NodeId id = plan.groups[gid].members[0];
   switch (g.node(id).op->lower_class) {
     case LowerClass::scatter: return lower_scatter(g, id);
-    case LowerClass::cumulative: return lower_cumulative(g, id);
+    case LowerClass::cumulative: return lower_cumulative(g, plan, gid);
     case LowerClass::sort: return lower_algorithm(g, id, gpu);
     default: break;
   }

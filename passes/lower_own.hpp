@@ -1,15 +1,24 @@
 // Ops whose kernels are no group of maps and reductions: one function for each such class, which writes the loops.
 #pragma once
 #include "passes/lower_kernel.hpp"
+#include "passes/pass.hpp"
 
 namespace ag::passes {
 
-/// The kernels of one node, in the order in which they run. Operands may be virtual; all results are stored.
-/// For a GPU kernels keep nothing in scratch memory.
-Result<std::vector<LoweredKernel>> lower_own(const Graph& g, NodeId id, bool gpu);
+/// The kernels of a group, in the order in which they run. Operands may be virtual; unless the group takes members all
+/// results are stored. For a GPU kernels keep nothing in scratch memory.
+Result<std::vector<LoweredKernel>> lower_own(const Graph& g, const Plan& plan, GroupId gid, bool gpu);
+
+/// Whether a composite is lowered as it is: one with a lowering class, on a CPU, unless ops shall stay apart.
+inline bool has_kernel(const OpInfo& op, const PassContext& context) {
+  return op.lower_class != LowerClass::none && context.fuse && context.target.kind == TargetSpec::Kind::cpu;
+}
+
+/// Whether the op's kernel computes maps over its one result in its last loop (OwnKernel::members).
+bool takes_members(const OpInfo& op);
 
 Result<std::vector<LoweredKernel>> lower_scatter(const Graph& g, NodeId id);
-Result<std::vector<LoweredKernel>> lower_cumulative(const Graph& g, NodeId id);
+Result<std::vector<LoweredKernel>> lower_cumulative(const Graph& g, const Plan& plan, GroupId gid);
 Result<std::vector<LoweredKernel>> lower_sort(const Graph& g, NodeId id, bool gpu);
 Result<std::vector<LoweredKernel>> lower_lu(const Graph& g, NodeId id);
 Result<std::vector<LoweredKernel>> lower_lu_solve(const Graph& g, NodeId id);

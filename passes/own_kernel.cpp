@@ -1,5 +1,7 @@
 #include "passes/own_kernel.hpp"
 
+#include <algorithm>
+
 namespace ag::passes {
 
 using LV = loop::ValueId;
@@ -8,8 +10,12 @@ void OwnKernel::read(std::size_t operand) {
   LeafProbe probe(g_);
   ValueId v = node().operands[operand];
   probe.element(v, probe.indices(g_.type(v).shape));
+  read_leaves(probe);
+}
+
+void OwnKernel::read_leaves(const LeafProbe& probe) {
   for (const auto& leaf : probe.leaves) {
-    if (reads_.contains(leaf.value)) continue;
+    if (reads_.contains(leaf.value) || is_member(leaf.value)) continue;
     const Type& t = g_.type(leaf.value);
     reads_.emplace(leaf.value, b_.param(t.dtype, t.elems(), loop::Access::read));
     lowered_.buffers.push_back(leaf.value);
@@ -20,6 +26,63 @@ loop::BufferId OwnKernel::result(std::uint32_t r, loop::Access access) {
   lowered_.buffers.push_back(node().result(r));
   return b_.param(type(r).dtype, type(r).elems(), access);
 }
+
+// -- members ------------------------------------------------------------------------------------------------------
+
+void OwnKernel::members() {
+  const std::vector<NodeId>& all = plan_->groups[gid_].members;
+  for (NodeId id : all) {
+    if (id == id_) continue;
+    LeafProbe probe(g_);
+    probe.compute(id, probe.indices(g_.type(g_.node(id).result()).shape));
+    read_leaves(probe);
+  }
+  for (NodeId id : all) {
+    ValueId v = g_.node(id).result();
+    if (!plan_->stored[v.index]) continue;
+    writes_.emplace(v, b_.param(g_.type(v).dtype, g_.type(v).elems(), loop::Access::write));
+    lowered_.buffers.push_back(v);
+  }
+}
+
+void OwnKernel::finish_element(const std::vector<LV>& index, LV value) {
+  done_.clear();
+  at_ = index;
+  done_.emplace(id_, value);
+  for (NodeId id : plan_->groups[gid_].members) {
+    ValueId v = g_.node(id).result();
+    auto out = writes_.find(v);
+    if (out == writes_.end()) continue;
+    LV x = member(id);
+    origin(id);
+    b_.store(out->second, linear_index(b_, g_.type(v).shape, at_), x);
+  }
+  origin(id_);
+}
+
+LV OwnKernel::member(NodeId id) {
+  if (auto it = done_.find(id); it != done_.end()) return it->second;
+  LV value = compute(id, at_);
+  done_.emplace(id, value);
+  return value;
+}
+
+LV OwnKernel::leaf(ValueId v, std::span<const LV> index) {
+  if (is_member(v)) {
+    AG_CHECK(std::equal(index.begin(), index.end(), at_.begin(), at_.end()));
+    return member(g_.value(v).node);
+  }
+  return b_.load(reads_.at(v), linear_index(b_, g_.type(v).shape, index));
+}
+
+void OwnKernel::origin(NodeId id) {
+  std::vector<NodeId>& origins = lowered_.origins;
+  auto it = std::find(origins.begin(), origins.end(), id);
+  if (it == origins.end()) it = origins.insert(origins.end(), id);
+  b_.set_origin(static_cast<std::uint32_t>(it - origins.begin()) + 1);
+}
+
+// -- loops --------------------------------------------------------------------------------------------------------
 
 void OwnKernel::nest(const std::vector<std::size_t>& axes, const Dims& shape, std::vector<LV>& at, bool lanes,
                      const std::function<void()>& body) {
@@ -46,6 +109,13 @@ LoweredKernel OwnKernel::finish(std::string label, const Dim& flops) {
   b_.set_origin(0);
   loop::Kernel& k = b_.kernel();
   k.flops = flops;
+  if (plan_)
+    for (NodeId id : plan_->groups[gid_].members) {
+      if (id == id_) continue;
+      const OpInfo& op = *g_.node(id).op;
+      lowered_.label += "+" + std::string(op.name);
+      k.flops = k.flops + type().elems() * Dim(op.cost);
+    }
   k.bytes = 0;
   for (ValueId v : lowered_.buffers)
     k.bytes = k.bytes + g_.type(v).elems() * Dim(static_cast<std::int64_t>(dtype_bytes(g_.type(v).dtype)));

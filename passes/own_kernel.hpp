@@ -1,5 +1,9 @@
 // A kernel of one node whose class writes its own loops: parameters for what chosen operands are made of and for
 // results, nests of parallel loops, estimates. Sort, cumulative and the like are written with it.
+//
+// Such a kernel may compute maps over its result as well, the further members of its group: it declares their
+// parameters with members(), and finish_element() takes each element of the result where its last loop has it, computes
+// the members there and stores what others need.
 #pragma once
 #include <unordered_map>
 
@@ -13,15 +17,26 @@ class OwnKernel : public ElementSource {
     lowered_.origins.push_back(id);
     b_.set_origin(1);
   }
+  /// The kernel of a whole group: its first node and maps over that node's one result.
+  OwnKernel(const Graph& g, const Plan& plan, GroupId gid) : OwnKernel(g, plan.groups[gid].members[0]) {
+    plan_ = &plan;
+    gid_ = gid;
+  }
 
   /// Declares the leaves of an operand as parameters; all operands come before the first result.
   void read(std::size_t operand);
   /// The buffer of a result.
   loop::BufferId result(std::uint32_t r, loop::Access access);
+  /// Declares what the group's members read beside the result, then whatever of result and members is stored.
+  void members();
+  /// The result's element at `index` is `value`: computes the members there and stores.
+  void finish_element(const std::vector<loop::ValueId>& index, loop::ValueId value);
 
   /// Element `index` of an operand.
   loop::ValueId operand(std::size_t i, std::span<const loop::ValueId> index) {
-    return element(node().operands[i], index);
+    loop::ValueId v = element(node().operands[i], index);
+    origin(id_);
+    return v;
   }
   loop::ValueId at_result(std::uint32_t r, std::span<const loop::ValueId> index) {
     return linear_index(b_, type(r).shape, index);
@@ -39,10 +54,10 @@ class OwnKernel : public ElementSource {
 
   loop::Builder& builder() override { return b_; }
   const Graph& graph() const override { return g_; }
-  loop::ValueId leaf(ValueId v, std::span<const loop::ValueId> index) override {
-    return b_.load(reads_.at(v), linear_index(b_, g_.type(v).shape, index));
-  }
-  void trap(NodeId, loop::ValueId cond, std::uint32_t kind, loop::ValueId detail) override {
+  loop::ValueId leaf(ValueId v, std::span<const loop::ValueId> index) override;
+  void origin(NodeId id) override;
+  void trap(NodeId node, loop::ValueId cond, std::uint32_t kind, loop::ValueId detail) override {
+    origin(node);
     b_.trap(cond, kind, detail);
   }
 
@@ -52,6 +67,16 @@ class OwnKernel : public ElementSource {
   loop::Builder b_;
   LoweredKernel lowered_;
   std::unordered_map<ValueId, loop::BufferId> reads_;
+
+  const Plan* plan_ = nullptr;
+  GroupId gid_;
+  std::unordered_map<ValueId, loop::BufferId> writes_;
+  std::unordered_map<NodeId, loop::ValueId> done_;  // members at the element being finished
+  std::vector<loop::ValueId> at_;
+
+  void read_leaves(const LeafProbe& probe);
+  bool is_member(ValueId v) const { return plan_ && plan_->group_of[g_.value(v).node.index] == gid_; }
+  loop::ValueId member(NodeId id);
 };
 
 /// All axes but one.

@@ -22,24 +22,25 @@ enum class Exactness : std::uint8_t {
 struct PassContext {
   TargetSpec target;
   bool fast_math = false;
-  Diags diagnostics;                                   ///< warnings; the caller shows them
-  std::function<void(std::string_view)> trace_rule;    ///< --trace-rules: name of each rule that fires
-  bool fuse = true;                                    ///< -O0: every op is a kernel of its own
-  std::vector<std::string> fusion_notes;               ///< out: --print-fusion
-  std::vector<GraphPtr> host_graphs;                   ///< out: what each HostCall::function evaluates
+  int winograd_tile = 2;  ///< outputs along an axis of a Winograd tile: 2, or 4 (less exact)
+  Diags diagnostics;  ///< warnings; the caller shows them
+  std::function<void(std::string_view)> trace_rule;  ///< --trace-rules: name of each rule that fires
+  bool fuse = true;  ///< -O0: every op is a kernel of its own
+  std::vector<std::string> fusion_notes;  ///< out: --print-fusion
+  std::vector<GraphPtr> host_graphs;  ///< out: what each HostCall::function evaluates
 };
 
 /// The level that a pass works on decides which member is set.
 struct Pass {
-  std::string_view name;        ///< "autodiff", as in --passes and --print-ir-after
-  std::string_view summary;     ///< one line for --list-passes
+  std::string_view name;  ///< "autodiff", as in --passes and --print-ir-after
+  std::string_view summary;  ///< one line for --list-passes
   Result<Graph> (*on_graph)(const Graph&, PassContext&) = nullptr;
-  Result<loop::Program> (*lower)(const Graph&, PassContext&) = nullptr;   ///< the one step from graphs to programs
+  Result<loop::Program> (*lower)(const Graph&, PassContext&) = nullptr;  ///< the one step from graphs to programs
   Result<loop::Program> (*on_program)(loop::Program, PassContext&) = nullptr;
 };
 
-extern const Pass autodiff, fold, algebra, cse, dce, decompose;          // Graph -> Graph
-extern const Pass lower;                                                 // Graph -> Program
+extern const Pass autodiff, fold, algebra, cse, dce, winograd, decompose;  // Graph -> Graph
+extern const Pass lower;  // Graph -> Program
 extern const Pass schedule, vectorise, gpu_map, expand_math, plan_memory;  // Program -> Program
 const std::vector<const Pass*>& all_passes();
 const Pass* find_pass(std::string_view name);
@@ -49,22 +50,22 @@ using Stage = std::variant<Graph, loop::Program>;
 /// Called around every pass; the wrapper verifies, times, dumps.
 struct PipelineOptions {
   int opt_level = 2;
-  std::vector<std::string> passes;            ///< --passes: exactly these, in this order; empty: the level's list
-  std::vector<std::string> disabled;          ///< --disable-pass
+  std::vector<std::string> passes;  ///< --passes: exactly these, in this order; empty: the level's list
+  std::vector<std::string> disabled;  ///< --disable-pass
   bool verify_each = true;
-  bool track_changes = false;                 ///< fill PassTime::changed
-  std::vector<std::string> print_before, print_after;   ///< names or "all"
+  bool track_changes = false;  ///< fill PassTime::changed
+  std::vector<std::string> print_before, print_after;  ///< names or "all"
   enum class Change : std::uint8_t { none, full, diff } print_change = Change::none;
-  std::string filter;                         ///< --filter-pass: regular expression on names
-  std::string dump_dir;                       ///< --dump-dir: numbered files, one after each pass
+  std::string filter;  ///< --filter-pass: regular expression on names
+  std::string dump_dir;  ///< --dump-dir: numbered files, one after each pass
   std::function<void(std::string_view)> print;  ///< receives what the print options produce
-  std::string stop_after;                     ///< stage to stop at
+  std::string stop_after;  ///< stage to stop at
 };
 struct PassTime {
   std::string name;
   double ms = 0;
-  std::size_t before = 0, after = 0;          ///< nodes or kernel statements
-  bool changed = false;                       ///< known only with track_changes or print_change
+  std::size_t before = 0, after = 0;  ///< nodes or kernel statements
+  bool changed = false;  ///< known only with track_changes or print_change
 };
 struct PipelineResult {
   Stage stage;

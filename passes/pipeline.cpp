@@ -43,6 +43,7 @@ class Runner {
 
   Result<PipelineResult> run(Graph graph) {
     AG_TRY_(check_options());
+    context_.fusion_notes.clear();
     std::vector<std::string> labels =
         options_.passes.empty() ? pipeline(options_.opt_level, context_.target) : stage_labels(options_.passes);
     std::size_t first = 0;

@@ -19,7 +19,7 @@ enum class GroupKind : std::uint8_t {
   map,
   row,
   contraction,
-  own,   ///< one node whose class writes its own kernels (passes/lower_own): scatter, sort, cumulative, window
+  own,   ///< a node whose class writes its own kernels (passes/lower_own), first, and maps over its result if it can
   host,
   copy
 };

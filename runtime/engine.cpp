@@ -71,6 +71,7 @@ Result<Compiled> Engine::compile(Graph graph, const EngineOptions& options) {
     return fail(error(Code::AG4020, {}, "programs for `" + options.target + "` are not launched yet")
                     .help("--emit ptx shows the code; docs/gpu.md says what is missing"));
   context.fast_math = options.fast_math;
+  context.winograd_tile = options.winograd_tile;
   context.fuse = options.pipeline.opt_level > 0;
   Compiled out;
   for (ValueId v : graph.inputs) out.inputs.push_back({graph.value(v).name, graph.type(v)});

@@ -17,6 +17,7 @@ struct EngineOptions {
   std::string target = "cpu:native";
   passes::PipelineOptions pipeline;   ///< its opt_level is the optimisation level
   bool fast_math = false;
+  int winograd_tile = 2;              ///< 2, or 4: faster, less exact (PassContext)
   int compile_threads = 0;            ///< 0: as many as there are cores
   bool use_cache = true;              ///< objects of kernels compiled before in this process
   bool line_info = false;

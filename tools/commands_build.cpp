@@ -65,6 +65,7 @@ Result<passes::PipelineResult> staged(Session& s, Graph g, const std::string& st
   context.fast_math = s.options.fast_math;
   context.fuse = s.options.opt_level > 0;
   runtime::EngineOptions options = compile_options(s);
+  context.winograd_tile = options.winograd_tile;
   options.pipeline.stop_after = stop_after;
   auto result = passes::run_pipeline(std::move(g), options.pipeline, context);
   s.report(context.diagnostics);

@@ -234,6 +234,7 @@ runtime::EngineOptions compile_options(const Session& s) {
   runtime::EngineOptions c;
   c.target = o.target;
   c.fast_math = o.fast_math;
+  c.winograd_tile = o.winograd.empty() ? (o.fast_math ? 4 : 2) : o.winograd == "f4" ? 4 : 2;
   c.use_cache = !o.no_cache;
   c.pipeline.opt_level = o.opt_level;
   c.pipeline.passes = o.passes;

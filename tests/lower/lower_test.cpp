@@ -10,6 +10,28 @@ using namespace ag;
 using namespace ag::test;
 using namespace ag::test::graphs;
 
+TEST_CASE("a kernel of its own computes maps over its result") {
+  Graph g;
+  GraphBuilder b(g);
+  ValueId x = b.input("x", f32({5, 33})), c = b.input("c", f32({33}));
+  ValueId y = b.add_op("cumulative_sum", {x}, {{"axis", std::int64_t{0}}});
+  output(b, "y", b.unary("tanh", b.add(b.mul(y, 0.5), c)));
+  output(b, "z", b.neg(y));
+  std::vector<Array> inputs = random_inputs(g, {});
+  auto want = interpret(g, inputs);
+  if (!want) FAIL(text(want.error()));
+  passes::PassContext context;
+  context.target = codegen::describe_target("cpu:x86-64-v3").value();
+  auto r = passes::run_pipeline(g, {.passes = {"lower", "schedule", "vectorise"}}, context);
+  if (!r) FAIL(text(r.error()));
+  const auto& program = std::get<loop::Program>(r->stage);
+  CHECK(program.kernels.size() == 1);  // and the sums themselves have no memory
+  CHECK(program.buffers.size() == 4);
+  auto got = run_program(program, inputs);
+  if (!got) FAIL(text(got.error()) << loop::print(program));
+  for (std::size_t i = 0; i < want->size(); ++i) compare((*got)[i], (*want)[i]);
+}
+
 TEST_CASE("lowered programs agree with the graph interpreter") {
   for (const Case& c : cases()) {
     for (std::string target : {"cpu:x86-64-v3", "cpu:x86-64-v4"}) {
