@@ -1,15 +1,25 @@
+#include <algorithm>
+#include <functional>
+
 #include "ir/op.hpp"
+#include "passes/layout.hpp"
 #include "passes/lower_own.hpp"
 #include "passes/rebuild.hpp"
 
 namespace ag::passes {
 namespace {
 
-/// Composites that the target has a kernel for stay; all others are taken apart, outermost first.
-Result<Graph> run(const Graph& given, PassContext& context) {
+/// A composite that a pass gives another layout before it is taken apart.
+bool waits(const OpInfo& op) {
+  return std::any_of(op.attrs.begin(), op.attrs.end(), [](const AttrSpec& a) { return a.name == "layout"; });
+}
+
+/// Composites that the target has a kernel for stay; all others that `which` says are taken apart, outermost first.
+Result<Graph> decomposed(const Graph& given, PassContext& context, const std::function<bool(const OpInfo&)>& which) {
   Graph g = copy_if(given, [](NodeId) { return true; });
   auto composite = [&](const NodeView& v) {
-    return v.node().op->tier == Tier::composite && !has_kernel(*v.node().op, context);
+    const OpInfo& op = *v.node().op;
+    return op.tier == Tier::composite && !has_kernel(op, context) && which(op);
   };
   for (int depth = 0; depth < 64; ++depth) {
     bool any = false;
@@ -20,8 +30,17 @@ Result<Graph> run(const Graph& given, PassContext& context) {
   return fail(Code::AG9001, {}, "decomposition does not end");
 }
 
+Result<Graph> run(const Graph& g, PassContext& context) {
+  return decomposed(g, context, [](const OpInfo&) { return true; });
+}
+Result<Graph> run_early(const Graph& g, PassContext& context) {
+  return decomposed(g, context, [](const OpInfo& op) { return !waits(op); });
+}
+
 }  // namespace
 
+const Pass decompose_early = {
+    .name = "decompose_early", .summary = "the same, but for those that a layout is chosen for", .on_graph = run_early};
 const Pass decompose = {.name = "decompose", .summary = "take composites apart into primitives", .on_graph = run};
 
 }  // namespace ag::passes

@@ -17,7 +17,7 @@ namespace {
 const std::vector<std::string> graph_o0{"autodiff", "decompose", "dce"};
 const std::vector<std::string> graph_o2{"autodiff",  "cse", "algebra", "fold", "dce",
                                         "decompose", "cse", "algebra", "fold", "dce"};
-const std::vector<std::string> cpu_program{"lower", "schedule", "vectorise", "expand_math", "plan_memory"};
+const std::vector<std::string> cpu_program{"lower", "collapse", "schedule", "vectorise", "expand_math", "plan_memory"};
 const std::vector<std::string> cuda_program{"lower", "gpu_map", "expand_math", "plan_memory"};
 
 std::string text_of(const Stage& s) {

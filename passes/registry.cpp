@@ -1,13 +1,14 @@
 // All passes, one line each.
+#include "passes/layout.hpp"
 #include "passes/pass.hpp"
 
 namespace ag::passes {
 
 const std::vector<const Pass*>& all_passes() {
   static const std::vector<const Pass*> passes{
-      &autodiff,    &cse,         &algebra, &fold, &dce, &decompose,  // Graph -> Graph
+      &autodiff,    &cse,         &algebra,   &fold,    &dce, &decompose_early, &decompose,  // Graph -> Graph
       &lower,                                              // Graph -> Program
-      &schedule,    &vectorise,   &gpu_map,                     // Program -> Program
+      &collapse,    &schedule,    &vectorise, &gpu_map,                     // Program -> Program
       &expand_math, &plan_memory,
   };
   return passes;

@@ -4,7 +4,7 @@
 #include <limits>
 
 #include "frontend/onnx/legalise_ops.hpp"
-#include "ir/ops/windows.hpp"
+#include "ir/ops/convolution.hpp"
 
 namespace ag::onnx {
 namespace {
@@ -196,6 +196,7 @@ std::vector<ValueId> rewrite_window_scatter(Builder& b, const View& n) {
 }
 
 std::vector<ValueId> rewrite_conv(Builder& b, const View& n) {
+  if (conv_layout_of(n.attrs()) == ConvLayout::channels_last) return {conv_between_transposes(b, n)};
   std::string role = attr_string(n.attrs(), "role", "output");
   const Dims &p = n.in(0).shape, &q = n.in(1).shape;
   Window w = window_of(n.attrs());

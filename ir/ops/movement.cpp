@@ -287,8 +287,10 @@ ValueId pad_transpose(Builder& b, const View& n, std::size_t i, ValueId ct) {
 
 loop::ValueId pad_element(ElementCtx& c, LoopValues index) {
   loop::Builder& b = c.b();
-  Dims low = attr_dims(c.node().attrs(), "low"), from = c.node().in(0).shape;
+  Dims low = attr_dims(c.node().attrs(), "low"), high = attr_dims(c.node().attrs(), "high"),
+       from = c.node().in(0).shape;
   Ints interior = attr_ints(c.node().attrs(), "interior");
+  auto crops = [](const Dim& d) { return d.is_const() && d.value() <= 0; };
   for (const Dim& d : from)
     if (d.is(0)) return c.operand(1, {});
   loop::ValueId inside = b.constant_int(DType::boolean, 1), zero = b.index(0);
@@ -296,6 +298,10 @@ loop::ValueId pad_element(ElementCtx& c, LoopValues index) {
   Elements out;
   for (std::size_t d = 0; d < from.size(); ++d) {
     loop::ValueId i = b.sub(index[d], b.dim(low[d]));
+    if (interior[d] == 0 && crops(low[d]) && crops(high[d])) {
+      out.push_back(i);
+      continue;
+    }
     require(b.op(L::cmp_ge, {i, zero}));
     if (interior[d]) {
       loop::ValueId step = b.index(interior[d] + 1);

@@ -2,14 +2,14 @@
 // what the interpreter does, pools treat ties, padding and NaN as PyTorch does.
 #include <limits>
 
+#include "ir/ops/convolution.hpp"
 #include "tests/ops/lowered.hpp"
 
 using namespace ag;
 using namespace ag::test;
+using namespace ag::ops;
 
 namespace {
-
-using Ints = std::vector<std::int64_t>;
 
 std::int64_t pick(Random& r, std::int64_t low, std::int64_t high) {
   return low + static_cast<std::int64_t>(r.bits() % static_cast<std::uint64_t>(high - low + 1));
@@ -40,20 +40,28 @@ Drawn draw(Random& r) {
   return d;
 }
 
-Graph conv_graph(const Drawn& d, const std::string& role, DType t) {
+/// With `last`, operands and result still have their channels first, but the convolution between transposes does not.
+Graph conv_graph(const Drawn& d, const std::string& role, DType t, bool last = false) {
   const Dims &p = role == "input" ? d.y : d.x, &q = role == "filter" ? d.y : d.w,
              &out = role == "output"  ? d.y
                     : role == "input" ? d.x
                                       : d.w;
   Graph g;
   GraphBuilder b(g);
-  ValueId v = b.add_op("conv", {b.input("p", {t, p}), b.input("q", {t, q})},
-                       {{"role", role},
-                        {"size", Dims(out.begin() + 2, out.end())},
-                        {"low", d.low},
-                        {"strides", d.strides},
-                        {"dilations", d.dilations},
-                        {"groups", Dims{d.groups}}});
+  ConvRole r = role == "output" ? ConvRole::output : role == "input" ? ConvRole::input : ConvRole::filter;
+  auto rank = static_cast<std::int64_t>(p.size());
+  auto moved = [&](ValueId x, std::size_t i) {
+    return last ? b.transpose(x, channels_last_perm(conv_value(r, i), rank)) : x;
+  };
+  Attrs attrs{{"role", role},
+              {"size", Dims(out.begin() + 2, out.end())},
+              {"low", d.low},
+              {"strides", d.strides},
+              {"dilations", d.dilations},
+              {"groups", Dims{d.groups}}};
+  if (last) attrs.set("layout", std::string("channels_last"));
+  ValueId v = b.add_op("conv", {moved(b.input("p", {t, p}), 0), moved(b.input("q", {t, q}), 1)}, attrs);
+  if (last) v = b.transpose(v, channels_first_perm(conv_value(r, 2), rank));
   g.outputs = {{"r", v, {}}};
   return g;
 }
@@ -119,10 +127,14 @@ TEST_CASE("convolutions of random sizes are lowered to what they mean") {
     DType t = i % 4 == 0 ? DType::f32 : DType::f64;
     for (const char* role : {"output", "input", "filter"}) {
       INFO(role << " " << d.text);
-      Graph g = conv_graph(d, role, t);
+      Graph g = conv_graph(d, role, t), last = conv_graph(d, role, t, true);
       std::vector<Array> in;
       for (ValueId v : g.inputs) in.push_back(random_array(g.type(v), -1, 1, r));
       check_lowered(g, in, true);
+      check_lowered(last, in, true);
+      Array a = run_one(g, in), b = run_one(last, in);
+      for (std::int64_t k = 0; k < a.elems(); ++k)
+        CHECK(std::fabs(a.get_double(k) - b.get_double(k)) <= 2e-5 * (1 + std::fabs(a.get_double(k))));
     }
   }
 }
