@@ -19,7 +19,7 @@ Result<Graph> decomposed(const Graph& given, PassContext& context, const std::fu
   Graph g = copy_if(given, [](NodeId) { return true; });
   auto composite = [&](const NodeView& v) {
     const OpInfo& op = *v.node().op;
-    return op.tier == Tier::composite && !has_kernel(op, context) && which(op);
+    return op.tier == Tier::composite && !has_kernel(v, context) && which(op);
   };
   for (int depth = 0; depth < 64; ++depth) {
     bool any = false;

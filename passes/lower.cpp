@@ -72,7 +72,7 @@ Status GraphLowering::check() const {
     const Node& n = g_.node(id);
     Loc loc = g_.loc(n.result());
     if (!live[id.index]) continue;
-    if (n.op->tier == Tier::composite && !has_kernel(*n.op, p_.context)) {
+    if (n.op->tier == Tier::composite && !has_kernel(NodeView{g_, id}, p_.context)) {
       diags.push_back(error(
           Code::AG4010, loc,
           "`" + std::string(n.op->name) + "` cannot be compiled yet: it has no decomposition into primitives here"));

@@ -1,5 +1,7 @@
 #include "passes/lower_own.hpp"
 
+#include "passes/attention.hpp"
+
 namespace ag::passes {
 namespace {
 
@@ -9,10 +11,17 @@ Result<std::vector<LoweredKernel>> lower_algorithm(const Graph& g, NodeId id, bo
   if (op == "lu") return lower_lu(g, id);
   if (op == "lu_solve") return lower_lu_solve(g, id);
   if (op == "suppress") return lower_suppress(g, id);
+  if (is_attention(*g.node(id).op)) return lower_attention(g, id);
   return lower_sort(g, id, gpu);
 }
 
 }  // namespace
+
+bool has_kernel(const NodeView& node, const PassContext& context) {
+  const OpInfo& op = *node.node().op;
+  if (op.lower_class == LowerClass::none || !context.fuse || context.target.kind != TargetSpec::Kind::cpu) return false;
+  return !is_attention(op) || has_attention_kernel(node.graph, node.id);
+}
 
 bool takes_members(const OpInfo& op) { return op.lower_class == LowerClass::cumulative; }
 

@@ -9,10 +9,9 @@ namespace ag::passes {
 /// results are stored. For a GPU kernels keep nothing in scratch memory.
 Result<std::vector<LoweredKernel>> lower_own(const Graph& g, const Plan& plan, GroupId gid, bool gpu);
 
-/// Whether a composite is lowered as it is: one with a lowering class, on a CPU, unless ops shall stay apart.
-inline bool has_kernel(const OpInfo& op, const PassContext& context) {
-  return op.lower_class != LowerClass::none && context.fuse && context.target.kind == TargetSpec::Kind::cpu;
-}
+/// Whether a composite is lowered as it is: one with a lowering class, on a CPU, unless ops shall stay apart or the
+/// kernel would not pay for its sizes.
+bool has_kernel(const NodeView& node, const PassContext& context);
 
 /// Whether the op's kernel computes maps over its one result in its last loop (OwnKernel::members).
 bool takes_members(const OpInfo& op);
@@ -23,5 +22,6 @@ Result<std::vector<LoweredKernel>> lower_sort(const Graph& g, NodeId id, bool gp
 Result<std::vector<LoweredKernel>> lower_lu(const Graph& g, NodeId id);
 Result<std::vector<LoweredKernel>> lower_lu_solve(const Graph& g, NodeId id);
 Result<std::vector<LoweredKernel>> lower_suppress(const Graph& g, NodeId id);
+Result<std::vector<LoweredKernel>> lower_attention(const Graph& g, NodeId id);
 
 }  // namespace ag::passes

@@ -5,7 +5,9 @@
 // go to lanes. All other loops are flattened into the kernel's tile range. Which loop plays which role was
 // fixed by lowering from the op alone, so the order of every reduction is the same however sizes are known.
 #include <algorithm>
+#include <map>
 
+#include "passes/inner_tile.hpp"
 #include "passes/schedule_internal.hpp"
 
 namespace ag::passes {
@@ -63,6 +65,7 @@ class CpuScheduler : public CpuNest {
 
   /// Loops over reduced axes: four accumulators of a register each hide the latency of an addition.
   void inner_loop(const Stmt& s, ForOptions& o, LV& step) {
+    if (o.mapping == Mapping::parallel && !col_ && inner_tile(s, o, step)) return;
     if (o.mapping == Mapping::parallel) o.mapping = Mapping::serial;
     if (col_ || s.attr.role != AxisRole::reduce || !s.attr.reassociate || !innermost_loop(s)) return;
     bool carries = s.operands.size() > 3;
@@ -70,6 +73,45 @@ class CpuScheduler : public CpuNest {
     o.mapping = Mapping::vector;
     o.width = static_cast<std::uint16_t>(width);
     step = b_.index(width);
+  }
+
+  // -- tiles inside a body that lowering has blocked --------------------------------------------------------------
+  std::map<StmtId, int> registers_;  // of a tile, by its loop over columns
+
+  /// The loop over columns right inside one over rows.
+  StmtId columns_inside(const Stmt& rows) const {
+    for (StmtId id : k_.blocks[rows.blocks[0]].stmts)
+      if (k_.stmts[id].op == Op::for_ && k_.stmts[id].attr.role == AxisRole::col) return id;
+    return {};
+  }
+  std::optional<std::int64_t> trips(const Stmt& loop) const {
+    auto d = as_dim(k_, loop.operands[1]);
+    return d && d->is_const() ? std::optional(d->value()) : std::nullopt;
+  }
+
+  /// A loop over rows around one over columns becomes a register tile; one over columns alone goes to lanes.
+  bool inner_tile(const Stmt& s, ForOptions& o, LV& step) {
+    int width = 1;
+    if (s.attr.role == AxisRole::row) {
+      StmtId columns = columns_inside(s);
+      if (!columns) return false;
+      const Stmt& c = k_.stmts[columns];
+      InnerTile tile =
+          pick_inner_tile(trips(s), trips(c), has_inner_loop(c.blocks[0]), lanes(), target_.vector_registers);
+      registers_[columns] = tile.registers;
+      width = tile.rows;
+      o.mapping = Mapping::rows;
+    } else if (s.attr.role == AxisRole::col) {
+      auto tile = std::find_if(registers_.begin(), registers_.end(),
+                               [&](const auto& t) { return &k_.stmts[t.first] == &s; });
+      width = tile != registers_.end() ? tile->second * lanes() : width_for(as_dim(k_, s.operands[1]), 2);
+      o.mapping = Mapping::vector;
+    } else {
+      return false;
+    }
+    o.width = static_cast<std::uint16_t>(width);
+    step = b_.index(width);
+    return true;
   }
 
   bool innermost_loop(const Stmt& s) const {

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "ir/ops/attend.hpp"
 #include "ir/ops/common.hpp"
 #include "ir/ops/dims.hpp"
 #include "ir/ops/families.hpp"
@@ -293,7 +294,9 @@ std::vector<OpInfo> attention_ops() {
   o.infer = infer_attention;
   o.decompose = attention;
   o.samples = attention_samples;
-  return {o, flex_op()};
+  std::vector<OpInfo> all{o, flex_op()};
+  for (OpInfo& a : attend_ops()) all.push_back(std::move(a));
+  return all;
 }
 
 }  // namespace ag

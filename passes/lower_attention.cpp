@@ -1,0 +1,352 @@
+// attend, attend_grad -> one kernel each, without a score outside the cache.
+//
+// Scores lie in scratch memory transposed, [keys x queries of the block]: keys and values are then read as they lie, a
+// key's element beside a register of queries, maxima and sums over keys need nothing across lanes, and probabilities
+// are the column of the product with the values. Only the block's queries are transposed, once.
+//
+// Keys come in blocks. Each block corrects sums and products so far by exp(old maximum - new maximum), as in flash
+// attention; a row of one block is the same computation without the correction, so bits do not depend on whether sizes
+// are constants. Queries beyond the last one repeat it; their results are not stored.
+#include "ir/ops/attend.hpp"
+#include "passes/attention.hpp"
+#include "passes/lower_own.hpp"
+#include "passes/own_kernel.hpp"
+
+#include <limits>
+
+namespace ag::passes {
+namespace {
+
+using loop::AxisRole;
+using loop::BufferId;
+using loop::Mapping;
+using loop::Op;
+using loop::ReduceKind;
+using LV = loop::ValueId;
+using LVs = std::vector<LV>;
+using Name = AttendOperand::Name;
+
+/// Queries of a task: two registers of f32 lanes with AVX-512; their scores against a block of keys fill 64 KiB.
+constexpr std::int64_t query_block = 32, key_block = 512;
+/// The gradient keeps whole rows, and adds to the gradients of keys and values once a block of queries.
+constexpr std::int64_t gradient_block = 64, gradient_keys = 2048;
+/// Sizes of heads and numbers of queries for which these kernels beat products with scores in memory between them.
+constexpr std::int64_t max_size = 512, min_queries = 8;
+/// Chains of maxima and sums over keys that run side by side.
+constexpr int chains = 4;
+
+class AttentionKernel {
+ protected:
+  AttentionKernel(const Graph& g, NodeId id, std::int64_t block)
+      : k_(g, id), b_(k_.builder()), s_(describe_attend(k_.view())), block_(block) {
+    for (std::size_t i = 0; i < k_.node().operands.size(); ++i)
+      if (k_.node().operands[i]) k_.read(i);
+    acc_ = accumulator_dtype(k_.in(Name::query).dtype);
+  }
+
+  OwnKernel k_;
+  loop::Builder& b_;
+  AttendDesc s_;
+  std::int64_t block_;
+  DType acc_;
+  LVs batch_;   ///< index in the batch
+  LV first_;    ///< the block's first query
+  LV keys_;     ///< number of keys that the block looks at
+  BufferId queries_, scores_, maximum_, sum_;
+
+  LV index(std::int64_t i) { return b_.index(i); }
+  LV number(double x) { return b_.constant(acc_, x); }
+  LV minus_infinity() { return number(-std::numeric_limits<double>::infinity()); }
+  LV lower(LV a, LV b) { return b_.op(Op::min, {a, b}); }
+  LV at(LV row, std::int64_t width, LV column) { return b_.add(b_.mul(row, index(width)), column); }
+  BufferId scratch(const Dim& elems) { return b_.alloc(acc_, elems, loop::Scope::scratch); }
+
+  bool ragged() const { return !mod(s_.q, Dim(block_)).is(0); }
+
+  /// Index of an operand whose batch axes may be of size one, from its last two components.
+  LVs place(std::size_t operand, LV row, LV column) {
+    const Dims& shape = k_.in(operand).shape;
+    std::size_t batch = shape.size() - 2, lead = batch_.size() - std::min(batch_.size(), batch);
+    LVs out;
+    for (std::size_t d = 0; d < batch; ++d) {
+      const Dim& size = shape[d];
+      if (size.is(1))
+        out.push_back(index(0));
+      else if (size == s_.batch[lead + d])
+        out.push_back(batch_[lead + d]);
+      else
+        out.push_back(b_.select(b_.op(Op::cmp_eq, {b_.dim(size), index(1)}), index(0), batch_[lead + d]));
+    }
+    out.push_back(row), out.push_back(column);
+    return out;
+  }
+  LV read(std::size_t operand, LV row, LV column) {
+    return b_.cast(k_.operand(operand, place(operand, row, column)), acc_);
+  }
+
+  /// Element of bias or mask for this query and key, whose axes may be fewer or of size one.
+  LV beside(std::size_t operand, LV query, LV key) {
+    Dims whole = s_.batch;
+    whole.push_back(s_.q), whole.push_back(s_.k);
+    LVs at = batch_;
+    at.push_back(query), at.push_back(key);
+    return k_.operand(operand, broadcast_index(b_, k_.in(operand).shape, whole, at));
+  }
+
+  /// The query of lane l of the block.
+  LV query_of(LV lane) {
+    LV q = b_.add(first_, lane);
+    return ragged() ? lower(q, b_.sub(b_.dim(s_.q), index(1))) : q;
+  }
+
+  // -- loops ----------------------------------------------------------------------------------------------------
+  void rows(LV extent, const std::function<void(LV)>& body) {
+    b_.for_each(extent, {.mapping = Mapping::parallel, .role = AxisRole::row}, body);
+  }
+  void columns(LV extent, const std::function<void(LV)>& body) {
+    b_.for_each(extent, {.mapping = Mapping::parallel, .role = AxisRole::col}, body);
+  }
+  void lanes(const std::function<void(LV)>& body) { columns(index(block_), body); }
+
+  LV sum_over(LV extent, LV start, const std::function<LV(LV, LV)>& step) {
+    return b_.for_(index(0), extent, index(1), {.role = AxisRole::reduce}, {start},
+                   [&](LV i, const LVs& c) { return LVs{step(i, c[0])}; })[0];
+  }
+
+  /// Combines step(j) over j < n in `chains` chains: values of `op` in the order of their chain, then of the chains.
+  LV over_keys(LV n, Op op, LV start, const std::function<LV(LV)>& step) {
+    LV whole = b_.mul(b_.op(Op::div, {n, index(chains)}), index(chains));
+    LVs c = b_.for_(index(0), whole, index(chains), {}, LVs(chains, start), [&](LV j, const LVs& carried) {
+      LVs next;
+      for (int i = 0; i < chains; ++i) next.push_back(b_.op(op, {carried[i], step(b_.add(j, index(i)))}));
+      return next;
+    });
+    c[0] = b_.for_(whole, n, index(1), {}, {c[0]},
+                   [&](LV j, const LVs& carried) { return LVs{b_.op(op, {carried[0], step(j)})}; })[0];
+    for (int stride = chains / 2; stride > 0; stride /= 2)
+      for (int i = 0; i < stride; ++i) c[i] = b_.op(op, {c[i], c[i + stride]});
+    return c[0];
+  }
+
+  /// The nest of parallel loops over the batch.
+  void over_batch(std::size_t axis, const std::function<void()>& body) {
+    if (axis == 0) batch_.assign(s_.batch.size(), LV{});
+    if (axis == s_.batch.size()) return body();
+    if (s_.batch[axis].is(1)) {
+      batch_[axis] = index(0);
+      return over_batch(axis + 1, body);
+    }
+    b_.for_each(b_.dim(s_.batch[axis]), {.mapping = Mapping::parallel, .role = AxisRole::batch}, [&](LV iv) {
+      batch_[axis] = iv;
+      over_batch(axis + 1, body);
+    });
+  }
+
+  // -- parts of both kernels --------------------------------------------------------------------------------------
+  /// Sets first_ and keys_ of block number `number`.
+  void start_block(LV number) {
+    first_ = b_.mul(number, index(block_));
+    keys_ = b_.dim(s_.k);
+    if (!s_.causal) return;
+    LV seen = b_.add(first_, b_.dim(*s_.causal + Dim(block_)));
+    Dim most = Dim(block_) * ceildiv(s_.q, Dim(block_)) + *s_.causal - s_.k;
+    bool within = most.is_const() && most.value() <= 0;
+    keys_ = within ? seen : lower(seen, keys_);
+  }
+
+  /// Rows of an operand that belong to the block, transposed: [size x block].
+  void transpose(std::size_t operand, const Dim& size, BufferId to, double scale, bool zero_beyond = false) {
+    rows(index(block_), [&](LV l) {
+      columns(b_.dim(size), [&](LV c) {
+        LV x = read(operand, query_of(l), c);
+        if (scale != 1) x = b_.mul(x, number(scale));
+        if (zero_beyond && ragged())
+          x = b_.select(b_.op(Op::cmp_lt, {b_.add(first_, l), b_.dim(s_.q)}), x, number(0));
+        b_.store(to, at(c, block_, l), x);
+      });
+    });
+  }
+
+  /// to[j][l] = sum over c of operand[from + j][c] * columns[c][l] for j < n, then `finish`.
+  void against_rows(std::size_t operand, LV from, LV n, const Dim& size, BufferId columns, BufferId to,
+                    const std::function<LV(LV j, LV l, LV x)>& finish) {
+    rows(n, [&](LV j) {
+      lanes([&](LV l) {
+        LV x = sum_over(b_.dim(size), number(0), [&](LV c, LV sum) {
+          return b_.op(Op::fma, {read(operand, b_.add(from, j), c), b_.load(columns, at(c, block_, l)), sum});
+        });
+        b_.store(to, at(j, block_, l), finish(j, l, x));
+      });
+    });
+  }
+
+  /// Scores of keys [from, from + n).
+  void scores(LV from, LV n) {
+    against_rows(Name::key, from, n, s_.d, queries_, scores_, [&](LV j, LV l, LV x) {
+      LV key = b_.add(from, j);
+      if (s_.bias) x = b_.add(x, b_.cast(beside(*s_.bias, query_of(l), key), acc_));
+      if (s_.mask) x = b_.select(beside(*s_.mask, query_of(l), key), x, number(s_.fill));
+      return x;
+    });
+    if (!s_.causal) return;
+    LV seen_by_all = b_.sub(b_.add(first_, b_.dim(*s_.causal + Dim(1))), from);
+    LV start = b_.op(Op::max, {index(0), lower(seen_by_all, n)});
+    b_.for_(start, n, index(1), {}, {}, [&](LV j, const LVs&) {
+      lanes([&](LV l) {
+        LV last = b_.add(b_.add(first_, l), b_.dim(*s_.causal)), here = at(j, block_, l);
+        LV seen = b_.op(Op::cmp_le, {b_.add(from, j), last});
+        b_.store(scores_, here, b_.select(seen, b_.load(scores_, here), minus_infinity()));
+      });
+      return LVs{};
+    });
+  }
+
+  /// A row whose scores are all -inf has no maximum to subtract.
+  LV finite(LV maximum) {
+    return b_.select(b_.op(Op::cmp_eq, {maximum, minus_infinity()}), number(0), maximum);
+  }
+  LV inverse(LV sum) {
+    LV inv = b_.op(Op::div, {number(1), sum});
+    return s_.empty_zero ? b_.select(b_.op(Op::cmp_eq, {sum, number(0)}), number(0), inv) : inv;
+  }
+  LV score(LV j, LV l) { return b_.load(scores_, at(j, block_, l)); }
+  LV row_maximum(LV n, LV l, LV start) {
+    return over_keys(n, Op::max, start, [&](LV j) { return score(j, l); });
+  }
+  /// Scores become exp(score - maximum); their sum.
+  LV exponentials(LV n, LV l, LV maximum) {
+    return over_keys(n, Op::add, number(0), [&](LV j) {
+      LV e = b_.op(Op::exp, {b_.sub(score(j, l), maximum)});
+      b_.store(scores_, at(j, block_, l), e);
+      return e;
+    });
+  }
+};
+
+class Forward : AttentionKernel {
+ public:
+  Forward(const Graph& g, NodeId id) : AttentionKernel(g, id, query_block) {}
+
+  LoweredKernel run() {
+    out_ = k_.result(0, loop::Access::write);
+    const bool one_block = s_.k.is_const() && s_.k.value() <= key_block;
+    queries_ = scratch(s_.d * Dim(block_));
+    scores_ = scratch((one_block ? s_.k : Dim(key_block)) * Dim(block_));
+    sum_ = scratch(block_);
+    direct_ = one_block && !ragged();
+    if (!direct_) products_ = scratch(s_.dv * Dim(block_));
+    if (!one_block) maximum_ = scratch(block_), correction_ = scratch(block_);
+    over_batch(0, [&] {
+      b_.for_each(b_.dim(ceildiv(s_.q, Dim(block_))), {.mapping = Mapping::parallel, .role = AxisRole::batch},
+                  [&](LV number) {
+                    start_block(number);
+                    transpose(Name::query, s_.d, queries_, s_.scale);
+                    one_block ? single() : online();
+                    if (!direct_) store();
+                  });
+    });
+    return k_.finish("attend", product(s_.batch) * s_.q * s_.k * (s_.d + s_.dv) * Dim(2));
+  }
+
+ private:
+  BufferId out_, products_, correction_;
+  bool direct_ = false;  ///< the products with the values go straight to the result
+
+  void single() {
+    scores(index(0), keys_);
+    lanes([&](LV l) {
+      LV sum = exponentials(keys_, l, finite(row_maximum(keys_, l, minus_infinity())));
+      b_.store(sum_, l, inverse(sum));
+    });
+    times_values(index(0), keys_, false);
+  }
+
+  void online() {
+    lanes([&](LV l) {
+      b_.store(maximum_, l, minus_infinity());
+      b_.store(sum_, l, number(0));
+    });
+    rows(index(block_), [&](LV l) {
+      columns(b_.dim(s_.dv), [&](LV c) { b_.store(products_, product_at(l, c), number(0)); });
+    });
+    b_.for_(index(0), keys_, index(key_block), {}, {}, [&](LV from, const LVs&) {
+      LV n = lower(index(key_block), b_.sub(keys_, from));
+      scores(from, n);
+      lanes([&](LV l) {
+        LV old = b_.load(maximum_, l), best = row_maximum(n, l, old), base = finite(best);
+        LV correction = b_.op(Op::exp, {b_.sub(old, base)});
+        LV sum = exponentials(n, l, base);
+        b_.store(maximum_, l, best);
+        b_.store(correction_, l, correction);
+        b_.store(sum_, l, b_.op(Op::fma, {b_.load(sum_, l), correction, sum}));
+      });
+      times_values(from, n, true);
+      return LVs{};
+    });
+    lanes([&](LV l) { b_.store(sum_, l, inverse(b_.load(sum_, l))); });
+  }
+
+  LV product_at(LV l, LV c) { return b_.add(b_.mul(l, b_.dim(s_.dv)), c); }
+
+  void times_values(LV from, LV n, bool more) {
+    rows(index(block_), [&](LV l) {
+      columns(b_.dim(s_.dv), [&](LV c) {
+        LV start = number(0);
+        if (more) start = b_.mul(b_.load(products_, product_at(l, c)), b_.load(correction_, l));
+        LV x = sum_over(n, start, [&](LV j, LV sum) {
+          return b_.op(Op::fma, {score(j, l), read(Name::value, b_.add(from, j), c), sum});
+        });
+        if (direct_)
+          put(l, c, x);
+        else
+          b_.store(products_, product_at(l, c), x);
+      });
+    });
+  }
+
+  void put(LV l, LV c, LV x) {
+    LVs at = batch_;
+    at.push_back(b_.add(first_, l)), at.push_back(c);
+    LV y = b_.cast(b_.mul(x, b_.load(sum_, l)), k_.type().dtype);
+    b_.store(out_, k_.at_result(0, permuted(at, "perm")), y);
+  }
+
+  void store() {
+    LV n = ragged() ? lower(index(block_), b_.sub(b_.dim(s_.q), first_)) : index(block_);
+    b_.for_(index(0), n, index(1), {}, {}, [&](LV l, const LVs&) {
+      columns(b_.dim(s_.dv), [&](LV c) { put(l, c, b_.load(products_, product_at(l, c))); });
+      return LVs{};
+    });
+  }
+
+ protected:
+  LVs permuted(const LVs& at, std::string_view name) {
+    auto perm = k_.node().attrs.get_or<std::vector<std::int64_t>>(name, {});
+    if (perm.empty()) return at;
+    LVs out;
+    for (std::int64_t p : perm) out.push_back(at[static_cast<std::size_t>(p)]);
+    return out;
+  }
+};
+
+}  // namespace
+
+bool is_attention(const OpInfo& op) { return op.name == "attend" || op.name == "attend_grad"; }
+
+bool has_attention_kernel(const Graph& g, NodeId id) {
+  const Node& n = g.node(id);
+  AttendDesc s = describe_attend(NodeView{g, id});
+  auto small = [](const Dim& d) { return d.is_const() && d.value() > 0 && d.value() <= max_size; };
+  if (!small(s.d) || !small(s.dv)) return false;
+  if (s.q.is_const() && s.q.value() < min_queries) return false;
+  if (n.op->name == "attend") return true;
+  return false;
+}
+
+Result<std::vector<LoweredKernel>> lower_attention(const Graph& g, NodeId id) {
+  std::vector<LoweredKernel> kernels;
+  kernels.push_back(Forward(g, id).run());
+  return kernels;
+}
+
+}  // namespace ag::passes
