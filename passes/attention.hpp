@@ -1,8 +1,11 @@
 // Attention: which nodes have a kernel of their own.
 #pragma once
 #include "ir/op.hpp"
+#include "passes/pass.hpp"
 
 namespace ag::passes {
+
+extern const Pass attention;
 
 bool is_attention(const OpInfo& op);  ///< `attend` or `attend_grad`
 

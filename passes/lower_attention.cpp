@@ -160,8 +160,7 @@ class AttentionKernel {
       columns(b_.dim(size), [&](LV c) {
         LV x = read(operand, query_of(l), c);
         if (scale != 1) x = b_.mul(x, number(scale));
-        if (zero_beyond && ragged())
-          x = b_.select(b_.op(Op::cmp_lt, {b_.add(first_, l), b_.dim(s_.q)}), x, number(0));
+        if (zero_beyond && ragged()) x = b_.select(b_.op(Op::cmp_lt, {b_.add(first_, l), b_.dim(s_.q)}), x, number(0));
         b_.store(to, at(c, block_, l), x);
       });
     });
@@ -202,9 +201,7 @@ class AttentionKernel {
   }
 
   /// A row whose scores are all -inf has no maximum to subtract.
-  LV finite(LV maximum) {
-    return b_.select(b_.op(Op::cmp_eq, {maximum, minus_infinity()}), number(0), maximum);
-  }
+  LV finite(LV maximum) { return b_.select(b_.op(Op::cmp_eq, {maximum, minus_infinity()}), number(0), maximum); }
   LV inverse(LV sum) {
     LV inv = b_.op(Op::div, {number(1), sum});
     return s_.empty_zero ? b_.select(b_.op(Op::cmp_eq, {sum, number(0)}), number(0), inv) : inv;
@@ -266,9 +263,8 @@ class Forward : AttentionKernel {
       b_.store(maximum_, l, minus_infinity());
       b_.store(sum_, l, number(0));
     });
-    rows(index(block_), [&](LV l) {
-      columns(b_.dim(s_.dv), [&](LV c) { b_.store(products_, product_at(l, c), number(0)); });
-    });
+    rows(index(block_),
+         [&](LV l) { columns(b_.dim(s_.dv), [&](LV c) { b_.store(products_, product_at(l, c), number(0)); }); });
     b_.for_(index(0), keys_, index(key_block), {}, {}, [&](LV from, const LVs&) {
       LV n = lower(index(key_block), b_.sub(keys_, from));
       scores(from, n);

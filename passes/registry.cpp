@@ -1,4 +1,5 @@
 // All passes, one line each.
+#include "passes/attention.hpp"
 #include "passes/layout.hpp"
 #include "passes/pass.hpp"
 
@@ -6,7 +7,7 @@ namespace ag::passes {
 
 const std::vector<const Pass*>& all_passes() {
   static const std::vector<const Pass*> passes{
-      &autodiff,    &cse,         &algebra,   &fold,    &dce, &decompose_early, &decompose,  // Graph -> Graph
+      &autodiff,    &cse,         &algebra,   &fold,    &dce, &decompose_early, &decompose, &attention,  // Graph -> Graph
       &lower,                                              // Graph -> Program
       &collapse,    &schedule,    &vectorise, &gpu_map,                     // Program -> Program
       &expand_math, &plan_memory,

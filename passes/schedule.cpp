@@ -102,8 +102,8 @@ class CpuScheduler : public CpuNest {
       width = tile.rows;
       o.mapping = Mapping::rows;
     } else if (s.attr.role == AxisRole::col) {
-      auto tile = std::find_if(registers_.begin(), registers_.end(),
-                               [&](const auto& t) { return &k_.stmts[t.first] == &s; });
+      auto tile =
+          std::find_if(registers_.begin(), registers_.end(), [&](const auto& t) { return &k_.stmts[t.first] == &s; });
       width = tile != registers_.end() ? tile->second * lanes() : width_for(as_dim(k_, s.operands[1]), 2);
       o.mapping = Mapping::vector;
     } else {

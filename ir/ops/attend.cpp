@@ -50,10 +50,10 @@ Result<Dims> check_shapes(const InferCtx& c) {
   auto batch = broadcast_shapes(leading(q), leading(k));
   if (batch) batch = broadcast_shapes(*batch, leading(v));
   if (!batch || differ(q.shape[r - 1], k.shape[r - 1]) || differ(k.shape[r - 2], v.shape[r - 2]))
-    return c.error(
-        Code::AG2208,
-        fmt::format("`{}`: queries {}, keys {} and values {} do not fit together", op_title(c), q.str(), k.str(), v.str()),
-        {}, {query, key, value});
+    return c.error(Code::AG2208,
+                   fmt::format("`{}`: queries {}, keys {} and values {} do not fit together", op_title(c), q.str(),
+                               k.str(), v.str()),
+                   {}, {query, key, value});
   Dims scores = *batch;
   scores.insert(scores.end(), {q.shape[r - 2], k.shape[r - 2]});
   for (std::size_t i : {bias_at(c.op()), mask_at(c.op())}) {
@@ -61,8 +61,8 @@ Result<Dims> check_shapes(const InferCtx& c) {
     auto all = broadcast_shapes(c.in(i).shape, scores);
     if (!all || *all != scores)
       return c.error(Code::AG2201,
-                     fmt::format("`{}`: {} does not broadcast to {}", op_title(c), c.in(i).str(), shape_str(scores)), {},
-                     {i});
+                     fmt::format("`{}`: {} does not broadcast to {}", op_title(c), c.in(i).str(), shape_str(scores)),
+                     {}, {i});
   }
   return *batch;
 }
@@ -84,8 +84,8 @@ Types infer_attend_grad(const InferCtx& c) {
   Dims want = result_shape(batch, c.in(query), c.in(value));
   auto all = broadcast_shapes(c.in(cotangent).shape, want);
   if (!all || *all != want || c.in(cotangent).rank() != static_cast<int>(want.size()))
-    return c.error(Code::AG2208, fmt::format("`attend_grad`: the cotangent is {}, the result {}",
-                                             c.in(cotangent).str(), shape_str(want)));
+    return c.error(Code::AG2208, fmt::format("`attend_grad`: the cotangent is {}, the result {}", c.in(cotangent).str(),
+                                             shape_str(want)));
   std::vector<Type> out;
   for (auto [i, name] : {std::pair{query, "perm_q"}, {key, "perm_k"}, {value, "perm_v"}}) {
     AG_TRY(Dims shape, permuted(c, name, c.in(i).shape));
@@ -112,8 +112,13 @@ Expr to_batch(Expr x, const Dims& batch) {
 
 Parts parts_of(Builder& b, const View& n) {
   AttendDesc desc = describe_attend(n);
-  Parts s{to_batch({b, n.operand(query)}, desc.batch), to_batch({b, n.operand(key)}, desc.batch),
-          to_batch({b, n.operand(value)}, desc.batch), {}, {}, {}, {}};
+  Parts s{to_batch({b, n.operand(query)}, desc.batch),
+          to_batch({b, n.operand(key)}, desc.batch),
+          to_batch({b, n.operand(value)}, desc.batch),
+          {},
+          {},
+          {},
+          {}};
   auto rank = static_cast<std::int64_t>(desc.batch.size());
   s.axes = iota_ints(rank);
   Expr x = s.q.with(b.dot_general(s.q, s.k, {rank + 1}, {rank + 1}, s.axes, s.axes));
@@ -170,7 +175,8 @@ std::vector<ValueId> decompose_attend_grad(Builder& b, const View& n) {
 void attend_vjp(Builder& b, const View& n, Cotangents ct, Grads& grads) {
   Attrs attrs = n.attrs();
   Ints perm = perm_of(attrs, "perm", n.out().shape.size()), inverse(perm.size());
-  for (std::size_t i = 0; i < perm.size(); ++i) inverse[static_cast<std::size_t>(perm[i])] = static_cast<std::int64_t>(i);
+  for (std::size_t i = 0; i < perm.size(); ++i)
+    inverse[static_cast<std::size_t>(perm[i])] = static_cast<std::int64_t>(i);
   attrs.erase("perm");
   std::vector<ValueId> operands = n.node().operands;
   operands.insert(operands.begin() + cotangent, b.transpose(ct[0], inverse));
