@@ -194,8 +194,8 @@ std::optional<double> GraphBuilder::splat_value(ValueId v) const {
     }
     if (n.op->name != "constant") return std::nullopt;
     // Until gradients are taken, a named constant is a variable that one may ask for.
-    if (n.attrs.get_or<bool>("trainable", false) || (graph_.stage == "import" && !graph_.value(v).name.empty()))
-      return std::nullopt;
+    const bool early = graph_.stage == "import" || graph_.stage == "attention";
+    if (n.attrs.get_or<bool>("trainable", false) || (early && !graph_.value(v).name.empty())) return std::nullopt;
     const Literal& l = **n.attrs.get<LiteralPtr>("value");
     if (l.form == Literal::Form::random) return std::nullopt;
     if (l.form == Literal::Form::splat)

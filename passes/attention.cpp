@@ -12,6 +12,7 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <set>
 
 #include "ir/ops/attend.hpp"
 #include "ir/ops/expr.hpp"
@@ -58,7 +59,7 @@ class Finder {
         if (v) ++uses_[v.index];
     for (const Output& o : g.outputs) ++uses_[o.value.index];
     auto request = [&](const std::string& name) {
-      if (ValueId v = g.find(name)) uses_[v.index] += 2;
+      if (ValueId v = g.find(name)) uses_[v.index] += 2, requested_.insert(v);
     };
     for (const GradRequest& r : g.grads) {
       request(r.of);
@@ -94,6 +95,7 @@ class Finder {
   GraphBuilder b_;
   ValueMap map_;
   std::vector<int> uses_;
+  std::set<ValueId> requested_;  ///< by gradients: no constants even if they are constant
 
   const Node& def(ValueId v) const { return g_.def(v); }
   const Type& type(ValueId v) const { return g_.type(v); }
@@ -117,8 +119,9 @@ class Finder {
       if (copies.contains(x)) continue;
       const Node& n = def(x);
       if (!ready) {
-        if (copies.size() + work.size() > 64 || !n.regions.empty() || n.attrs.get_or<bool>("trainable", false) ||
-            n.op->name == "input" || (n.operands.empty() && n.op->name != "constant" && n.op->name != "iota") ||
+        if (copies.size() + work.size() > 64 || !n.regions.empty() || requested_.contains(x) ||
+            n.attrs.get_or<bool>("trainable", false) || n.op->name == "input" ||
+            (n.operands.empty() && n.op->name != "constant" && n.op->name != "iota") ||
             product(type(x).shape).is_const() == false || product(type(x).shape).value() > max_mask)
           return std::nullopt;
         work.emplace_back(x, true);
@@ -139,7 +142,8 @@ class Finder {
     if (!product(type(v).shape).is(1)) {
       if (is(v, {"broadcast_in_dim", "Expand"})) return number(def(v).operands[0]);
       const LiteralPtr* literal = def(v).attrs.get<LiteralPtr>("value");
-      if (literal && (*literal)->form == Literal::Form::splat && !def(v).attrs.get_or<bool>("trainable", false))
+      bool variable = requested_.contains(v) || def(v).attrs.get_or<bool>("trainable", false);
+      if (literal && (*literal)->form == Literal::Form::splat && !variable)
         return loop::bits_to_double((*literal)->dtype, (*literal)->bits);
       return std::nullopt;
     }

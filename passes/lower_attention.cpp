@@ -64,7 +64,7 @@ class AttentionKernel {
   bool ragged() const { return !mod(s_.q, Dim(block_)).is(0); }
 
   /// Index of an operand whose batch axes may be of size one, from its last two components.
-  LVs place(std::size_t operand, LV row, LV column) {
+  LVs operand_at(std::size_t operand, LV row, LV column) {
     const Dims& shape = k_.in(operand).shape;
     std::size_t batch = shape.size() - 2, lead = batch_.size() - std::min(batch_.size(), batch);
     LVs out;
@@ -81,7 +81,7 @@ class AttentionKernel {
     return out;
   }
   LV read(std::size_t operand, LV row, LV column) {
-    return b_.cast(k_.operand(operand, place(operand, row, column)), acc_);
+    return b_.cast(k_.operand(operand, operand_at(operand, row, column)), acc_);
   }
 
   /// Element of bias or mask for this query and key, whose axes may be fewer or of size one.
@@ -97,6 +97,15 @@ class AttentionKernel {
   LV query_of(LV lane) {
     LV q = b_.add(first_, lane);
     return ragged() ? lower(q, b_.sub(b_.dim(s_.q), index(1))) : q;
+  }
+
+  /// An index of a result, in the order of axes that an attribute gives it.
+  LVs permuted(const LVs& at, std::string_view name) {
+    auto perm = k_.node().attrs.get_or<std::vector<std::int64_t>>(name, {});
+    if (perm.empty()) return at;
+    LVs out;
+    for (std::int64_t p : perm) out.push_back(at[static_cast<std::size_t>(p)]);
+    return out;
   }
 
   // -- loops ----------------------------------------------------------------------------------------------------
@@ -155,12 +164,11 @@ class AttentionKernel {
   }
 
   /// Rows of an operand that belong to the block, transposed: [size x block].
-  void transpose(std::size_t operand, const Dim& size, BufferId to, double scale, bool zero_beyond = false) {
+  void transpose(std::size_t operand, const Dim& size, BufferId to, double scale) {
     rows(index(block_), [&](LV l) {
       columns(b_.dim(size), [&](LV c) {
         LV x = read(operand, query_of(l), c);
         if (scale != 1) x = b_.mul(x, number(scale));
-        if (zero_beyond && ragged()) x = b_.select(b_.op(Op::cmp_lt, {b_.add(first_, l), b_.dim(s_.q)}), x, number(0));
         b_.store(to, at(c, block_, l), x);
       });
     });
@@ -314,20 +322,120 @@ class Forward : AttentionKernel {
       return LVs{};
     });
   }
+};
 
- protected:
-  LVs permuted(const LVs& at, std::string_view name) {
-    auto perm = k_.node().attrs.get_or<std::vector<std::int64_t>>(name, {});
-    if (perm.empty()) return at;
-    LVs out;
-    for (std::int64_t p : perm) out.push_back(at[static_cast<std::size_t>(p)]);
-    return out;
+/// One task a head: blocks of queries in order, so that gradients of keys and values add up where they lie.
+class Backward : AttentionKernel {
+ public:
+  Backward(const Graph& g, NodeId id) : AttentionKernel(g, id, gradient_block) {}
+
+  LoweredKernel run() {
+    dq_ = k_.result(0, loop::Access::write);
+    dk_ = k_.result(1, loop::Access::read_write);
+    dv_ = k_.result(2, loop::Access::read_write);
+    queries_ = scratch(s_.d * Dim(block_));
+    cotangents_ = scratch(s_.dv * Dim(block_));
+    scores_ = scratch(s_.k * Dim(block_));
+    slopes_ = scratch(s_.k * Dim(block_));
+    over_batch(0, [&] {
+      clear(dk_, 1, s_.d);
+      clear(dv_, 2, s_.dv);
+      b_.for_(index(0), b_.dim(ceildiv(s_.q, Dim(block_))), index(1), {}, {}, [&](LV number, const LVs&) {
+        start_block(number);
+        block();
+        return LVs{};
+      });
+    });
+    Dim products = s_.d * Dim(3) + s_.dv * Dim(2);
+    return k_.finish("attend_grad", product(s_.batch) * s_.q * s_.k * products * Dim(2));
+  }
+
+ private:
+  BufferId dq_, dk_, dv_;
+  BufferId cotangents_;  ///< of the block's results, transposed
+  BufferId slopes_;      ///< cotangents of probabilities, then of scores, laid out as scores_
+
+  LV place(std::uint32_t result, LV row, LV column) {
+    constexpr std::string_view perms[] = {"perm_q", "perm_k", "perm_v"};
+    LVs at = batch_;
+    at.push_back(row), at.push_back(column);
+    return k_.at_result(result, permuted(at, perms[result]));
+  }
+
+  void clear(BufferId to, std::uint32_t result, const Dim& size) {
+    LV zero = b_.constant(k_.type().dtype, 0.0);
+    b_.for_(index(0), b_.dim(s_.k), index(1), {}, {}, [&](LV j, const LVs&) {
+      columns(b_.dim(size), [&](LV c) { b_.store(to, place(result, j, c), zero); });
+      return LVs{};
+    });
+  }
+
+  void block() {
+    transpose(Name::query, s_.d, queries_, s_.scale);
+    transpose(Name::cotangent, s_.dv, cotangents_, 1);
+    scores(index(0), keys_);
+    lanes([&](LV l) { probabilities(l); });
+    against_rows(Name::value, index(0), keys_, s_.dv, cotangents_, slopes_, [](LV, LV, LV x) { return x; });
+    lanes([&](LV l) { score_slopes(l); });
+    LV n = ragged() ? lower(index(block_), b_.sub(b_.dim(s_.q), first_)) : index(block_);
+    add_products(dv_, 2, n, scores_, Name::cotangent, s_.dv);
+    add_products(dk_, 1, n, slopes_, Name::query, s_.d);
+    rows(n, [&](LV l) {
+      columns(b_.dim(s_.d), [&](LV c) {
+        LV x = sum_over(keys_, number(0), [&](LV j, LV sum) {
+          return b_.op(Op::fma, {b_.load(slopes_, at(j, block_, l)), read(Name::key, j, c), sum});
+        });
+        b_.store(dq_, place(0, b_.add(first_, l), c), x);
+      });
+    });
+  }
+
+  void probabilities(LV l) {
+    LV sum = exponentials(keys_, l, finite(row_maximum(keys_, l, minus_infinity()))), inv = inverse(sum);
+    b_.for_(index(0), keys_, index(1), {}, {}, [&](LV j, const LVs&) {
+      b_.store(scores_, at(j, block_, l), b_.mul(score(j, l), inv));
+      return LVs{};
+    });
+  }
+
+  /// p (dp - sum of p dp), scaled: what queries and keys are multiplied by.
+  void score_slopes(LV l) {
+    auto slope = [&](LV j) { return b_.load(slopes_, at(j, block_, l)); };
+    LV mean = over_keys(keys_, Op::add, number(0), [&](LV j) { return b_.mul(score(j, l), slope(j)); });
+    b_.for_(index(0), keys_, index(1), {}, {}, [&](LV j, const LVs&) {
+      LV x = b_.mul(b_.mul(score(j, l), b_.sub(slope(j), mean)), number(s_.scale));
+      if (s_.mask) x = b_.select(beside(*s_.mask, query_of(l), j), x, number(0));
+      b_.store(slopes_, at(j, block_, l), x);
+      return LVs{};
+    });
+  }
+
+  /// to[j][c] += sum over the block's queries l of factors[j][l] * operand[l][c].
+  void add_products(BufferId to, std::uint32_t result, LV n, BufferId factors, std::size_t operand, const Dim& size) {
+    rows(keys_, [&](LV j) {
+      columns(b_.dim(size), [&](LV c) {
+        LV here = place(result, j, c);
+        LV x = sum_over(n, b_.load(to, here), [&](LV l, LV sum) {
+          return b_.op(Op::fma, {b_.load(factors, at(j, block_, l)), read(operand, b_.add(first_, l), c), sum});
+        });
+        b_.store(to, here, x);
+      });
+    });
   }
 };
 
 }  // namespace
 
 bool is_attention(const OpInfo& op) { return op.name == "attend" || op.name == "attend_grad"; }
+
+namespace {
+bool used(const Graph& g, ValueId v) {
+  for (NodeId id : g.node_ids())
+    for (ValueId o : g.node(id).operands)
+      if (o == v) return true;
+  return std::any_of(g.outputs.begin(), g.outputs.end(), [&](const Output& o) { return o.value == v; });
+}
+}  // namespace
 
 bool has_attention_kernel(const Graph& g, NodeId id) {
   const Node& n = g.node(id);
@@ -336,12 +444,18 @@ bool has_attention_kernel(const Graph& g, NodeId id) {
   if (!small(s.d) || !small(s.dv)) return false;
   if (s.q.is_const() && s.q.value() < min_queries) return false;
   if (n.op->name == "attend") return true;
-  return false;
+  // Gradients add up in the results themselves, of the batch's shape; that of a bias needs all scores in memory.
+  if (s.k.is_const() && s.k.value() > gradient_keys) return false;
+  const Type& t = g.type(n.operands[Name::query]);
+  if (accumulator_dtype(t.dtype) != t.dtype || (n.result_count > 3 && used(g, n.result(3)))) return false;
+  for (std::size_t i : {Name::query, Name::key, Name::value})
+    if (!std::equal(s.batch.begin(), s.batch.end(), g.type(n.operands[i]).shape.begin())) return false;
+  return true;
 }
 
 Result<std::vector<LoweredKernel>> lower_attention(const Graph& g, NodeId id) {
   std::vector<LoweredKernel> kernels;
-  kernels.push_back(Forward(g, id).run());
+  kernels.push_back(g.node(id).op->name == "attend" ? Forward(g, id).run() : Backward(g, id).run());
   return kernels;
 }
 
