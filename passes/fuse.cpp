@@ -1,3 +1,17 @@
+// Which nodes share a kernel.
+//
+// Cost model. A kernel reads each value it needs from memory once and writes each value that others need once; what
+// runs between is cheap beside that (storing and loading an f32 costs what a GELU costs). So:
+//  * A node joins the group of a producer whenever its elements are computed at the same place of the same space: that
+//    saves a read of the value, and the write as well if nobody else needs it. Of several producers the latest wins.
+//  * Where a node uses values of several groups over one space that do not depend on each other, the groups become one:
+//    again each value saved is a write and a read, and nothing is computed that was not computed before.
+//  * No node is computed in two kernels. Only index maps and constants (virtual nodes) are repeated where they are
+//    used; in a kernel of several passes over a row, a value is kept in cache from the pass that computes it unless it
+//    takes fewer operations than a load and a store (keep_cost in lower_kernel.cpp).
+//  * A reduction is refused where it would leave too few independent rows for threads and lanes.
+// Each node is tried with the groups of its direct producers only, and order between groups is kept as bit sets, so
+// the work is near-linear in the nodes.
 #include <algorithm>
 #include <set>
 
@@ -5,6 +19,7 @@
 #include "passes/element.hpp"
 #include "passes/lower_own.hpp"
 #include "passes/plan.hpp"
+#include "passes/reach.hpp"
 #include "passes/rebuild.hpp"
 
 namespace ag::passes {
@@ -67,7 +82,8 @@ class Planner {
   bool fuse_;
   Plan plan_;
   std::vector<bool> live_;
-  std::vector<std::vector<bool>> before_;  // before_[a][b]: group b must run before group a
+  Reachability order_;                   // of groups
+  std::vector<bool> merged_away_;        // by group
 
   // By node: nodes that tell the sizes that only the data know, of it and of the virtual values it is computed through.
   std::vector<std::vector<NodeId>> sizes_;
@@ -154,7 +170,7 @@ class Planner {
     if (!open(group)) return no("its group takes no members");
     if (group.members.size() >= max_members) return no("the group is full");
     for (GroupId p : producers)
-      if (p != gid && before_[p.index][gid.index]) return no("another operand depends on the group");
+      if (p != gid && order_.before(gid.index, p.index)) return no("another operand depends on the group");
     Space space = Space::full;
     std::vector<int> axes;
     if (cls(id) == LowerClass::reduce) {
@@ -181,6 +197,7 @@ class Planner {
     if (!aligned(id, gid, space)) return no("an operand in the group is used at another index");
     accept(id, gid, space, axes, producers);
     plan_.notes.push_back(pair + "yes");
+    merge_producers(id, gid, producers);
     return true;
   }
 
@@ -267,22 +284,54 @@ class Planner {
     add_size_groups(id, producers);
     GroupId gid = plan_.groups.push(std::move(group));
     plan_.group_of[id.index] = gid;
-    before_.emplace_back(gid.index + 1);
+    new_group(gid, producers);
+  }
+
+  void new_group(GroupId gid, const std::vector<GroupId>& producers) {
+    order_.push();
+    merged_away_.push_back(false);
     add_producers(gid, producers);
   }
 
   void add_producers(GroupId gid, const std::vector<GroupId>& producers) {
-    for (auto& row : before_) row.resize(plan_.groups.size());
-    std::vector<bool> gained(plan_.groups.size());
+    for (GroupId p : producers) order_.add(p.index, gid.index);
+  }
+
+  // -- merging --------------------------------------------------------------------------------------------------
+  /// Groups over one space that a member of `gid` uses values of are joined with it.
+  void merge_producers(NodeId id, GroupId gid, const std::vector<GroupId>& producers) {
     for (GroupId p : producers) {
-      if (p == gid) continue;
-      gained[p.index] = true;
-      for (std::size_t i = 0; i < gained.size(); ++i) gained[i] = gained[i] || before_[p.index][i];
+      if (p == gid || merged_away_[p.index] || !mergeable(gid, p)) continue;
+      bool into_p = plan_.groups[gid].kind == GroupKind::map && plan_.groups[p].kind != GroupKind::map;
+      GroupId from = into_p ? gid : p, into = into_p ? p : gid;
+      plan_.notes.push_back("group " + std::to_string(from.index) + " into group " + std::to_string(into.index) +
+                            ": yes, both feed " + std::string(g_.node(id).op->name) + " %" +
+                            std::to_string(g_.node(id).result().index));
+      merge(from, into);
+      gid = into;
     }
-    for (std::size_t a = 0; a < before_.size(); ++a)
-      if (a == gid.index || before_[a][gid.index])
-        for (std::size_t i = 0; i < gained.size(); ++i)
-          if (gained[i]) before_[a][i] = true;
+  }
+
+  bool mergeable(GroupId a, GroupId b) const {
+    const Group &x = plan_.groups[a], &y = plan_.groups[b];
+    auto takes = [](GroupKind k) { return k == GroupKind::map || k == GroupKind::row || k == GroupKind::contraction; };
+    if (!takes(x.kind) || !takes(y.kind) || x.full != y.full) return false;
+    if (x.members.size() + y.members.size() > max_members) return false;
+    bool one_map = x.kind == GroupKind::map || y.kind == GroupKind::map;
+    bool same_rows = x.kind == GroupKind::row && y.kind == GroupKind::row && x.axes == y.axes;
+    return (one_map || same_rows) && !order_.before(a.index, b.index) && !order_.before(b.index, a.index);
+  }
+
+  void merge(GroupId from, GroupId into) {
+    Group &source = plan_.groups[from], &target = plan_.groups[into];
+    const auto old = target.members.size();
+    target.members.insert(target.members.end(), source.members.begin(), source.members.end());
+    std::inplace_merge(target.members.begin(), target.members.begin() + static_cast<std::ptrdiff_t>(old),
+                       target.members.end());
+    for (NodeId id : source.members) plan_.group_of[id.index] = into;
+    source.members.clear();
+    order_.merge(from.index, into.index);
+    merged_away_[from.index] = true;
   }
 
   // -- after grouping ----------------------------------------------------------------------------------------
@@ -327,8 +376,7 @@ class Planner {
     add_size_groups(id, producers);
     GroupId gid = plan_.groups.push(std::move(group));
     copies_.emplace_back(v, gid);
-    before_.emplace_back(gid.index + 1);
-    add_producers(gid, producers);
+    new_group(gid, producers);
   }
 
   void order_groups() {
@@ -341,9 +389,10 @@ class Planner {
           if (copied == v) add_producers(gid, {copy});
     }
     std::vector<std::size_t> depth(plan_.groups.size());
-    for (std::size_t a = 0; a < depth.size(); ++a)
-      depth[a] = static_cast<std::size_t>(std::count(before_[a].begin(), before_[a].end(), true));
-    for (std::size_t a = 0; a < depth.size(); ++a) plan_.order.push_back(GroupId(a));
+    for (std::size_t a = 0; a < depth.size(); ++a) {
+      depth[a] = order_.depth(a);
+      if (!merged_away_[a]) plan_.order.push_back(GroupId(a));
+    }
     // A group has strictly more predecessors than each of its predecessors.
     std::stable_sort(plan_.order.begin(), plan_.order.end(),
                      [&](GroupId a, GroupId b) { return depth[a.index] < depth[b.index]; });

@@ -27,10 +27,14 @@ class Arith {
   llvm::Value* bitcast(DType from, DType to, llvm::Value* v);
   llvm::Value* widen(DType t, llvm::Value* v);   ///< f16, bf16 -> f32
   llvm::Value* narrow(DType t, llvm::Value* v);  ///< f32 -> f16, bf16
+  bool fills_zmm(const llvm::Value* v) const;
+  llvm::Value* scale(llvm::Value* x, llvm::Value* n);  ///< of values that fill a zmm register
 
  private:
   llvm::Value* float_binary(loop::Op op, llvm::Value* x, llvm::Value* y);
+  llvm::Value* float_extreme(loop::Op op, llvm::Value* x, llvm::Value* y);
   llvm::Value* float_rem(llvm::Value* x, llvm::Value* y);
+  llvm::Value* all_lanes(const llvm::Value* v);
   llvm::Value* int_binary(loop::Op op, DType t, llvm::Value* x, llvm::Value* y);
   llvm::Value* div_rem(bool rem, DType t, llvm::Value* x, llvm::Value* y);
   llvm::Value* div_rem_by_float(bool rem, DType t, llvm::Value* x, llvm::Value* y);
@@ -109,6 +113,7 @@ class Emitter {
   Tile iota(loop::VType type, bool rows);
   Tile elementwise(const loop::Stmt& s);
   std::optional<Tile> compare_iota(const loop::Stmt& s);
+  std::optional<Tile> scale_by_rounded(const loop::Stmt& s);
   Tile convert(const Tile& t, DType e);
   Tile reduce_lanes(loop::ReduceKind kind, const Tile& t);
   Tile reduce_rows(loop::ReduceKind kind, const Tile& t);

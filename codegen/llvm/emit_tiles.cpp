@@ -125,8 +125,36 @@ std::optional<Tile> Emitter::compare_iota(const loop::Stmt& s) {
   return out;
 }
 
+/// ldexp(x, bits of t - bits of magic), where t = magic + k was rounded to a whole k (math_common.hpp): t - magic is k
+/// as a number, which is what vscalefps takes; integers need not come into it.
+std::optional<Tile> Emitter::scale_by_rounded(const loop::Stmt& s) {
+  if (s.op != Op::ldexp) return std::nullopt;
+  auto def = [&](loop::ValueId v) {
+    loop::StmtId id = kernel.values[v].def;
+    return id ? &kernel.stmts[id] : nullptr;
+  };
+  const loop::Stmt* k = def(s.operands[1]);
+  if (!k || k->op != Op::sub) return std::nullopt;
+  const loop::Stmt *bits = def(k->operands[0]), *magic = def(k->operands[1]);
+  if (!bits || bits->op != Op::bitcast || !magic || magic->op != Op::constant) return std::nullopt;
+  VType type = kernel.type(s.results[0]);
+  const bool f64 = type.elem == DType::f64;
+  const std::uint64_t expected = f64 ? 0x4338000000000000 : 0x4b400000;  // 1.5 * 2^(digits - 1)
+  if (magic->attr.imm != expected || kernel.type(bits->operands[0]) != type) return std::nullopt;
+  Tile x = value(s.operands[0]), t = value(bits->operands[0]);
+  if (t.chunk != x.chunk || x.type != t.type || x.type != type) return std::nullopt;
+  for (Value* part : x.parts)
+    if (!arith.fills_zmm(part)) return std::nullopt;
+  for (std::size_t i = 0; i < x.parts.size(); ++i) {
+    Value* whole = b.CreateFSub(t.parts[i], llvm::ConstantFP::get(t.parts[i]->getType(), f64 ? 0x1.8p52 : 0x1.8p23));
+    x.parts[i] = arith.scale(x.parts[i], whole);
+  }
+  return x;
+}
+
 Tile Emitter::elementwise(const loop::Stmt& s) {
   if (auto mask = compare_iota(s)) return *mask;
+  if (auto scaled = scale_by_rounded(s)) return *scaled;
   VType type = kernel.type(s.results[0]);
   int chunk = type.elem == DType::boolean ? 1 << 16 : native_lanes(type.elem);
   int widest_bool = 1;
