@@ -82,8 +82,8 @@ class Planner {
   bool fuse_;
   Plan plan_;
   std::vector<bool> live_;
-  Reachability order_;                   // of groups
-  std::vector<bool> merged_away_;        // by group
+  Reachability order_;  // of groups
+  std::vector<bool> merged_away_;  // by group
 
   // By node: nodes that tell the sizes that only the data know, of it and of the virtual values it is computed through.
   std::vector<std::vector<NodeId>> sizes_;
@@ -195,9 +195,9 @@ class Planner {
         return no("the shapes differ");
     }
     if (!aligned(id, gid, space)) return no("an operand in the group is used at another index");
-    accept(id, gid, space, axes, producers);
     plan_.notes.push_back(pair + "yes");
-    merge_producers(id, gid, producers);
+    if (cls(id) != LowerClass::reduce && space == Space::full) gid = merge_producers(id, gid, producers);
+    accept(id, gid, space, axes, producers);
     return true;
   }
 
@@ -298,11 +298,13 @@ class Planner {
   }
 
   // -- merging --------------------------------------------------------------------------------------------------
-  /// Groups over one space that a member of `gid` uses values of are joined with it.
-  void merge_producers(NodeId id, GroupId gid, const std::vector<GroupId>& producers) {
+  /// Groups over the space of `gid` that the node, which is about to join it, uses values of become one with it.
+  GroupId merge_producers(NodeId id, GroupId gid, const std::vector<GroupId>& producers) {
     for (GroupId p : producers) {
-      if (p == gid || merged_away_[p.index] || !mergeable(gid, p)) continue;
-      bool into_p = plan_.groups[gid].kind == GroupKind::map && plan_.groups[p].kind != GroupKind::map;
+      bool between = std::any_of(producers.begin(), producers.end(),
+                                 [&](GroupId other) { return order_.before(p.index, other.index); });
+      if (p == gid || merged_away_[p.index] || between || !mergeable(gid, p) || !aligned(id, p, Space::full)) continue;
+      bool into_p = plan_.groups[gid].kind == GroupKind::map;
       GroupId from = into_p ? gid : p, into = into_p ? p : gid;
       plan_.notes.push_back("group " + std::to_string(from.index) + " into group " + std::to_string(into.index) +
                             ": yes, both feed " + std::string(g_.node(id).op->name) + " %" +
@@ -310,6 +312,7 @@ class Planner {
       merge(from, into);
       gid = into;
     }
+    return gid;
   }
 
   bool mergeable(GroupId a, GroupId b) const {
@@ -324,10 +327,9 @@ class Planner {
 
   void merge(GroupId from, GroupId into) {
     Group &source = plan_.groups[from], &target = plan_.groups[into];
-    const auto old = target.members.size();
     target.members.insert(target.members.end(), source.members.begin(), source.members.end());
-    std::inplace_merge(target.members.begin(), target.members.begin() + static_cast<std::ptrdiff_t>(old),
-                       target.members.end());
+    // A contraction stands first, whatever feeds its epilogue.
+    std::sort(target.members.begin() + (target.kind == GroupKind::contraction ? 1 : 0), target.members.end());
     for (NodeId id : source.members) plan_.group_of[id.index] = into;
     source.members.clear();
     order_.merge(from.index, into.index);

@@ -15,7 +15,8 @@ using loop::Mapping;
 using LV = loop::ValueId;
 using LVs = std::vector<loop::ValueId>;
 
-/// Cost (additions) from which a value that several passes over a row need is kept instead of computed again.
+/// Cost (additions, from what is in memory) from which a value that several passes over a row need is kept instead of
+/// computed again.
 constexpr int keep_cost = 4;
 
 class KernelLowering : public ElementSource {
@@ -76,6 +77,7 @@ class KernelLowering : public ElementSource {
   std::vector<std::unordered_map<NodeId, LV>> memo_;          // innermost scope last
   LVs at_;                                                    // current index in the full space
   std::unordered_map<NodeId, int> level_;
+  std::unordered_map<NodeId, int> cost_;                      // of a member's element, from what is in memory
   std::unordered_map<NodeId, BufferId> kept_;                 // members that later phases read back
   int phase_ = 0;
 
@@ -238,13 +240,40 @@ class KernelLowering : public ElementSource {
   // -- rows: maps and reductions over the same axes ------------------------------------------------------------
   bool reduced_dim(int d) const { return std::binary_search(group_.axes.begin(), group_.axes.end(), d); }
 
-  /// Phase in which a member can be computed: a reduction's result is there one phase after its operand.
+  /// Phase in which a member is computed: the first that uses it. A reduction's result is there one phase after its
+  /// operand.
   void assign_levels() {
     for (NodeId id : group_.members) {
       int level = 0;
       for (ValueId v : leaves_[id])
         if (is_member(v)) level = std::max(level, level_[g_.value(v).node]);
       level_[id] = cls(id) == LowerClass::reduce ? level + 1 : level;
+    }
+    std::unordered_map<NodeId, int> first_use;
+    for (std::size_t i = group_.members.size(); i-- > 0;) {
+      NodeId id = group_.members[i];
+      if (auto use = first_use.find(id); use != first_use.end() && full_space(id)) level_[id] = use->second;
+      for (ValueId v : leaves_[id]) {
+        if (!is_member(v)) continue;
+        int phase = cls(id) == LowerClass::reduce ? level_[id] - 1 : level_[id];
+        auto [it, fresh] = first_use.try_emplace(g_.value(v).node, phase);
+        it->second = std::min(it->second, phase);
+      }
+    }
+    assign_costs();
+  }
+
+  /// Cost of a member's element from what is in memory, values kept by an earlier phase included.
+  void assign_costs() {
+    for (NodeId id : group_.members) {
+      int cost = node(id).op->cost;
+      for (ValueId v : leaves_[id]) {
+        NodeId from = g_.value(v).node;
+        if (!is_member(v) || !full_space(from)) continue;
+        bool kept = level_[from] < level_[id] && cost_[from] >= keep_cost;
+        if (!kept) cost = std::min(cost + cost_[from], 1 << 20);
+      }
+      cost_[id] = cost;
     }
   }
 
@@ -266,7 +295,7 @@ class KernelLowering : public ElementSource {
       work.pop_back();
       if (!full_space(id) || std::find(needed.begin(), needed.end(), id) != needed.end()) continue;
       needed.push_back(id);
-      if (node(id).op->cost >= keep_cost && level_.at(id) < p) continue;  // read back
+      if (cost_.at(id) >= keep_cost && level_.at(id) < p) continue;  // read back
       auto it = leaves_.find(id);
       if (it == leaves_.end()) continue;
       for (ValueId v : it->second)
@@ -284,7 +313,7 @@ class KernelLowering : public ElementSource {
 
   /// True if the member is expensive and a later phase needs it again.
   bool read_back(NodeId id) const {
-    if (group_.kind != GroupKind::row || !full_space(id) || node(id).op->cost < keep_cost) return false;
+    if (group_.kind != GroupKind::row || !full_space(id) || cost_.at(id) < keep_cost) return false;
     for (int p = level_.at(id) + 1; p <= last_phase(); ++p) {
       std::vector<NodeId> needed = needed_in(p);
       if (std::find(needed.begin(), needed.end(), id) != needed.end()) return true;

@@ -19,6 +19,15 @@ V polynomial(V x, const double (&c)[n]) {
   return p;
 }
 
+/// The coefficients of -p(-x).
+template <std::size_t n>
+struct Mirrored {
+  double c[n];
+  constexpr explicit Mirrored(const double (&p)[n]) : c{} {
+    for (std::size_t i = 0; i < n; ++i) c[i] = i % 2 ? p[i] : -p[i];
+  }
+};
+
 template <class V, class I>
 struct Scaled {  // value * 2^exponent
   V value;
@@ -56,10 +65,10 @@ struct Common {
   static V expm1_reduced(V r) {
     return fma(r * r, polynomial(r, P::expm1_poly), r);
   }
-  /// 2^k for k within the normal exponents.
+  /// 2^k for k within the normal exponents; k may be the bits of magic + k, of which none but k's own are left.
   template <class I>
   static auto power_of_two(I k) {
-    return as_float(shl(k + P::bias, P::mantissa));
+    return as_float(shl(k, P::mantissa) + (P::bias << P::mantissa));
   }
 
   template <class V>
@@ -70,7 +79,11 @@ struct Common {
 
   template <class V>
   static V exp2(V x) {
-    x = clamp(x, P::exp2_min, P::exp2_max);
+    return exp2_bounded(clamp(x, P::exp2_min, P::exp2_max));
+  }
+  /// For x that is not far beyond the exponents.
+  template <class V>
+  static V exp2_bounded(V x) {
     V t = x + P::magic;
     V r = x - (t - P::magic);
     return ldexp(fma(r, polynomial(r, P::exp2_poly), 1.0), as_int(t) - P::magic_bits);
@@ -85,7 +98,7 @@ struct Common {
     V first = fma(n, -P::ln2_hi, x), r = fma(n, -P::ln2_lo, first);
     V lost = fma(n, -P::ln2_lo, first - r);
     V rest = fma(r * r, polynomial(r, P::expm1_poly), lost);
-    V s = power_of_two(as_int(t) - (P::magic_bits - log_scale));
+    V s = power_of_two(as_int(t) + log_scale);
     return fma(s, rest, fma(s, r, s - (log_scale == 0 ? 1.0 : 0.5)));
   }
   /// At half its size, so that 2^k cannot overflow.
@@ -95,14 +108,17 @@ struct Common {
     return select(abs(x) < P::tiny, x, y);
   }
 
-  /// With e = exp(-2|x|) - 1: -e / (2 + e). 2^k p is exact, so e and 2 + e are each rounded once.
+  /// With e = 1 - exp(-2|x|): e / (2 - e). 2^k p is exact, so e and 2 - e are each rounded once.
   template <class V>
   static V tanh(V x) {
-    V a = abs(x);
-    auto [r, k] = reduce_exp(select(a > P::tanh_max, P::tanh_max, a) * -2.0);
-    V s = power_of_two(k);
-    V p = s * expm1_reduced(r);
-    return copysign((p + (s - 1.0)) / (p + (s + 1.0)), x);
+    V a = abs(x), y = select(a > P::tanh_max, P::tanh_max, a);
+    y = y + y;
+    V t = fma(y, -1.4426950408889634, P::magic), n = t - P::magic;  // -2|x| = n ln 2 - r
+    V r = fma(n, P::ln2_lo, fma(n, P::ln2_hi, y));
+    static constexpr Mirrored poly(P::expm1_poly);
+    V s = power_of_two(as_int(t));
+    V p = s * fma(r * r, polynomial(r, poly.c), r);
+    return copysign((p + (V(1.0) - s)) / ((s + 1.0) - p), x);
   }
 
   /// Both sides from exp(-|x|), which cannot overflow and keeps the tail's subnormals.

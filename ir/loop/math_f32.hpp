@@ -47,7 +47,7 @@ struct F32 : Common<F32> {
     V a = abs(x);
     V small = fma(x, polynomial(x * x, erf_poly), x);
     V b = select(a > 4.0, 4.0, a);
-    V e = exp2(b * polynomial(b, erfc_poly));
+    V e = exp2_bounded(b * polynomial(b, erfc_poly));
     return select(a < 1.0, small, copysign(V(1.0) - e, x));
   }
 
