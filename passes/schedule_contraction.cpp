@@ -1,8 +1,12 @@
-// Schedules contractions for a CPU: the nest's `row` and `col` loops become tiles of registers, columns that are not
-// contiguous become packed panels, and blocks of both become the tiles that threads share.
+// Schedules contractions for a CPU: the nest's `row` and `col` loops become tiles of registers, panels of columns (and
+// of rows) are packed where they lie badly, and blocks of both become the tasks that threads share. What is chosen
+// comes from contraction_model.hpp; how it is written, and the interpreter of loops, sees the order of tasks only.
 #include <algorithm>
-#include <set>
+#include <numeric>
 
+#include "passes/contraction_body.hpp"
+#include "passes/contraction_model.hpp"
+#include "passes/contraction_pack.hpp"
 #include "passes/schedule_internal.hpp"
 
 namespace ag::passes {
@@ -17,13 +21,7 @@ using loop::Op;
 using loop::Stmt;
 using loop::StmtId;
 using LV = loop::ValueId;
-
-/// Rows of a contraction that share one panel of columns while it lies in the second-level cache.
-constexpr std::int64_t rows_per_panel = 96;
-/// The same when the panel is a packed copy, which costs about as much as a few rows of products.
-constexpr std::int64_t rows_per_packed_panel = 384, min_packed_rows = 4;
-/// Contracted elements of a panel beyond which its copy lies in no cache.
-constexpr std::int64_t max_panel_depth = 1 << 15;
+using Int = std::int64_t;
 
 class ContractionScheduler : public CpuNest {
  public:
@@ -34,171 +32,370 @@ class ContractionScheduler : public CpuNest {
     clone_.on_for = [](const Stmt&, ForOptions& o, LV&) {
       if (o.mapping == Mapping::parallel) o.mapping = Mapping::serial;
     };
+    body_ = find_contraction(k_, nest_.body);
+    analyse();
+    allocate();
     schedule();
     return finish();
   }
 
  private:
-  struct RegisterTile {
-    int rows, registers;  // registers of lanes per row
-  };
+  ContractionBody body_;
+  std::vector<const NestLoop*> batch_, shared_;  // outer loops: of both operands; of rows alone
+  ContractionSizes sizes_;
+  RegisterTile tile_;
+  Blocking plan_;
+  PackedOperands packed_;
+  std::size_t split_ = 0;                   // the contracted loop that is cut into blocks of depth
+  Int split_step_ = 0;                      // 0: it is not
+  std::optional<loop::BufferId> partial_;   // sums between blocks of depth
+  int width_ = 0;
 
-  /// Tiles that reach the FMA peak without spills, with operands as they lie (research in docs/decisions.md): rows x
-  /// registers accumulators, one register per column block, one for the broadcast.
-  RegisterTile pick_tile() const {
-    const std::vector<RegisterTile> wide{{6, 4}, {8, 3}, {12, 2}, {14, 1}}, narrow{{6, 2}, {12, 1}};
-    const std::vector<RegisterTile>& options = target_.vector_registers >= 32 ? wide : narrow;
-    const Dim& n = *col_->size;
-    RegisterTile best = options[0];
-    if (n.is_const()) {
-      std::int64_t need = (n.value() + lanes() - 1) / lanes(), least = INT64_MAX;
-      for (const RegisterTile& t : options) {
-        std::int64_t used = (need + t.registers - 1) / t.registers * t.registers;
-        if (used < least) least = used, best = t;
-      }
-    }
-    if (row_->size->is_const()) {
-      std::int64_t m = row_->size->value(), blocks = (m + best.rows - 1) / best.rows;
-      best.rows = static_cast<int>((m + blocks - 1) / std::max<std::int64_t>(blocks, 1));
-    }
-    return best;
+  // -- what there is ------------------------------------------------------------------------------------------------
+  static std::optional<Int> number(const Dim& d) { return d.is_const() ? std::optional(d.value()) : std::nullopt; }
+
+  Int element_size(StmtId load) const {
+    return static_cast<Int>(dtype_bytes(k_.buffers[k_.stmts[load].attr.buffer.index].dtype));
   }
 
-  // -- packing ------------------------------------------------------------------------------------------------------
-  /// A load in the contracted loops whose column axis is not contiguous: its panel is copied column by column into
-  /// scratch, [depth x width], once for all rows of the tile.
-  struct Panel {
-    StmtId load;
-    std::vector<StmtId> loops;  // the contracted loops around it, outermost first
-    Dim depth;
-    loop::BufferId scratch;
-  };
-  std::vector<Panel> panels_;
-
-  void find_panels() {
-    if (row_->size->is_const() && row_->size->value() < min_packed_rows) return;
-    std::vector<StmtId> loops;
-    find_panels_in(nest_.body, loops);
-  }
-
-  void find_panels_in(BlockId block, std::vector<StmtId>& loops) {
-    for (StmtId id : k_.blocks[block].stmts) {
-      const Stmt& s = k_.stmts[id];
-      if (s.op == Op::for_ && s.attr.role == AxisRole::reduce) {
-        loops.push_back(id);
-        find_panels_in(s.blocks[0], loops);
-        loops.pop_back();
-      } else if (s.op == Op::load && s.operands.size() == 1 && !loops.empty() && strided(s, loops)) {
-        Panel p{id, loops, 1, {}};
-        for (StmtId l : loops) {
-          auto extent = as_dim(k_, k_.stmts[l].operands[1]);
-          if (!extent) return;
-          p.depth = p.depth * *extent;
-        }
-        bool fits = !p.depth.is_const() || p.depth.value() <= max_panel_depth;
-        if (fits) panels_.push_back(std::move(p));
-      }
+  void analyse() {
+    IndexSteps steps(k_);
+    std::vector<StmtId> columns, rows;
+    for (StmtId l : body_.loads) {
+      LV index = k_.stmts[l].operands[0];
+      bool on_col = steps.depends(index, col_->iv), on_row = row_ && steps.depends(index, row_->iv);
+      if (on_col && !on_row) columns.push_back(l);
+      if (on_row && !on_col) rows.push_back(l);
     }
-  }
-
-  /// Neighbouring columns are not neighbours in memory, and the place does not depend on the row.
-  bool strided(const Stmt& load, const std::vector<StmtId>& loops) const {
-    auto symbol = [](LV v) { return "%" + std::to_string(v.index); };
-    std::function<std::optional<Dim>(LV)> leaf = [&](LV v) -> std::optional<Dim> {
-      for (const NestLoop& l : nest_.loops)
-        if (l.iv == v) return Dim::symbol(symbol(v));
-      for (StmtId l : loops)
-        if (k_.blocks[k_.stmts[l].blocks[0]].args[0] == v) return Dim::symbol(symbol(v));
-      StmtId def = k_.values[v].def;  // axes that a reshape took together; indices are not negative
-      if (!def || (k_.stmts[def].op != Op::div && k_.stmts[def].op != Op::rem)) return std::nullopt;
-      auto a = as_dim(k_, k_.stmts[def].operands[0], leaf), b = as_dim(k_, k_.stmts[def].operands[1], leaf);
-      if (!a || !b || b->is(0)) return std::nullopt;
-      return k_.stmts[def].op == Op::div ? floordiv(*a, *b) : mod(*a, *b);
+    split_outer(steps, columns);
+    sizes_.rows = row_ ? number(*row_->size) : 1;
+    sizes_.cols = number(*col_->size);
+    sizes_.depth = 1;
+    for (const Dim& d : body_.extents)
+      sizes_.depth = sizes_.depth && d.is_const() ? std::optional(*sizes_.depth * d.value()) : std::nullopt;
+    auto product_of = [](const std::vector<const NestLoop*>& loops) {
+      Int n = 1;
+      for (const NestLoop* l : loops) n *= number(*l->size).value_or(4);
+      return n;
     };
-    std::optional<Dim> index = as_dim(k_, load.operands[0], leaf);
-    if (!index) return false;
-    std::set<std::string> used;
-    index->collect_symbols(used);
-    if (!used.contains(symbol(col_->iv)) || used.contains(symbol(row_->iv))) return false;
-    Dim next = index->substitute({{symbol(col_->iv), Dim::symbol(symbol(col_->iv)) + 1}});
-    return !(next - *index).is(1);
+    sizes_.batch = product_of(batch_), sizes_.outer = product_of(shared_);
+    sizes_.lanes = lanes();
+    sizes_.element_bytes = static_cast<Int>(element_bytes());
+    for (StmtId l : columns)
+      if (Int n = steps.divisor(k_.stmts[l].operands[0], col_->iv); n > 0) sizes_.panel = static_cast<int>(n);
+    for (StmtId l : rows) {
+      auto apart = steps.step(k_.stmts[l].operands[0], row_->iv, 0);
+      if (apart && apart->is_const() && apart->value() != 0 && apart->value() * element_size(l) % 4096 == 0)
+        sizes_.rows_collide = true;
+    }
+    tile_ = pick_tile(sizes_, target_);
+    width_ = tile_.registers * lanes();
+    OperandLayout column_layout = layout(steps, columns, col_->iv), row_layout;
+    row_layout.present = false;
+    if (row_) row_layout = layout(steps, rows, row_->iv);
+    plan_ = pick_blocking(sizes_, tile_, column_layout, row_layout, target_);
+    if (plan_.pack_columns) packed_.add_columns(k_, columns, steps, *col_, body_, width_, lanes());
+    if (plan_.pack_rows) packed_.add_rows(k_, rows, *row_, body_, tile_.rows);
+    pick_split();
   }
 
-  LV iv_of(StmtId loop_stmt) const { return k_.blocks[k_.stmts[loop_stmt].blocks[0]].args[0]; }
-
-  /// Position in the panel: contracted indices in row-major order, then the column.
-  LV panel_index(const Panel& p, KernelCloner& c, LV column, int width) {
-    LV flat = b_.index(0);
-    for (StmtId l : p.loops) flat = b_.add(b_.mul(flat, b_.dim(*as_dim(k_, k_.stmts[l].operands[1]))), c.get(iv_of(l)));
-    return b_.add(b_.mul(flat, b_.index(width)), column);
+  /// Outer loops that the columns' operand does not see are further rows.
+  void split_outer(const IndexSteps& steps, const std::vector<StmtId>& columns) {
+    for (const NestLoop* l : outer_) {
+      bool both = columns.empty() || std::any_of(columns.begin(), columns.end(), [&](StmtId load) {
+                    return steps.depends(k_.stmts[load].operands[0], l->iv);
+                  });
+      (both ? batch_ : shared_).push_back(l);
+    }
   }
 
-  void pack(const Panel& p, LV n_lo, int width) {
-    const Stmt& load = k_.stmts[p.load];
-    b_.for_each(b_.index(width), {.mapping = Mapping::serial}, [&](LV column) {
-      KernelCloner c = clone_;
-      LV last = b_.sub(b_.dim(*col_->size), b_.index(1));
-      c.set(col_->iv, b_.op(Op::min, {b_.add(n_lo, column), last}));  // columns beyond the last repeat it; nobody looks
-      pack_loops(p, 0, c, [&] {
-        b_.store(p.scratch, panel_index(p, c, column, width),
-                 b_.load(c.get(load.attr.buffer), c.get(load.operands[0])));
-      });
-    });
+  OperandLayout layout(const IndexSteps& steps, const std::vector<StmtId>& loads, LV along) const {
+    OperandLayout out;
+    out.present = !loads.empty() && !body_.loops.empty();
+    if (!out.present) return out;
+    for (StmtId l : loads) {
+      LV index = k_.stmts[l].operands[0];
+      auto next = steps.step(index, along, width_), deeper = steps.step(index, body_.iv(k_, body_.loops.size() - 1), 0);
+      if (deeper && deeper->is_const())
+        out.step = std::max<Int>(out.step.value_or(0), std::abs(deeper->value()) * element_size(l));
+      if (next && next->is(1)) continue;
+      bool transposed = next && deeper && deeper->is(1);
+      out.run = transposed && out.run != OperandLayout::Run::scattered ? OperandLayout::Run::transposed
+                                                                       : OperandLayout::Run::scattered;
+    }
+    return out;
   }
 
-  void pack_loops(const Panel& p, std::size_t i, KernelCloner& c, const std::function<void()>& body) {
-    if (i == p.loops.size()) return body();
-    bool innermost = i + 1 == p.loops.size();
-    LV extent = b_.dim(*as_dim(k_, k_.stmts[p.loops[i]].operands[1]));
-    auto step = [&](LV iv) {
-      c.set(iv_of(p.loops[i]), iv);
-      pack_loops(p, i + 1, c, body);
-    };
-    if (innermost)
-      vector_loop(b_.index(0), extent, lanes(), step);
-    else
-      b_.for_each(extent, {.mapping = Mapping::serial}, step);
+  /// Which contracted loop is cut so that a block has about plan_.depth steps.
+  void pick_split() {
+    if (plan_.depth == 0 || body_.loops.empty()) return;
+    Int inner = 1;
+    split_ = body_.loops.size() - 1;
+    while (split_ > 0 && body_.extents[split_].is_const() && inner * body_.extents[split_].value() <= plan_.depth)
+      inner *= body_.extents[split_--].value();
+    split_step_ = std::max<Int>(plan_.depth / inner, 1);
+    const Dim& extent = body_.extents[split_];
+    if (extent.is_const() && split_ == 0 && extent.value() <= split_step_) split_step_ = 0, split_ = 0;
+    if (split_step_ > lanes()) split_step_ = (split_step_ + lanes() - 1) / lanes() * lanes();
   }
 
-  LV packed(const Stmt& load, LV n_lo, int width) {
-    for (const Panel& p : panels_)
-      if (&k_.stmts[p.load] == &load)
-        return b_.load(p.scratch, panel_index(p, clone_, b_.sub(clone_.get(col_->iv), n_lo), width));
-    return {};
+  Dim rows_of_task() const {
+    if (!row_) return Dim(plan_.outer);
+    return plan_.outer > 1 ? *row_->size * Dim(plan_.outer) : Dim(plan_.rows);
   }
+
+  void allocate() {
+    Dim depth = 1;
+    for (std::size_t i = split_; i < body_.extents.size(); ++i)
+      depth = depth * (i == split_ && split_step_ ? Dim(split_step_) : body_.extents[i]);
+    packed_.allocate(b_, depth, Dim(plan_.rows));
+    if (split_step_)
+      partial_ = b_.alloc(k_.type(k_.stmts[body_.loops[0]].results[0]).elem, rows_of_task() * Dim(width_),
+                          loop::Scope::scratch);
+  }
+
+  // -- tasks ----------------------------------------------------------------------------------------------------------
+  static Dim size_of(const std::vector<const NestLoop*>& loops) {
+    Dim n = 1;
+    for (const NestLoop* l : loops) n = n * *l->size;
+    return n;
+  }
+
+  /// The loops' indices from a flat one, the last loop fastest.
+  void decode(KernelCloner& c, const std::vector<const NestLoop*>& loops, LV flat) {
+    for (std::size_t i = loops.size(); i-- > 0;) {
+      LV size = b_.dim(*loops[i]->size);
+      c.set(loops[i]->iv, i == 0 ? flat : b_.op(Op::rem, {flat, size}));
+      if (i > 0) flat = b_.op(Op::div, {flat, size});
+    }
+  }
+
+  LV least(LV a, LV b) { return b_.op(Op::min, {a, b}); }
+
+  /// What a task works on.
+  struct Task {
+    LV outer_lo, outer_hi, m_lo, m_hi;  // iterations of the outer rows; rows of each
+    bool whole_rows = false;  // m_hi - m_lo is a number of whole tiles
+  };
 
   void schedule() {
-    RegisterTile tile = pick_tile();
-    int width = tile.registers * lanes(), mr = std::max(tile.rows, 1);
-    const Dim &m = *row_->size, &n = *col_->size;
-    find_panels();
-    for (Panel& p : panels_)
-      p.scratch =
-          b_.alloc(k_.buffers[k_.stmts[p.load].attr.buffer.index].dtype, p.depth * Dim(width), loop::Scope::scratch);
-    std::int64_t chunk =
-        std::max<std::int64_t>((panels_.empty() ? rows_per_panel : rows_per_packed_panel) / mr, 1) * mr;
-    Dim m_chunks = ceildiv(m, Dim(chunk)), n_blocks = ceildiv(n, Dim(width));
-    bool n_full = mod(n, Dim(width)).is(0), m_full = mod(m, Dim(chunk)).is(0);
-    tiles(outer_size() * n_blocks * m_chunks, [&](LV t) {
-      LV mc = b_.op(Op::rem, {t, b_.dim(m_chunks)}), rest = b_.op(Op::div, {t, b_.dim(m_chunks)});
-      LV nb = b_.op(Op::rem, {rest, b_.dim(n_blocks)});
-      decode(b_.op(Op::div, {rest, b_.dim(n_blocks)}));
-      LV n_lo = b_.mul(nb, b_.index(width)), m_lo = b_.mul(mc, b_.index(chunk));
-      LV n_hi = b_.add(n_lo, b_.index(width)), m_hi = b_.add(m_lo, b_.index(chunk));
-      if (!n_full) n_hi = b_.op(Op::min, {n_hi, b_.dim(n)});
-      if (!m_full) m_hi = b_.op(Op::min, {m_hi, b_.dim(m)});
-      for (const Panel& p : panels_) pack(p, n_lo, width);
-      clone_.on_load = [this, n_lo, width](const Stmt& load) { return packed(load, n_lo, width); };
-      ForOptions rows{.mapping = Mapping::rows, .role = AxisRole::row, .width = static_cast<std::uint16_t>(mr)};
-      b_.for_(m_lo, m_hi, b_.index(mr), rows, {}, [&](LV mi, const Builder::Values&) {
-        vector_loop(n_lo, n_hi, width, [&](LV ni) {
-          clone_.set(row_->iv, mi);
-          clone_.set(col_->iv, ni);
-          body();
-        });
-        return Builder::Values{};
+    Dim m = row_ ? *row_->size : Dim(1), outer = size_of(shared_), per_outer = ceildiv(m, Dim(plan_.rows));
+    Dim parts = plan_.outer > 1 ? ceildiv(outer, Dim(plan_.outer)) : outer * per_outer;
+    parts = ceildiv(parts, Dim(plan_.supers));
+    Dim panels = ceildiv(*col_->size, Dim(width_)), groups = ceildiv(panels, Dim(plan_.panels));
+    tiles(size_of(batch_) * Dim(plan_.supers) * groups * parts, [&](LV t) {
+      KernelCloner c = clone_;
+      auto next = [&](const Dim& size) {
+        LV digit = size.is(1) ? b_.index(0) : b_.op(Op::rem, {t, b_.dim(size)});
+        if (!size.is(1)) t = b_.op(Op::div, {t, b_.dim(size)});
+        return digit;
+      };
+      LV part = next(parts), group = next(groups), super = next(Dim(plan_.supers));
+      decode(c, batch_, t);
+      part = b_.add(b_.mul(super, b_.dim(parts)), part);
+      Task task;
+      if (plan_.outer > 1) {
+        task.outer_lo = b_.mul(part, b_.index(plan_.outer));
+        task.outer_hi = least(b_.add(task.outer_lo, b_.index(plan_.outer)), b_.dim(outer));
+        task.m_lo = b_.index(0), task.m_hi = b_.dim(m);
+      } else {
+        bool one = per_outer.is(1);
+        LV at = one ? part : b_.op(Op::div, {part, b_.dim(per_outer)});
+        task.m_lo = one ? b_.index(0) : b_.mul(b_.op(Op::rem, {part, b_.dim(per_outer)}), b_.index(plan_.rows));
+        task.m_hi = b_.add(task.m_lo, b_.index(plan_.rows));
+        task.whole_rows = mod(m, Dim(plan_.rows)).is(0);
+        if (one)
+          task.m_hi = b_.dim(m);
+        else if (!task.whole_rows)
+          task.m_hi = least(task.m_hi, b_.dim(m));
+        task.outer_lo = at, task.outer_hi = b_.add(at, b_.index(1));
+      }
+      // The last part of a super may be beyond the rows there are.
+      bool beyond =
+          plan_.supers > 1 &&
+          !mod(plan_.outer > 1 ? ceildiv(outer, Dim(plan_.outer)) : outer * per_outer, Dim(plan_.supers)).is(0);
+      if (!beyond) return panels_of(c, task, group);
+      b_.if_(b_.op(Op::cmp_lt, {task.outer_lo, b_.dim(outer)}),
+             [&] { return panels_of(c, task, group), Builder::Values{}; }, {});
+    });
+  }
+
+  void panels_of(const KernelCloner& from, const Task& task, LV group) {
+    KernelCloner c = from;
+    if (plan_.outer == 1) decode(c, shared_, task.outer_lo);
+    if (plan_.pack_rows) packed_.pack_rows(b_, c, task.m_lo, task.m_hi);
+    const Dim& n = *col_->size;
+    bool numbers = n.is_const();
+    Int full = numbers ? n.value() / width_ : 0, rest = numbers ? n.value() % width_ : 0;
+    auto one = [&](LV nb) {
+      LV n_lo = b_.mul(nb, b_.index(width_)), n_hi = b_.add(n_lo, b_.index(width_));
+      if (!numbers) return panel(c, task, n_lo, least(n_hi, b_.dim(n)));
+      if (rest == 0) return panel(c, task, n_lo, n_hi);
+      if (full == 0) return panel(c, task, b_.index(0), b_.index(rest));
+      auto last = [&] { panel(c, task, b_.index(full * width_), b_.index(n.value())); };
+      b_.if_(
+          b_.op(Op::cmp_lt, {nb, b_.index(full)}), [&] { return panel(c, task, n_lo, n_hi), Builder::Values{}; },
+          [&] { return last(), Builder::Values{}; });
+    };
+    if (plan_.panels == 1) return one(group);
+    LV lo = b_.mul(group, b_.index(plan_.panels));
+    LV hi = least(b_.add(lo, b_.index(plan_.panels)), b_.dim(ceildiv(n, Dim(width_))));
+    b_.for_(lo, hi, b_.index(1), {}, {}, [&](LV nb, const Builder::Values&) { return one(nb), Builder::Values{}; });
+  }
+
+  // -- depth
+  // -----------------------------------------------------------------------------------------------------------
+  LV extent(std::size_t loop) { return b_.dim(body_.extents[loop]); }
+
+  void panel(const KernelCloner& c, const Task& task, LV n_lo, LV n_hi) {
+    if (!split_step_) {
+      DepthRange all{0, b_.index(0), body_.loops.empty() ? b_.index(0) : extent(0)};
+      if (!body_.loops.empty()) all.multiple = number(body_.extents[0]).value_or(1);
+      packed_.pack_columns(b_, c, all, n_lo, n_hi);
+      return sweep(c, task, n_lo, n_hi, [&](KernelCloner& cell) {
+        packed_.read(b_, cell, all, task.m_lo, n_lo);
+        nest_body(cell, {});
+      });
+    }
+    StmtId first = body_.loops[0];
+    sweep(c, task, n_lo, n_hi, [&](KernelCloner& cell) {
+      before_sum(cell);
+      b_.store(*partial_, partial_index(cell, task, n_lo), cell.get(k_.stmts[first].operands[3]));
+    });
+    depth_blocks(c, 0, [&](const KernelCloner& at, const DepthRange& range) {
+      packed_.pack_columns(b_, at, range, n_lo, n_hi);
+      sweep(at, task, n_lo, n_hi, [&](KernelCloner& cell) {
+        packed_.read(b_, cell, range, task.m_lo, n_lo);
+        before_sum(cell);
+        LV place = partial_index(cell, task, n_lo);
+        b_.store(*partial_, place, sum(cell, 0, b_.load(*partial_, place), range));
       });
     });
+    sweep(c, task, n_lo, n_hi, [&](KernelCloner& cell) {
+      nest_body(cell,
+                [&] { cell.set(k_.stmts[first].results[0], b_.load(*partial_, partial_index(cell, task, n_lo))); });
+    });
+  }
+
+  /// Blocks of depth in order: loops outside the split one run as they are.
+  void depth_blocks(const KernelCloner& from, std::size_t i,
+                    const std::function<void(const KernelCloner&, const DepthRange&)>& body) {
+    if (i == split_) {
+      ForOptions o{.role = AxisRole::reduce};
+      b_.for_(b_.index(0), extent(i), b_.index(split_step_), o, {}, [&](LV lo, const Builder::Values&) {
+        LV hi = b_.add(lo, b_.index(split_step_));
+        if (!mod(body_.extents[i], Dim(split_step_)).is(0)) hi = least(hi, extent(i));
+        body(from, {i, lo, hi, std::gcd(number(body_.extents[i]).value_or(1), split_step_)});
+        return Builder::Values{};
+      });
+      return;
+    }
+    b_.for_each(extent(i), {.role = AxisRole::reduce}, [&](LV iv) {
+      KernelCloner c = from;
+      c.set(body_.iv(k_, i), iv);
+      depth_blocks(c, i + 1, body);
+    });
+  }
+
+  /// Adds a block's terms to `carry`.
+  LV sum(KernelCloner& c, std::size_t i, LV carry, const DepthRange& range) {
+    BlockId block = body_.block(k_, i);
+    if (i < range.loop) {
+      for (StmtId id : k_.blocks[block].stmts) {
+        if (id == body_.loops[i + 1]) return sum(c, i + 1, carry, range);
+        c.clone(id);
+      }
+    }
+    ForOptions o{.role = AxisRole::reduce};
+    return b_.for_(range.lo, range.hi, b_.index(1), o, {carry}, [&](LV iv, const Builder::Values& carried) {
+      c.set(k_.blocks[block].args[0], iv);
+      c.set(k_.blocks[block].args[1], carried[0]);
+      c.clone_block(block);
+      return Builder::Values{c.yielded(block)[0]};
+    })[0];
+  }
+
+  LV partial_index(KernelCloner& c, const Task& task, LV n_lo) {
+    LV row = row_ ? b_.sub(c.get(row_->iv), task.m_lo) : b_.index(0);
+    if (plan_.outer > 1)
+      row = b_.add(b_.mul(b_.sub(outer_at_, task.outer_lo), b_.dim(row_ ? *row_->size : Dim(1))), row);
+    return b_.add(b_.mul(row, b_.index(width_)), b_.sub(c.get(col_->iv), n_lo));
+  }
+
+  // -- cells
+  // ------------------------------------------------------------------------------------------------------------
+  LV outer_at_;
+  using Cell = std::function<void(KernelCloner&)>;
+
+  /// All rows of the task by the columns [n_lo, n_hi) of one panel.
+  void sweep(const KernelCloner& c, const Task& task, LV n_lo, LV n_hi, const Cell& cell) {
+    if (plan_.outer == 1) return rows(c, task, n_lo, n_hi, cell);
+    b_.for_(task.outer_lo, task.outer_hi, b_.index(1), {.role = AxisRole::batch}, {},
+            [&](LV at, const Builder::Values&) {
+              KernelCloner inner = c;
+              decode(inner, shared_, at);
+              outer_at_ = at;
+              rows(inner, task, n_lo, n_hi, cell);
+              return Builder::Values{};
+            });
+  }
+
+  /// Whole tiles of rows, then what is left: a tile of its own if that is a number, else tiles of half the height and
+  /// single rows.
+  void rows(const KernelCloner& c, const Task& task, LV n_lo, LV n_hi, const Cell& cell) {
+    if (!row_) return columns(c, {}, n_lo, n_hi, cell);
+    int height = tile_.rows;
+    LV middle = task.m_hi;
+    if (!task.whole_rows) {
+      LV tiles = b_.op(Op::div, {b_.sub(task.m_hi, task.m_lo), b_.index(height)});
+      middle = b_.add(task.m_lo, b_.mul(tiles, b_.index(height)));
+    }
+    row_loop(c, task.m_lo, middle, height, n_lo, n_hi, cell);
+    if (task.whole_rows) return;
+    const Dim& m = *row_->size;
+    if (!m.is_const()) return row_loop(c, middle, task.m_hi, std::max(height / 2, 1), n_lo, n_hi, cell);
+    int rest = static_cast<int>(m.value() % height);
+    if (rest == 0) return;
+    auto tail = [&] { row_loop(c, middle, b_.add(middle, b_.index(rest)), rest, n_lo, n_hi, cell); };
+    if (b_.int_value(task.m_lo)) return tail();
+    b_.if_(b_.op(Op::cmp_lt, {middle, task.m_hi}), [&] { return tail(), Builder::Values{}; }, {});
+  }
+
+  void row_loop(const KernelCloner& c, LV lo, LV hi, int height, LV n_lo, LV n_hi, const Cell& cell) {
+    ForOptions o{.mapping = Mapping::rows, .role = AxisRole::row, .width = static_cast<std::uint16_t>(height)};
+    b_.for_(lo, hi, b_.index(height), o, {},
+            [&](LV m, const Builder::Values&) { return columns(c, m, n_lo, n_hi, cell), Builder::Values{}; });
+  }
+
+  void columns(const KernelCloner& c, LV m, LV n_lo, LV n_hi, const Cell& cell) {
+    vector_loop(n_lo, n_hi, width_, [&](LV n) {
+      KernelCloner inner = c;
+      if (row_) inner.set(row_->iv, m);
+      inner.set(col_->iv, n);
+      cell(inner);
+    });
+  }
+
+  /// The nest's index arithmetic and body; with `sum`, that stands for the contracted loops.
+  void nest_body(KernelCloner& c, const std::function<void()>& sum) {
+    for (const NestLoop& l : nest_.loops) {
+      for (StmtId id : k_.blocks[k_.stmts[l.stmt].blocks[0]].stmts) {
+        if (k_.stmts[id].op == Op::yield || nest_.contains(id)) continue;
+        if (sum && !body_.loops.empty() && id == body_.loops[0])
+          sum();
+        else
+          c.clone(id);
+      }
+    }
+  }
+
+  /// What stands before the contracted loops.
+  void before_sum(KernelCloner& c) {
+    for (const NestLoop& l : nest_.loops)
+      for (StmtId id : k_.blocks[k_.stmts[l.stmt].blocks[0]].stmts) {
+        if (id == body_.loops[0]) return;
+        if (!nest_.contains(id)) c.clone(id);
+      }
   }
 };
 

@@ -14,7 +14,8 @@ class CpuNest {
  public:
   CpuNest(const loop::Kernel& kernel, const TargetSpec& target);
 
-  bool is_contraction() const { return row_ && col_ && all_sized(); }
+  /// Sums of products with columns for lanes, all sizes known.
+  bool is_contraction() const;
 
  protected:
   const loop::Kernel& k_;

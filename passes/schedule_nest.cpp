@@ -1,11 +1,13 @@
 // Loops, lanes and tiles that every schedule for a CPU is made of.
 #include <algorithm>
 
+#include "passes/contraction_body.hpp"
 #include "passes/schedule_internal.hpp"
 
 namespace ag::passes {
 
 using loop::AxisRole;
+using loop::BlockId;
 using loop::Builder;
 using loop::ForOptions;
 using loop::Mapping;
@@ -22,6 +24,16 @@ CpuNest::CpuNest(const loop::Kernel& k, const TargetSpec& target)
       row_ = &l;
     else
       outer_.push_back(&l);
+}
+
+bool CpuNest::is_contraction() const {
+  if (!col_ || !all_sized()) return false;
+  if (row_) return true;
+  ContractionBody body = find_contraction(k_, nest_.body);  // one row: the columns' sums of products
+  if (body.loops.empty()) return false;
+  BlockId innermost = body.block(k_, body.loops.size() - 1);
+  StmtId def = k_.values[k_.stmts[k_.blocks[innermost].stmts.back()].operands[0]].def;
+  return def && k_.stmts[def].op == Op::fma;
 }
 
 void CpuNest::begin() {

@@ -4,8 +4,10 @@
 #include <bit>
 #include <map>
 #include <numeric>
+#include <unordered_map>
 
 #include "ir/loop/builder.hpp"
+#include "passes/contraction_body.hpp"
 #include "passes/pass.hpp"
 #include "passes/vectorise_plan.hpp"
 
@@ -73,6 +75,11 @@ class Vectoriser {
   const TargetSpec& target_;
   Builder b_;
   IdMap<ValueId, Wide> map_;
+  struct Range {
+    ValueId lo;
+    std::int64_t step;
+  };
+  std::unordered_map<ValueId, Range> indices_;  // of loops that are open or were
 
   // -- values ---------------------------------------------------------------------------------------------------
   void set(ValueId old, ValueId value) { map_[old] = Wide{value, {}, {}, {}}; }
@@ -132,7 +139,7 @@ class Vectoriser {
     if (!scalars && s.op == Op::load) return load(s, c);
     if (!scalars && s.op == Op::store) return store(s, c);
     if (!scalars && s.op == Op::trap) return trap(s, c);
-    if (!plain && affine(s)) return;
+    if (!plain && (affine(s) || divided(s, c))) return;
     Values operands;
     for (ValueId v : s.operands) operands.push_back(tile(v, c));
     if (s.op == Op::cast || s.op == Op::bitcast) {
@@ -169,6 +176,59 @@ class Vectoriser {
     }
     if (constant(out)) out = Wide{out.base, {}, {}, {}};
     map_[s.results[0]] = out;
+    return true;
+  }
+
+  /// v modulo n, as far as loops' bounds and constant factors tell.
+  std::optional<std::int64_t> residue(ValueId v, std::int64_t n, int depth = 0) const {
+    if (auto c = b_.int_value(v)) return std::abs(*c) <= INT32_MAX ? std::optional((*c % n + n) % n) : std::nullopt;
+    if (auto it = indices_.find(v); it != indices_.end())
+      return it->second.step % n == 0 ? residue(it->second.lo, n, depth + 1) : std::nullopt;
+    StmtId def = b_.kernel().values[v].def;
+    if (!def || depth > 16) return std::nullopt;
+    const Stmt& s = b_.kernel().stmts[def];
+    if (s.op != Op::add && s.op != Op::sub && s.op != Op::mul) return std::nullopt;
+    auto x = residue(s.operands[0], n, depth + 1), y = residue(s.operands[1], n, depth + 1);
+    if (s.op == Op::mul && (x == 0 || y == 0)) return 0;
+    if (!x || !y || n > INT32_MAX) return std::nullopt;
+    return s.op == Op::mul ? *x * *y % n : ((s.op == Op::add ? *x + *y : *x - *y) + n) % n;
+  }
+
+  bool not_negative(ValueId v, int depth = 0) const {
+    if (auto c = b_.int_value(v)) return *c >= 0 && *c <= INT32_MAX;  // no product of a few wraps
+    if (depth > 16) return false;
+    if (auto it = indices_.find(v); it != indices_.end()) return not_negative(it->second.lo, depth + 1);
+    StmtId def = b_.kernel().values[v].def;
+    if (!def) return false;
+    const Stmt& s = b_.kernel().stmts[def];
+    auto operand = [&](std::size_t i) { return not_negative(s.operands[i], depth + 1); };
+    switch (s.op) {
+      case Op::dim: return true;
+      case Op::add:
+      case Op::mul:
+      case Op::div:
+      case Op::min: return operand(0) && operand(1);
+      case Op::max: return operand(0) || operand(1);
+      case Op::rem:
+      case Op::shr: return operand(0);
+      case Op::and_: return operand(0) || operand(1);
+      default: return false;
+    }
+  }
+
+  /// Quotient and remainder by a constant of an index all of whose rows and lanes lie in one block of the divisor: the
+  /// quotient is the same for all, and the remainder moves as the index does.
+  bool divided(const Stmt& s, const Context& c) {
+    auto division = index_division(k_, s);
+    Wide x = map_[s.operands[0]];
+    if (!division || !x.affine() || division->by > INT32_MAX) return false;
+    auto stride = [&](ValueId v) { return v ? b_.int_value(v) : std::optional<std::int64_t>(0); };
+    auto rows = stride(x.row_stride), lanes = stride(x.lane_stride), first = residue(x.base, division->by);
+    if (!rows || !lanes || *rows < 0 || *lanes < 0 || !first || !not_negative(x.base)) return false;
+    if (*rows > division->by || *lanes > division->by) return false;
+    if (*first + *rows * (c.rows - 1) + *lanes * (c.lanes - 1) >= division->by) return false;
+    map_[s.results[0]] = division->remainder ? Wide{{}, b_.index(*first), x.row_stride, x.lane_stride}
+                                             : Wide{b_.op(Op::div, {x.base, b_.index(division->by)}), {}, {}, {}};
     return true;
   }
 
@@ -301,8 +361,10 @@ class Vectoriser {
     BlockId body = s.blocks[0];
     const Values args = k_.blocks[body].args;
     ValueId step = by_one ? b_.index(1) : scalar(s.operands[2]);
-    Values results = b_.for_(scalar(s.operands[0]), scalar(s.operands[1]), step, o, shaped(s.operands, 3, args, 1, c),
+    ValueId lo = scalar(s.operands[0]);
+    Values results = b_.for_(lo, scalar(s.operands[1]), step, o, shaped(s.operands, 3, args, 1, c),
                              [&](ValueId iv, const Values& carried) {
+                               indices_[iv] = {lo, b_.int_value(step).value_or(1)};
                                set(args[0], iv);
                                set_all(args, 1, carried);
                                block(body, c);
@@ -362,7 +424,10 @@ class Vectoriser {
     Extent e = extent(lo, hi);
     if (e.value && *e.value == 0) return carried;
     if (e.value && *e.value == step) return body(lo, carried);
-    return b_.for_(lo, hi, b_.index(step), {.role = role}, std::move(carried), body);
+    return b_.for_(lo, hi, b_.index(step), {.role = role}, std::move(carried), [&](ValueId iv, const Values& v) {
+      indices_[iv] = {lo, step};
+      return body(iv, v);
+    });
   }
 
   void rows_loop(const Stmt& s, const Context& outer) {

@@ -1,0 +1,195 @@
+#include "passes/contraction_model.hpp"
+
+#include <algorithm>
+#include <vector>
+
+namespace ag::passes {
+namespace {
+
+using Int = std::int64_t;
+
+/// What a size counts as in estimates if only the run knows it.
+constexpr Int usual_size = 512;
+/// Cycles: entering a cell (its accumulators' first and last use), starting a task.
+constexpr double cell_cycles = 24, task_cycles = 120;
+/// Bytes a cycle that a core reads from the second-level cache, and from what lies behind it.
+constexpr double l2_rate = 32, l3_rate = 16;
+/// Cycles an element of a transposed and of an element-wise copy.
+constexpr double transpose_cycles = 0.4, scatter_cycles = 2;
+
+Int ceil_div(Int a, Int b) { return (a + b - 1) / b; }
+
+/// Cycles of one step of depth of a cell.
+double step_cycles(Int rows, Int registers) {
+  double fma = static_cast<double>(rows * registers),
+         loads = static_cast<double>(registers) + 0.5 * static_cast<double>(rows);
+  double panel = static_cast<double>(registers) * 64 / l2_rate, latency = 4;
+  return std::max({fma, loads, panel, latency});
+}
+
+/// Cycles of all rows of one panel of `registers`.
+double panel_cycles(Int rows, Int tile_rows, Int registers, Int depth) {
+  auto cells = [&](Int r) { return static_cast<double>(depth) * step_cycles(r, registers) + cell_cycles; };
+  double cycles = static_cast<double>(rows / tile_rows) * cells(tile_rows);
+  return rows % tile_rows ? cycles + cells(rows % tile_rows) : cycles;
+}
+
+double product_cycles(const ContractionSizes& s, const RegisterTile& t, Int rows) {
+  Int cols = s.cols.value_or(usual_size), depth = s.depth.value_or(usual_size), width = t.registers * s.lanes;
+  double cycles = static_cast<double>(cols / width) * panel_cycles(rows, t.rows, t.registers, depth);
+  if (Int rest = cols % width) cycles += panel_cycles(rows, t.rows, ceil_div(rest, s.lanes), depth);
+  return cycles;
+}
+
+/// Rows of equal tiles, at most `most` each.
+int equal_rows(Int rows, int most) {
+  Int tiles = ceil_div(std::max<Int>(rows, 1), most);
+  return static_cast<int>(ceil_div(std::max<Int>(rows, 1), tiles));
+}
+
+/// Steps that lie `step` bytes apart, `run` bytes each, share few sets of a cache: they do not fit into what is left.
+bool collides(Int count, Int step, Int run, long cache) {
+  run = std::max<Int>(run, 64);
+  Int apart = step & -step;  // the power of two that divides it
+  if (apart <= run) return false;
+  return static_cast<double>(count * run) >
+         static_cast<double>(cache) * static_cast<double>(run) / static_cast<double>(apart);
+}
+
+}  // namespace
+
+RegisterTile pick_tile(const ContractionSizes& s, const TargetSpec& target) {
+  // Tiles that reach the peak without spills: accumulators, one register a column block, one for the broadcast.
+  const std::vector<RegisterTile> wide{{6, 4}, {8, 3}, {14, 2}, {8, 2}, {14, 1}, {3, 8}, {4, 6}},
+      narrow{{6, 2}, {4, 3}, {12, 1}, {1, 8}, {2, 6}};
+  Int rows = s.rows.value_or(usual_size);
+  RegisterTile best;
+  double least = 0;
+  for (RegisterTile t : target.vector_registers >= 32 ? wide : narrow) {
+    if (s.panel && s.panel % (t.registers * s.lanes) != 0) continue;
+    if (s.rows_collide && t.rows > 8) continue;
+    if (s.rows) t.rows = equal_rows(rows, t.rows);
+    double cycles = product_cycles(s, t, rows);
+    if (least == 0 || cycles < 0.99 * least) least = cycles, best = t;
+  }
+  if (least == 0) best = {equal_rows(rows, 6), 1};
+  return best;
+}
+
+namespace {
+
+class Planner {
+ public:
+  Planner(const ContractionSizes& s, const RegisterTile& t, const OperandLayout& columns, const OperandLayout& rows,
+          const TargetSpec& target)
+      : s_(s), t_(t), columns_(columns), rows_(rows), target_(target) {
+    m_ = s.rows.value_or(usual_size), n_ = s.cols.value_or(usual_size), k_ = s.depth.value_or(usual_size);
+    width_ = t.registers * s.lanes;
+    threads_ = std::max(target.threads, 1);
+    panels_ = ceil_div(n_, width_);
+  }
+
+  Blocking run() {
+    best_.pack_columns = columns_.present && pack_columns();
+    best_.pack_rows = rows_.present && pack_rows();
+    best_.depth = block_depth();
+    if (!s_.rows) {
+      best_.rows = ceil_div(best_.pack_columns ? 384 : 96, t_.rows) * t_.rows;
+      if (best_.pack_rows) best_.panels = panels_;
+      return best_;
+    }
+    if (s_.outer > 1 && m_ * 2 <= rows_cap()) {
+      for (Int outer = 1; outer <= s_.outer && outer * m_ <= rows_cap(); outer = outer < 8 ? outer + 1 : outer * 5 / 4)
+        consider(m_, outer);
+    } else {
+      Int blocks = ceil_div(m_, t_.rows);
+      for (Int parts = 1; parts <= blocks; parts = parts < 16 ? parts + 1 : parts * 5 / 4) {
+        Int rows = ceil_div(blocks, parts) * t_.rows;
+        if (rows <= rows_cap() || rows == t_.rows) consider(rows, 1);
+      }
+    }
+    return best_;
+  }
+
+ private:
+  const ContractionSizes& s_;
+  const RegisterTile& t_;
+  const OperandLayout &columns_, &rows_;
+  const TargetSpec& target_;
+  Int m_ = 0, n_ = 0, k_ = 0, width_ = 0, threads_ = 1, panels_ = 0;
+  Blocking best_;
+  double least_ = 0;
+
+  /// Rows of a task: partial results of blocks of depth stay in the second-level cache.
+  Int rows_cap() const { return best_.depth ? 1024 : 1 << 14; }
+  Int total_rows() const { return m_ * s_.outer; }
+
+  bool pack_columns() const {
+    Int rows = s_.rows ? total_rows() : usual_size;
+    if (columns_.run != OperandLayout::Run::contiguous) return rows >= 4;
+    if (!columns_.step || !s_.depth) return false;
+    return rows >= 48 && collides(k_, *columns_.step, width_ * s_.element_bytes, target_.l2_bytes);
+  }
+
+  bool pack_rows() const {
+    if (!rows_.step || *rows_.step <= s_.element_bytes || !s_.depth || panels_ < 4) return false;
+    return collides(k_, *rows_.step, 64, target_.l2_bytes);
+  }
+
+  /// Steps of depth whose panel takes at most half of the second-level cache.
+  Int block_depth() const {
+    Int fits = target_.l2_bytes / 2 / (width_ * s_.element_bytes);
+    if (!s_.depth) return best_.pack_columns ? fits : 0;
+    if (k_ <= fits) return 0;
+    Int blocks = ceil_div(k_, fits);
+    return ceil_div(k_, blocks);
+  }
+
+  double pack_cost(const OperandLayout& o, Int elements) const {
+    double rate = o.run == OperandLayout::Run::contiguous   ? 0
+                  : o.run == OperandLayout::Run::transposed ? transpose_cycles
+                                                            : scatter_cycles;
+    return static_cast<double>(elements) * (rate + static_cast<double>(s_.element_bytes) / l3_rate);
+  }
+
+  void consider(Int rows, Int outer) {
+    for (Int supers : {Int{1}, threads_})
+      for (Int panels : {Int{1}, ceil_div(panels_, threads_), panels_}) {
+        Blocking b = best_;
+        b.rows = rows, b.outer = outer, b.supers = supers, b.panels = panels;
+        if (!b.pack_rows && panels > 1) continue;  // tasks of one panel are in order anyway
+        double cycles = time(b);
+        if (least_ == 0 || cycles < 0.995 * least_) least_ = cycles, best_ = b;
+      }
+  }
+
+  /// Cycles of the thread with most to do.
+  double time(const Blocking& b) const {
+    Int row_parts = b.outer > 1 ? ceil_div(s_.outer, b.outer) : s_.outer * ceil_div(m_, b.rows);
+    if (b.supers > row_parts) return 1e30;
+    Int groups = ceil_div(panels_, b.panels);
+    Int tasks = s_.batch * ceil_div(row_parts, b.supers) * b.supers * groups;
+    auto share = static_cast<double>(ceil_div(tasks, threads_));
+    Int rows = std::min(b.rows, m_) * b.outer;
+    double panel = static_cast<double>(b.outer) * panel_cycles(std::min(b.rows, m_), t_.rows, t_.registers, k_);
+    if (b.pack_columns) panel += pack_cost(columns_, width_ * k_);
+    double task = task_cycles + static_cast<double>(b.panels) * panel;
+    if (b.pack_rows) task += pack_cost(rows_, rows * k_);
+    // A panel that is not packed is fetched by the first of the tasks in a row that use it.
+    double fetches = 0;
+    if (!b.pack_columns) {
+      double in_a_row = static_cast<double>(ceil_div(row_parts, b.supers));
+      fetches = std::max(1.0, share / in_a_row) * static_cast<double>(width_ * k_ * s_.element_bytes) / l3_rate;
+    }
+    return share * task + fetches;
+  }
+};
+
+}  // namespace
+
+Blocking pick_blocking(const ContractionSizes& sizes, const RegisterTile& tile, const OperandLayout& columns,
+                       const OperandLayout& rows, const TargetSpec& target) {
+  return Planner(sizes, tile, columns, rows, target).run();
+}
+
+}  // namespace ag::passes

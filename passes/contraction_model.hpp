@@ -1,0 +1,54 @@
+// The cost model of contractions on a CPU: register tiles, and how rows, columns and depth are cut into tasks.
+//
+// One cell of a tile is rows x registers accumulators. A step of depth costs it a multiply-add a cycle and accumulator,
+// a load of each register of columns, and a broadcast of each row. Columns come as panels, `depth` steps of a tile's
+// width, which stay in the second-level cache while rows pass by; rows stream from wherever they lie, which needs a
+// fraction of any cache's speed. A panel is copied (packed) where its elements are not neighbours or where its steps
+// lie so that they compete for few sets of the cache.
+//
+// Nothing here changes an answer: every element is the sum of its terms in order, however it is cut.
+#pragma once
+#include <cstdint>
+#include <optional>
+
+#include "ir/loop/target.hpp"
+
+namespace ag::passes {
+
+/// Accumulators that stay in registers over the contracted axes: rows x registers of lanes.
+struct RegisterTile {
+  int rows = 1, registers = 1;
+};
+
+/// Sizes are absent where only the run knows them.
+struct ContractionSizes {
+  std::optional<std::int64_t> rows, cols, depth;
+  std::int64_t batch = 1;  ///< products of their own: axes that both operands have
+  std::int64_t outer = 1;  ///< further axes of rows
+  std::int64_t element_bytes = 4;
+  int lanes = 16;  ///< elements of a register
+  bool rows_collide = false;  ///< more than 8 rows at once compete for one set of the first-level cache
+  int panel = 0;  ///< columns of a panel if the operand lies in panels already, else 0
+};
+
+RegisterTile pick_tile(const ContractionSizes& sizes, const TargetSpec& target);
+
+/// How an operand lies and what packing it costs.
+struct OperandLayout {
+  bool present = true;
+  enum class Run : std::uint8_t { contiguous, transposed, scattered } run = Run::contiguous;
+  std::optional<std::int64_t> step;  ///< bytes between steps of depth
+};
+
+/// A task is one batch, `panels` panels of columns, and rows: `outer` iterations of the outer row axes with all rows
+/// each, or one of them with `rows` rows.
+struct Blocking {
+  bool pack_columns = false, pack_rows = false;
+  std::int64_t rows = 0, outer = 1, panels = 1;
+  std::int64_t supers = 1;  ///< parts of the rows that are the slowest index of tasks: threads split rows
+  std::int64_t depth = 0;  ///< steps of depth at a time, 0: all
+};
+Blocking pick_blocking(const ContractionSizes& sizes, const RegisterTile& tile, const OperandLayout& columns,
+                       const OperandLayout& rows, const TargetSpec& target);
+
+}  // namespace ag::passes

@@ -1,0 +1,66 @@
+// Copies of a contraction's operands into scratch memory, in the order in which register tiles read them.
+#pragma once
+#include <functional>
+
+#include "passes/clone.hpp"
+#include "passes/contraction_body.hpp"
+
+namespace ag::passes {
+
+/// Steps of depth at work: [lo, hi) of contracted loop `loop`, for one iteration of those around it and all of those
+/// inside.
+struct DepthRange {
+  std::size_t loop;
+  loop::ValueId lo, hi;
+  std::int64_t multiple = 1;  ///< of which hi - lo is one
+};
+
+/// Panels of columns, [depth][width], and of rows, [rows / height][depth][height].
+class PackedOperands {
+ public:
+  void add_columns(const loop::Kernel& k, const std::vector<loop::StmtId>& loads, const IndexSteps& steps,
+                   const NestLoop& col, const ContractionBody& body, int width, int lanes);
+  void add_rows(const loop::Kernel& k, const std::vector<loop::StmtId>& loads, const NestLoop& row,
+                const ContractionBody& body, int height);
+  /// `depth` steps and `rows` rows at a time.
+  void allocate(loop::Builder& b, const Dim& depth, const Dim& rows);
+
+  /// Copies the columns [n_lo, n_hi), at most a panel.
+  void pack_columns(loop::Builder& b, const KernelCloner& c, const DepthRange& range, loop::ValueId n_lo,
+                    loop::ValueId n_hi) const;
+  /// Copies the rows [m_lo, m_hi), all depth.
+  void pack_rows(loop::Builder& b, const KernelCloner& c, loop::ValueId m_lo, loop::ValueId m_hi) const;
+  /// From now on `c` reads the copies. It must outlive its use.
+  void read(loop::Builder& b, KernelCloner& c, const DepthRange& range, loop::ValueId m_lo, loop::ValueId n_lo) const;
+
+ private:
+  enum class Way : std::uint8_t { contiguous, transposed, scattered };
+  struct Panel {
+    loop::StmtId load;
+    Way way = Way::contiguous;
+    Dim column_step;  // elements between columns
+    loop::BufferId scratch;
+  };
+  std::vector<Panel> columns_, rows_;
+  const loop::Kernel* k_ = nullptr;
+  const ContractionBody* body_ = nullptr;
+  const NestLoop *col_ = nullptr, *row_ = nullptr;
+  int width_ = 0, height_ = 0, lanes_ = 0;
+
+  using Innermost = std::function<void(KernelCloner& c, loop::ValueId lo, loop::ValueId hi)>;
+  loop::ValueId extent(loop::Builder& b, std::size_t loop) const { return b.dim(body_->extents[loop]); }
+  DepthRange all(loop::Builder& b) const { return {0, b.index(0), extent(b, 0)}; }
+  void over_depth(loop::Builder& b, const KernelCloner& c, const DepthRange& range, std::size_t loop,
+                  const Innermost& body) const;
+  loop::ValueId depth_index(loop::Builder& b, KernelCloner& c, const DepthRange& range) const;
+  loop::ValueId column_index(loop::Builder& b, KernelCloner& c, const DepthRange& range, loop::ValueId column) const;
+  loop::ValueId row_index(loop::Builder& b, KernelCloner& c, loop::ValueId row) const;
+  void copy(loop::Builder& b, const Panel& p, KernelCloner& c, const DepthRange& range, loop::ValueId n_lo,
+            loop::ValueId n_hi, loop::ValueId lo, loop::ValueId hi) const;
+  void transpose(loop::Builder& b, const Panel& p, KernelCloner& c, const DepthRange& range, loop::ValueId n_lo,
+                 loop::ValueId n_hi, loop::ValueId lo, loop::ValueId hi) const;
+  void gather(loop::Builder& b, const Panel& p, KernelCloner& c, const DepthRange& range, loop::ValueId n_lo,
+              loop::ValueId n_hi, loop::ValueId lo, loop::ValueId hi) const;
+};
+
+}  // namespace ag::passes
