@@ -228,7 +228,7 @@ Status GraphLowering::group(GroupId gid) {
   const bool gpu = p_.context.target.kind == TargetSpec::Kind::cuda;
   if (group.kind == GroupKind::own) {
     const Node& n = g_.node(group.members[0]);
-    AG_TRY(std::vector<LoweredKernel> kernels, lower_own(g_, plan_, gid, gpu));
+    AG_TRY(std::vector<LoweredKernel> kernels, lower_own(g_, plan_, gid, p_.context.target));
     if (!buffer_of_[n.result().index] && updates_in_place(group.members[0]) &&
         program().buffers[buffer(n.operands[0])].kind == BufferKind::temp) {
       buffer_of_[n.result().index] = buffer(n.operands[0]);

@@ -23,14 +23,17 @@ bool has_kernel(const NodeView& node, const PassContext& context) {
   return !is_attention(op) || has_attention_kernel(node.graph, node.id);
 }
 
-bool takes_members(const OpInfo& op) { return op.lower_class == LowerClass::cumulative; }
+bool takes_members(const OpInfo& op) { return op.lower_class == LowerClass::cumulative || op.name == "winograd"; }
 
-Result<std::vector<LoweredKernel>> lower_own(const Graph& g, const Plan& plan, GroupId gid, bool gpu) {
+Result<std::vector<LoweredKernel>> lower_own(const Graph& g, const Plan& plan, GroupId gid, const TargetSpec& target) {
   NodeId id = plan.groups[gid].members[0];
   switch (g.node(id).op->lower_class) {
     case LowerClass::scatter: return lower_scatter(g, id);
     case LowerClass::cumulative: return lower_cumulative(g, plan, gid);
-    case LowerClass::sort: return lower_algorithm(g, id, gpu);
+    case LowerClass::sort: return lower_algorithm(g, id, target.kind == TargetSpec::Kind::cuda);
+    case LowerClass::window:
+      if (g.node(id).op->name == "winograd") return lower_winograd(g, plan, gid, target);
+      return lower_winograd_filter(g, id);
     default: break;
   }
   AG_CHECK(false, "the op's class has no kernels of its own");

@@ -7,7 +7,7 @@ namespace ag::passes {
 
 /// The kernels of a group, in the order in which they run. Operands may be virtual; unless the group takes members all
 /// results are stored. For a GPU kernels keep nothing in scratch memory.
-Result<std::vector<LoweredKernel>> lower_own(const Graph& g, const Plan& plan, GroupId gid, bool gpu);
+Result<std::vector<LoweredKernel>> lower_own(const Graph& g, const Plan& plan, GroupId gid, const TargetSpec& target);
 
 /// Whether a composite is lowered as it is: one with a lowering class, on a CPU, unless ops shall stay apart or the
 /// kernel would not pay for its sizes.
@@ -23,5 +23,8 @@ Result<std::vector<LoweredKernel>> lower_lu(const Graph& g, NodeId id);
 Result<std::vector<LoweredKernel>> lower_lu_solve(const Graph& g, NodeId id);
 Result<std::vector<LoweredKernel>> lower_suppress(const Graph& g, NodeId id);
 Result<std::vector<LoweredKernel>> lower_attention(const Graph& g, NodeId id);
+Result<std::vector<LoweredKernel>> lower_winograd(const Graph& g, const Plan& plan, GroupId gid,
+                                                  const TargetSpec& target);
+Result<std::vector<LoweredKernel>> lower_winograd_filter(const Graph& g, NodeId id);
 
 }  // namespace ag::passes

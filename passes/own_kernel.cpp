@@ -27,6 +27,18 @@ loop::BufferId OwnKernel::result(std::uint32_t r, loop::Access access) {
   return b_.param(type(r).dtype, type(r).elems(), access);
 }
 
+LV OwnKernel::operand_where(std::size_t i, std::span<const LV> index, LV cond) {
+  mask_ = cond;
+  LV v = operand(i, index);
+  mask_ = {};
+  return buffer_of(i) ? v : b_.select(cond, v, b_.constant_int(b_.type(v).elem, 0));
+}
+
+std::optional<loop::BufferId> OwnKernel::buffer_of(std::size_t i) const {
+  auto it = reads_.find(node().operands[i]);
+  return it == reads_.end() ? std::nullopt : std::optional(it->second);
+}
+
 // -- members ------------------------------------------------------------------------------------------------------
 
 void OwnKernel::members() {
@@ -48,6 +60,8 @@ void OwnKernel::members() {
 void OwnKernel::finish_element(const std::vector<LV>& index, LV value) {
   done_.clear();
   at_ = index;
+  for (std::size_t d = 0; d < at_.size(); ++d)
+    if (type().shape[d].is(1)) at_[d] = b_.index(0);
   done_.emplace(id_, value);
   for (NodeId id : plan_->groups[gid_].members) {
     ValueId v = g_.node(id).result();
@@ -72,7 +86,7 @@ LV OwnKernel::leaf(ValueId v, std::span<const LV> index) {
     AG_CHECK(std::equal(index.begin(), index.end(), at_.begin(), at_.end()));
     return member(g_.value(v).node);
   }
-  return b_.load(reads_.at(v), linear_index(b_, g_.type(v).shape, index));
+  return b_.load(reads_.at(v), linear_index(b_, g_.type(v).shape, index), mask_);
 }
 
 void OwnKernel::origin(NodeId id) {

@@ -5,6 +5,7 @@
 // parameters with members(), and finish_element() takes each element of the result where its last loop has it, computes
 // the members there and stores what others need.
 #pragma once
+#include <optional>
 #include <unordered_map>
 
 #include "passes/lower_kernel.hpp"
@@ -38,6 +39,10 @@ class OwnKernel : public ElementSource {
     origin(id_);
     return v;
   }
+  /// The same where `cond` holds, else 0: `index` may lie outside then.
+  loop::ValueId operand_where(std::size_t i, std::span<const loop::ValueId> index, loop::ValueId cond);
+  /// The buffer that operand i itself lies in, if it does.
+  std::optional<loop::BufferId> buffer_of(std::size_t i) const;
   loop::ValueId at_result(std::uint32_t r, std::span<const loop::ValueId> index) {
     return linear_index(b_, type(r).shape, index);
   }
@@ -67,6 +72,7 @@ class OwnKernel : public ElementSource {
   loop::Builder b_;
   LoweredKernel lowered_;
   std::unordered_map<ValueId, loop::BufferId> reads_;
+  loop::ValueId mask_;  // of loads from them; none: all
 
   const Plan* plan_ = nullptr;
   GroupId gid_;

@@ -171,10 +171,19 @@ class CpuScheduler : public CpuNest {
   }
 };
 
+/// Kernels that lowering has scheduled itself stay as they are.
+bool has_tiles(const loop::Kernel& k) {
+  return std::any_of(k.blocks[k.top()].stmts.begin(), k.blocks[k.top()].stmts.end(), [&](StmtId id) {
+    return k.stmts[id].op == Op::for_ && k.stmts[id].attr.mapping == Mapping::tile;
+  });
+}
+
 Result<loop::Program> run(loop::Program program, PassContext& context) {
-  for (loop::Kernel& k : program.kernels)
+  for (loop::Kernel& k : program.kernels) {
+    if (has_tiles(k)) continue;
     k = CpuNest(k, context.target).is_contraction() ? schedule_contraction(k, context.target)
                                                     : CpuScheduler(k, context.target).run();
+  }
   return program;
 }
 

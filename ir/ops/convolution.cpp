@@ -12,6 +12,7 @@
 
 #include "ir/ops/dims.hpp"
 #include "ir/ops/families.hpp"
+#include "ir/ops/winograd.hpp"
 
 namespace ag {
 using namespace ops;
@@ -412,6 +413,7 @@ OpInfo materialize_op() {
 std::vector<OpInfo> convolution_ops() {
   std::vector<OpInfo> all{conv_op(), materialize_op()};
   for (OpInfo& o : convolution_layer_ops()) all.push_back(std::move(o));
+  for (OpInfo& o : winograd_ops()) all.push_back(std::move(o));
   return all;
 }
 

@@ -1,0 +1,231 @@
+// 3 x 3 convolutions of stride 1 over channels-last images in fewer multiplications. The pass `winograd` makes these
+// ops where they pay; a CPU has kernels for them (passes/lower_winograd), elsewhere they are products of matrices.
+#include "ir/ops/winograd.hpp"
+
+#include "ir/ops/dims.hpp"
+#include "ir/ops/families.hpp"
+#include "ir/ops/windows.hpp"
+
+namespace ag {
+using namespace ops;
+
+const WinogradTransform& winograd_transform(std::int64_t tile) {
+  static const WinogradTransform two{2,
+                                     4,
+                                     {{1, 0, -1, 0}, {0, 1, 1, 0}, {0, -1, 1, 0}, {0, 1, 0, -1}},
+                                     {{1, 0, 0}, {.5, .5, .5}, {.5, -.5, .5}, {0, 0, 1}},
+                                     {{1, 1, 1, 0}, {0, 1, -1, -1}}};
+  static const WinogradTransform four{
+      4,
+      6,
+      {{4, 0, -5, 0, 1, 0},
+       {0, -4, -4, 1, 1, 0},
+       {0, 4, -4, -1, 1, 0},
+       {0, -2, -1, 2, 1, 0},
+       {0, 2, -1, -2, 1, 0},
+       {0, 4, 0, -5, 0, 1}},
+      {{1. / 4, 0, 0},
+       {-1. / 6, -1. / 6, -1. / 6},
+       {-1. / 6, 1. / 6, -1. / 6},
+       {1. / 24, 1. / 12, 1. / 6},
+       {1. / 24, -1. / 12, 1. / 6},
+       {0, 0, 1}},
+      {{1, 1, 1, 1, 1, 0}, {0, 1, -1, 2, -2, 0}, {0, 1, 1, 4, 4, 0}, {0, 1, -1, 8, -8, 1}}};
+  AG_CHECK(tile == 2 || tile == 4);
+  return tile == 2 ? two : four;
+}
+
+WinogradDesc describe_winograd(const View& n) {
+  const Dims &x = n.in(0).shape, y = n.out().shape;
+  return {attr_int(n.attrs(), "tile", 2), x[0], x[1], x[2], x[3], y[1], y[2], y[3], attr_dims(n.attrs(), "low")};
+}
+
+namespace {
+
+constexpr std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+
+Status check_tile(const InferCtx& c) {
+  std::int64_t tile = attr_int(c.attrs(), "tile", 2);
+  if (tile == 2 || tile == 4) return {};
+  return c.error(Code::AG2206, fmt::format("`tile` of `{}` is 2 or 4, not {}", op_title(c), tile));
+}
+
+Dim points_squared(const Attrs& a) {
+  std::int64_t points = winograd_transform(attr_int(a, "tile", 2)).points;
+  return points * points;
+}
+
+/// The Kronecker square of a transform, as a constant: [rows^2, columns^2].
+Expr square(Expr like, const WinogradMatrix& m) {
+  const std::size_t rows = m.size(), columns = m[0].size();
+  Array a(like.dtype(), {static_cast<std::int64_t>(rows * rows), static_cast<std::int64_t>(columns * columns)});
+  std::int64_t i = 0;
+  for (std::size_t r = 0; r < rows * rows; ++r)
+    for (std::size_t c = 0; c < columns * columns; ++c)
+      a.set_double(i++, m[r / rows][c / columns] * m[r % rows][c % columns]);
+  return like.with(like.builder().constant(make_literal(a)));
+}
+
+// ---- winograd_filter ----------------------------------------------------------------------------------------
+
+Types infer_filter(const InferCtx& c) {
+  AG_TRY_(check_tile(c));
+  const Type& w = c.in(0);
+  if (w.rank() != 4 || !w.shape[0].is(3) || !w.shape[1].is(3))
+    return c.error(Code::AG2204, fmt::format("`winograd_filter` needs filters [3,3,C,M], not {}", w.str()), {}, {0});
+  Dims shape{ceildiv(w.shape[3], Dim(winograd_panel)), points_squared(c.attrs()), w.shape[2], winograd_panel};
+  AG_TRY(shape, checked_shape(c, std::move(shape)));
+  return std::vector<Type>{{w.dtype, std::move(shape)}};
+}
+
+std::vector<ValueId> decompose_filter(Builder& b, const View& n) {
+  Expr w(b, n.operand(0));
+  Dims s = w.type().shape, u = n.out().shape;
+  const WinogradTransform& f = winograd_transform(attr_int(n.attrs(), "tile", 2));
+  Expr flat = w.with(b.reshape(w, {9, s[2], s[3]}));
+  Expr all = w.with(b.dot_general(square(w, f.g), flat, {1}, {0}));  // [e, C, M]
+  Dim padding = u[0] * Dim(winograd_panel) - s[3];
+  if (!padding.is(0)) all = w.with(b.concat({all, b.zeros({w.dtype(), {u[1], s[2], padding}})}, 2));
+  all = w.with(b.reshape(all, {u[1], s[2], u[0], winograd_panel}));
+  return {b.transpose(all, {2, 0, 1, 3})};
+}
+
+/// rows of `m` times the vectors x, `count` elements each.
+template <class T>
+void multiply(const WinogradMatrix& m, const T* x, std::size_t step, T* y, std::size_t y_step, std::size_t count) {
+  for (std::size_t r = 0; r < m.size(); ++r) {
+    T* to = y + r * y_step;
+    for (std::size_t l = 0; l < count; ++l) to[l] = 0;
+    for (std::size_t k = 0; k < m[r].size(); ++k) {
+      const T c = static_cast<T>(m[r][k]);
+      const T* from = x + k * step;
+      if (m[r][k] != 0)
+        for (std::size_t l = 0; l < count; ++l) to[l] += c * from[l];
+    }
+  }
+}
+
+template <class T>
+Array filter_array(const Array& w, const Shape& out, const WinogradTransform& f) {
+  Array u(w.dtype(), out);
+  constexpr auto lanes = at(winograd_panel);
+  const std::size_t channels = at(out[2]), filters = at(w.shape()[3]), points = at(f.points);
+  const T* from = w.as<T>().data();
+  T* to = u.as_mutable<T>().data();
+  std::vector<T> taps(9 * lanes), half(points * 3 * lanes), all(points * points * lanes);
+  for (std::size_t p = 0; p < at(out[0]); ++p)
+    for (std::size_t c = 0; c < channels; ++c) {
+      const std::size_t count = std::min(lanes, filters - p * lanes);
+      for (std::size_t k = 0; k < 9; ++k)
+        std::copy_n(from + (k * channels + c) * filters + p * lanes, count, taps.data() + k * lanes);
+      for (std::size_t j = 0; j < 3; ++j)
+        multiply(f.g, taps.data() + j * lanes, 3 * lanes, half.data() + j * lanes, 3 * lanes, lanes);
+      for (std::size_t i = 0; i < points; ++i)
+        multiply(f.g, half.data() + i * 3 * lanes, lanes, all.data() + i * points * lanes, lanes, lanes);
+      for (std::size_t e = 0; e < points * points; ++e)
+        std::copy_n(all.data() + e * lanes, lanes, to + ((p * points * points + e) * channels + c) * lanes);
+      if (count < lanes) std::fill(taps.begin(), taps.end(), T(0));
+    }
+  return u;
+}
+
+Result<std::vector<Array>> eval_filter(const EvalCtx& c) {
+  const WinogradTransform& f = winograd_transform(attr_int(c.node.attrs(), "tile", 2));
+  if (c.in[0].dtype() == DType::f64) return one(filter_array<double>(c.in[0], c.out_shapes[0], f));
+  return one(filter_array<float>(c.in[0], c.out_shapes[0], f));
+}
+
+// ---- winograd -----------------------------------------------------------------------------------------------
+
+Types infer_winograd(const InferCtx& c) {
+  AG_TRY_(check_tile(c));
+  const Type &x = c.in(0), &u = c.in(1);
+  Dims size = attr_dims(c.attrs(), "size"), filters = attr_dims(c.attrs(), "filters");
+  if (size.size() != 2 || attr_dims(c.attrs(), "low").size() != 2 || filters.size() != 1)
+    return c.error(Code::AG2206, "`size` and `low` of `winograd` are two numbers each, `filters` is one");
+  if (x.rank() != 4 || u.rank() != 4)
+    return c.error(
+        Code::AG2204,
+        fmt::format("`winograd` needs images [N,H,W,C] and transformed filters, not {} and {}", x.str(), u.str()), {},
+        {0, 1});
+  Dims want{ceildiv(filters[0], Dim(winograd_panel)), points_squared(c.attrs()), x.shape[3], winograd_panel};
+  for (std::size_t d = 0; d < 4; ++d)
+    if (u.shape[d].is_const() && want[d].is_const() && u.shape[d] != want[d])
+      return c.error(Code::AG2203, fmt::format("`winograd` of {} does not fit to {}", x.str(), u.str()), {}, {0, 1});
+  AG_TRY(Dims shape, checked_shape(c, {x.shape[0], size[0], size[1], filters[0]}));
+  return std::vector<Type>{{x.dtype, std::move(shape)}};
+}
+
+std::vector<ValueId> decompose_winograd(Builder& b, const View& n) {
+  WinogradDesc d = describe_winograd(n);
+  const WinogradTransform& f = winograd_transform(d.tile);
+  const Dim e = f.points * f.points, rows = d.rows(), columns = d.columns();
+  Expr x(b, n.operand(0)), u(b, n.operand(1));
+  Window w{{d.height, d.width}, {f.points, f.points}, {rows, columns}, d.low, {d.tile, d.tile}, {1, 1}};
+  Expr patches = unfold(x.with(b.transpose(x, {0, 3, 1, 2})), w);  // [N, C, points, points, rows, columns]
+  patches = x.with(b.reshape(patches, {d.batch, d.channels, e, rows, columns}));
+  Expr v = x.with(b.dot_general(square(x, f.bt), patches, {1}, {2}));  // [e, N, C, rows, columns]
+  Expr filters = x.with(b.reshape(b.transpose(u, {1, 2, 0, 3}), {e, d.channels, d.panels() * Dim(winograd_panel)}));
+  filters = x.with(b.slice(filters, {0, 0, 0}, {e, d.channels, d.filters}, {1, 1, 1}));
+  Expr m = x.with(b.dot_general(v, filters, {2}, {1}, {0}, {0}));      // [e, N, rows, columns, M]
+  Expr y = x.with(b.dot_general(square(x, f.at), m, {1}, {0}));        // [t * t, N, rows, columns, M]
+  y = x.with(b.reshape(y, {d.tile, d.tile, d.batch, rows, columns, d.filters}));
+  y = x.with(b.transpose(y, {2, 3, 0, 4, 1, 5}));
+  y = x.with(b.reshape(y, {d.batch, rows * Dim(d.tile), columns * Dim(d.tile), d.filters}));
+  return {b.slice(y, {0, 0, 0, 0}, n.out().shape, {1, 1, 1, 1})};
+}
+
+// ---- The table ------------------------------------------------------------------------------------------------
+
+constexpr DTypeSet reals = set_of(DType::f64) | set_of(DType::f32);
+
+std::vector<OpSample> filter_samples() {
+  auto with = [](std::string_view type, std::int64_t tile) { return sample({type}, {{"tile", tile}}); };
+  return {with("f64[3,3,2,3]", 2), with("f64[3,3,1,2]", 4), with("f32[3,3,5,33]", 2), with("f32[3,3,3,64]", 4),
+          with("f32[3,3,0,4]", 2)};
+}
+
+std::vector<OpSample> winograd_samples() {
+  auto with = [](std::string_view x, std::string_view u, std::int64_t tile, Dims size, Dims low, std::int64_t m) {
+    return sample({x, u}, {{"tile", tile}, {"size", std::move(size)}, {"low", std::move(low)}, {"filters", Dims{m}}});
+  };
+  return {with("f64[1,4,4,2]", "f64[1,16,2,32]", 2, {4, 4}, {1, 1}, 3),
+          with("f64[2,3,5,1]", "f64[1,16,1,32]", 2, {3, 4}, {1, 0}, 2),
+          with("f64[1,5,6,2]", "f64[1,36,2,32]", 4, {5, 6}, {1, 1}, 2),
+          with("f32[3,7,8,17]", "f32[2,16,17,32]", 2, {7, 8}, {1, 1}, 40),
+          with("f32[1,14,14,32]", "f32[1,16,32,32]", 2, {14, 14}, {1, 1}, 32),
+          with("f32[1,9,11,4]", "f32[2,36,4,32]", 4, {7, 9}, {0, 0}, 64),
+          with("f32[1,2,2,3]", "f32[1,16,3,32]", 2, {6, 5}, {3, 2}, 1),
+          with("f32[0,4,4,2]", "f32[1,16,2,32]", 2, {4, 4}, {1, 1}, 3)};
+}
+
+}  // namespace
+
+std::vector<OpInfo> winograd_ops() {
+  AttrSpec tile = int_attr("tile", 2, "outputs of a tile along an axis: 2 or 4");
+  OpInfo filter{.name = "winograd_filter",
+                .tier = Tier::composite,
+                .lower_class = LowerClass::window,
+                .summary = "filters [3,3,C,M] transformed for `winograd`: [panels, points, C, 32]"};
+  filter.operands = {{.name = "w", .dtypes = reals}};
+  filter.attrs = {tile};
+  filter.infer = infer_filter;
+  filter.eval = eval_filter;
+  filter.decompose = decompose_filter;
+  filter.samples = filter_samples;
+  OpInfo product{.name = "winograd",
+                 .tier = Tier::composite,
+                 .lower_class = LowerClass::window,
+                 .summary = "3 x 3 convolution of stride 1 of images [N,H,W,C] by Winograd's minimal filtering"};
+  product.operands = {{.name = "x", .dtypes = reals}, {.name = "u", .dtypes = reals}};
+  product.attrs = {tile,
+                   {"size", AttrKind::dims, true, "height and width of the result"},
+                   {"low", AttrKind::dims, true, "padding before the first row and column"},
+                   {"filters", AttrKind::dims, true, "one number: channels of the result"}};
+  product.infer = infer_winograd;
+  product.decompose = decompose_winograd;
+  product.samples = winograd_samples;
+  return {filter, product};
+}
+
+}  // namespace ag

@@ -1,0 +1,39 @@
+// Winograd's minimal filtering F(t x t, 3 x 3): what the ops, their kernels and the choice among algorithms share.
+#pragma once
+#include <vector>
+
+#include "ir/op.hpp"
+
+namespace ag {
+
+using WinogradMatrix = std::vector<std::vector<double>>;
+
+/// One axis of F(t, 3): y = at * ((g * w) .* (bt * d)) has the `tile` outputs that 3 taps w make of `points` = t + 2
+/// inputs d. Two axes: Y = at * ((g W g^T) .* (bt D bt^T)) * at^T. Cook-Toom at 0, 1, -1, infinity for t = 2, and 2, -2
+/// beside them for t = 4 (A. Lavin and S. Gray, Fast Algorithms for Convolutional Neural Networks, 2015).
+struct WinogradTransform {
+  std::int64_t tile = 0, points = 0;
+  WinogradMatrix bt, g, at;
+};
+/// For t = 2 or 4.
+const WinogradTransform& winograd_transform(std::int64_t tile);
+
+/// Output channels whose transformed filters lie together: U is [panels, points^2, C, winograd_panel].
+inline constexpr std::int64_t winograd_panel = 32;
+
+/// The numbers of a `winograd` node: x [N,H,W,C], U, y [N,OH,OW,M] with y[n,h,w] of x[n, h + i - low, w + j - low].
+struct WinogradDesc {
+  std::int64_t tile = 2;
+  Dim batch, height, width, channels;  ///< of x
+  Dim out_height, out_width, filters;  ///< of y
+  Dims low;
+  Dim rows() const { return ceildiv(out_height, Dim(tile)); }  ///< tiles down an image
+  Dim columns() const { return ceildiv(out_width, Dim(tile)); }
+  Dim tiles() const { return batch * rows() * columns(); }
+  Dim panels() const { return ceildiv(filters, Dim(winograd_panel)); }
+};
+WinogradDesc describe_winograd(const NodeView&);
+
+std::vector<OpInfo> winograd_ops();
+
+}  // namespace ag
