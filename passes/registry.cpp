@@ -7,10 +7,9 @@ namespace ag::passes {
 
 const std::vector<const Pass*>& all_passes() {
   static const std::vector<const Pass*> passes{
-      &autodiff,    &cse,         &algebra,   &fold,    &dce, &decompose_early,  // Graph -> Graph
-      &winograd,    &decompose,   &attention,
-      &lower,                                              // Graph -> Program
-      &collapse,    &schedule,    &vectorise, &gpu_map,                     // Program -> Program
+      &autodiff,    &cse,         &algebra,   &fold,    &dce, &attention, &decompose_early, &winograd, &decompose,
+      &lower,                                                  // Graph -> Program
+      &collapse,    &schedule,    &vectorise, &gpu_map,  // Program -> Program
       &expand_math, &plan_memory,
   };
   return passes;
