@@ -116,6 +116,7 @@ Array filter_array(const Array& w, const Shape& out, const WinogradTransform& f)
   for (std::size_t p = 0; p < at(out[0]); ++p)
     for (std::size_t c = 0; c < channels; ++c) {
       const std::size_t count = std::min(lanes, filters - p * lanes);
+      if (count < lanes) std::fill(taps.begin(), taps.end(), T(0));
       for (std::size_t k = 0; k < 9; ++k)
         std::copy_n(from + (k * channels + c) * filters + p * lanes, count, taps.data() + k * lanes);
       for (std::size_t j = 0; j < 3; ++j)
@@ -124,7 +125,6 @@ Array filter_array(const Array& w, const Shape& out, const WinogradTransform& f)
         multiply(f.g, half.data() + i * 3 * lanes, lanes, all.data() + i * points * lanes, lanes, lanes);
       for (std::size_t e = 0; e < points * points; ++e)
         std::copy_n(all.data() + e * lanes, lanes, to + ((p * points * points + e) * channels + c) * lanes);
-      if (count < lanes) std::fill(taps.begin(), taps.end(), T(0));
     }
   return u;
 }
