@@ -35,5 +35,8 @@ const Backend& backend_of(const TargetSpec& target);
 /// Passes options to LLVM's own command line (--mllvm). Once per process, before the first emit.
 Status set_llvm_options(const std::vector<std::string>& flags);
 std::string llvm_version();
+/// What determines emitted bytes beside kernel, target and options: ag's own code generator, the LLVM that is loaded,
+/// options given to it. For keys of caches.
+std::string code_version();
 
 }  // namespace ag::codegen

@@ -25,13 +25,23 @@ std::size_t hash_bytes(std::size_t h, std::span<const std::byte> bytes) {
   return mix(h, bytes.size());
 }
 
+/// Large constants, weights above all, are told apart by a sample: reading all of them takes longer than the rest of
+/// a compilation. Equal hashes are compared in full anyway.
+std::size_t hash_sample(std::size_t h, std::span<const std::byte> bytes) {
+  constexpr std::size_t piece = 64, pieces = 64;
+  if (bytes.size() <= 2 * piece * pieces) return hash_bytes(h, bytes);
+  const std::size_t step = (bytes.size() - piece) / (pieces - 1);
+  for (std::size_t i = 0; i < pieces; ++i) h = hash_bytes(h, bytes.subspan(i * step, piece));
+  return mix(h, bytes.size());
+}
+
 std::size_t hash_text(std::size_t h, std::string_view s) { return hash_bytes(h, std::as_bytes(std::span(s))); }
 
 std::size_t hash_literal(const Literal& l) {
   std::size_t h = mix(static_cast<std::size_t>(l.form), static_cast<std::size_t>(l.dtype));
   for (std::int64_t d : l.shape) h = mix(h, static_cast<std::size_t>(d));
   switch (l.form) {
-    case Literal::Form::dense: return hash_bytes(h, l.array.bytes());
+    case Literal::Form::dense: return hash_sample(h, l.array.bytes());
     case Literal::Form::splat: return mix(h, l.bits);
     case Literal::Form::random:
       return mix(mix(hash_text(h, l.distribution), l.key), std::bit_cast<std::uint64_t>(l.scale));

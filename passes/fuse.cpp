@@ -56,6 +56,9 @@ std::vector<loop::ValueId> index_in_space(const Group& group, const Dims& shape,
 namespace {
 
 constexpr std::size_t max_members = 64;
+// In units of an addition (OpInfo::cost). What is longer runs no faster for being one kernel, and LLVM's time grows
+// faster than the kernel: a chain of sines becomes several equal kernels.
+constexpr int max_cost = 160;
 
 class Planner {
  public:
@@ -168,7 +171,8 @@ class Planner {
       return false;
     };
     if (!open(group)) return no("its group takes no members");
-    if (group.members.size() >= max_members) return no("the group is full");
+    if (group.members.size() >= max_members || cost(group) + g_.node(id).op->cost > max_cost)
+      return no("the group is full");
     for (GroupId p : producers)
       if (p != gid && order_.before(gid.index, p.index)) return no("another operand depends on the group");
     Space space = Space::full;
@@ -204,6 +208,12 @@ class Planner {
   bool open(const Group& group) const {
     return group.kind == GroupKind::map || group.kind == GroupKind::row || group.kind == GroupKind::contraction ||
            (group.kind == GroupKind::own && takes_members(*g_.node(group.members[0]).op));
+  }
+
+  int cost(const Group& group) const {
+    int sum = 0;
+    for (NodeId member : group.members) sum += g_.node(member).op->cost;
+    return sum;
   }
 
   static bool fits_outer(const Group& group, const Dims& shape) {
@@ -319,7 +329,7 @@ class Planner {
     const Group &x = plan_.groups[a], &y = plan_.groups[b];
     auto takes = [](GroupKind k) { return k == GroupKind::map || k == GroupKind::row || k == GroupKind::contraction; };
     if (!takes(x.kind) || !takes(y.kind) || x.full != y.full) return false;
-    if (x.members.size() + y.members.size() > max_members) return false;
+    if (x.members.size() + y.members.size() > max_members || cost(x) + cost(y) > max_cost) return false;
     bool one_map = x.kind == GroupKind::map || y.kind == GroupKind::map;
     bool same_rows = x.kind == GroupKind::row && y.kind == GroupKind::row && x.axes == y.axes;
     return (one_map || same_rows) && !order_.before(a.index, b.index) && !order_.before(b.index, a.index);

@@ -25,12 +25,23 @@ std::string text_of(const Stage& s) {
   return loop::print(std::get<loop::Program>(s));
 }
 
+/// Enough to tell whether a pass changed something: without the program's constants, which may be gigabytes as text.
+std::string brief_text_of(const Stage& s) {
+  if (std::holds_alternative<Graph>(s)) return text_of(s);
+  loop::Program p = std::get<loop::Program>(s);
+  for (loop::ProgramBuffer& b : p.buffers) b.constant = nullptr;
+  return loop::print(p);
+}
+
 std::size_t size_of(const Stage& s) {
   if (const Graph* g = std::get_if<Graph>(&s)) return g->node_count();
   std::size_t n = 0;
   for (const loop::Kernel& k : std::get<loop::Program>(s).kernels) n += k.stmts.size();
   return n;
 }
+
+/// The header names the stage, so it always differs: texts are compared without it.
+std::string_view body(std::string_view text) { return text.substr(std::min(text.find('\n'), text.size())); }
 
 bool listed(const std::vector<std::string>& names, const std::string& label, std::string_view pass) {
   return std::any_of(names.begin(), names.end(),
@@ -109,7 +120,8 @@ class Runner {
   Status one(const Pass& pass, const std::string& label, PipelineResult& result) {
     bool change = options_.print_change != PipelineOptions::Change::none && selected(label);
     bool before_wanted = listed(options_.print_before, label, pass.name) && selected(label);
-    std::string before = change || before_wanted || options_.track_changes ? text_of(result.stage) : "";
+    std::string before = change || before_wanted ? text_of(result.stage) : "";
+    std::string brief = options_.track_changes && !change ? brief_text_of(result.stage) : "";
     if (before_wanted) print("// ----- before " + label + "\n" + before);
     PassTime time{.name = label, .before = size_of(result.stage)};
     auto start = std::chrono::steady_clock::now();
@@ -117,6 +129,7 @@ class Runner {
     time.ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
     time.after = size_of(result.stage);
     if (options_.verify_each) AG_TRY_(check(label, result.stage));
+    if (options_.track_changes && !change) time.changed = body(brief) != body(brief_text_of(result.stage));
     report(label, before, change, result.stage, time);
     result.times.push_back(time);
     return {};
@@ -156,11 +169,9 @@ class Runner {
   void report(const std::string& label, const std::string& before, bool change, const Stage& stage, PassTime& time) {
     bool after_wanted = listed(options_.print_after, label, label.substr(0, label.find('.'))) && selected(label);
     bool dump = !options_.dump_dir.empty() && selected(label);
-    if (!change && !after_wanted && !dump && !options_.track_changes) return;
+    if (!change && !after_wanted && !dump) return;
     std::string after = text_of(stage);
-    // The header names the stage, so it always differs: compare what follows it.
-    auto body = [](const std::string& t) { return std::string_view(t).substr(std::min(t.find('\n'), t.size())); };
-    time.changed = body(before) != body(after);
+    if (change) time.changed = body(before) != body(after);
     if (after_wanted) print("// ----- after " + label + "\n" + after);
     if (change) {
       if (!time.changed)

@@ -63,6 +63,20 @@ Result<std::shared_ptr<Engine>> Engine::create() {
   return engine;
 }
 
+/// The cache in files, if one is wanted and can be used; why not is a warning.
+ObjectStore* Engine::store(const EngineOptions& options, Diags& warnings) {
+  if (options.cache_folder.empty()) return nullptr;
+  std::lock_guard lock(mutex_);
+  auto at = folders_.find(options.cache_folder);
+  if (at == folders_.end()) at = folders_.emplace(options.cache_folder, DiskCache::open(options.cache_folder)).first;
+  if (at->second) return at->second->get();
+  for (Diag d : at->second.error()) {
+    d.level = Level::warning;
+    warnings.push_back(std::move(d));
+  }
+  return nullptr;
+}
+
 Result<Compiled> Engine::compile(Graph graph, const EngineOptions& options) {
   auto start = Clock::now();
   passes::PassContext context;
@@ -88,7 +102,10 @@ Result<Compiled> Engine::compile(Graph graph, const EngineOptions& options) {
   auto codegen_start = Clock::now();
   CompileOptions kernel_options{
       .opt_level = options.pipeline.opt_level, .line_info = options.line_info, .threads = compile_threads(options)};
-  if (options.use_cache) kernel_options.cache = &cache_;
+  if (options.use_cache) {
+    kernel_options.cache = &cache_;
+    kernel_options.store = store(options, out.report.warnings);
+  }
   std::span<const loop::Kernel> kernels;
   if (program->kernels.size()) kernels = {&program->kernels[loop::KernelId(std::size_t{0})], program->kernels.size()};
   AG_TRY(CompiledKernels objects, compile_kernels(kernels, context.target, kernel_options));

@@ -1,7 +1,9 @@
 // From a graph to something that runs: the pipeline, code generation, linking. The only place that sees passes, code
 // generators and devices together; the command and embedding programs call the same function.
 #pragma once
+#include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -9,6 +11,7 @@
 #include "passes/pass.hpp"
 #include "runtime/cpu/loader.hpp"
 #include "runtime/exec/compile_cache.hpp"
+#include "runtime/exec/disk_cache.hpp"
 #include "runtime/exec/executable.hpp"
 
 namespace ag::runtime {
@@ -20,6 +23,7 @@ struct EngineOptions {
   int winograd_tile = 2;              ///< 2, or 4: faster, less exact (PassContext)
   int compile_threads = 0;            ///< 0: as many as there are cores
   bool use_cache = true;              ///< objects of kernels compiled before in this process
+  std::string cache_folder;           ///< with use_cache: objects kept between processes (DiskCache); empty: none
   bool line_info = false;
 };
 
@@ -58,8 +62,12 @@ class Engine {
   Result<Compiled> compile(Graph graph, const EngineOptions& options = {});
 
  private:
+  ObjectStore* store(const EngineOptions& options, Diags& warnings);
+
   std::shared_ptr<Loader> loader_;
   CompileCache cache_;
+  std::mutex mutex_;
+  std::map<std::string, Result<std::shared_ptr<DiskCache>>> folders_;  ///< opened once, errors too
 };
 
 /// The graph with every float type, constant and conversion widened to f64: what gradients are checked in.

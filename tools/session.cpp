@@ -236,6 +236,7 @@ runtime::EngineOptions compile_options(const Session& s) {
   c.fast_math = o.fast_math;
   c.winograd_tile = o.winograd.empty() ? (o.fast_math ? 4 : 2) : o.winograd == "f4" ? 4 : 2;
   c.use_cache = !o.no_cache;
+  c.cache_folder = runtime::DiskCache::default_folder();
   c.pipeline.opt_level = o.opt_level;
   c.pipeline.passes = o.passes;
   c.pipeline.disabled = o.disabled;

@@ -7,6 +7,10 @@
 #include "codegen/backend.hpp"
 #include "ir/loop/abi.hpp"
 
+namespace llvm {
+class Target;
+}
+
 namespace ag::codegen {
 
 /// Element-level semantics (the table in ir/loop/kernel.hpp) over LLVM values that are scalars or vectors.
@@ -190,10 +194,15 @@ Result<std::string> emit_kernel(const loop::Kernel& kernel, const TargetSpec& ta
                                 const EmitOptions& options, std::string_view triple, Dialect& dialect);
 /// Initialises LLVM's X86 and NVPTX targets, once.
 void initialise_targets();
+/// LLVM's description of a target, null if it has none.
+const llvm::Target* find_target(std::string_view triple);
 bool known_cpu(std::string_view triple, const std::string& cpu);
 /// The first of `wanted` that the CPU with these features lacks, "" if it has all.
 std::string missing_feature(std::string_view triple, const std::string& cpu, const std::string& features,
                             std::initializer_list<const char*> wanted);
+
+/// A hash of the sources that decide what a kernel becomes; made by the build (cmake/source_hash.cmake).
+extern const char* const source_hash;
 
 extern const Backend cpu_backend;
 extern const Backend cuda_backend;

@@ -1,7 +1,5 @@
 // From a checked kernel to bytes: the module around the function, LLVM's verifier and its code generator.
-#include <llvm/IR/DiagnosticInfo.h>
-#include <llvm/IR/DiagnosticPrinter.h>
-#include <llvm/IR/LegacyPassManager.h>
+#include <llvm-c/Core.h>
 #include <llvm/IR/Verifier.h>
 #include <llvm/MC/MCSubtargetInfo.h>
 #include <llvm/MC/TargetRegistry.h>
@@ -9,11 +7,11 @@
 #include <llvm/Support/TargetSelect.h>
 #include <llvm/Support/raw_ostream.h>
 #include <llvm/Target/TargetMachine.h>
-#include <llvm/Target/TargetOptions.h>
 
 #include <mutex>
 
 #include "codegen/llvm/emit_internal.hpp"
+#include "codegen/llvm/generator_internal.hpp"
 
 namespace ag::codegen {
 
@@ -31,13 +29,13 @@ void initialise_targets() {
   });
 }
 
-namespace {
-
 const llvm::Target* find_target(std::string_view triple) {
   initialise_targets();
   std::string error;
   return llvm::TargetRegistry::lookupTarget(llvm::Triple(llvm::StringRef(triple)), error);
 }
+
+namespace {
 
 std::unique_ptr<llvm::MCSubtargetInfo> subtarget(std::string_view triple, const std::string& cpu,
                                                  const std::string& features) {
@@ -46,38 +44,6 @@ std::unique_ptr<llvm::MCSubtargetInfo> subtarget(std::string_view triple, const 
   return std::unique_ptr<llvm::MCSubtargetInfo>(
       target->createMCSubtargetInfo(llvm::Triple(llvm::StringRef(triple)), cpu, features));
 }
-
-/// One per thread, machine and level: they are costly to make and must not be shared between threads.
-llvm::TargetMachine* machine_for(std::string_view triple, const TargetSpec& spec, int opt_level) {
-  thread_local std::map<std::string, std::unique_ptr<llvm::TargetMachine>> cache;
-  std::string key = std::string(triple) + "|" + spec.cpu + "|" + spec.features + (opt_level == 0 ? "|0" : "|2");
-  auto& machine = cache[key];
-  if (!machine) {
-    const llvm::Target* target = find_target(triple);
-    if (!target) return nullptr;
-    llvm::TargetOptions options;
-    options.AllowFPOpFusion = llvm::FPOpFusion::Strict;
-    bool gpu = spec.kind == TargetSpec::Kind::cuda;
-    machine.reset(
-        target->createTargetMachine(llvm::Triple(llvm::StringRef(triple)), spec.cpu, spec.features, options,
-                                    llvm::Reloc::PIC_, gpu ? std::nullopt : std::optional(llvm::CodeModel::Small),
-                                    opt_level == 0 ? llvm::CodeGenOptLevel::None : llvm::CodeGenOptLevel::Default));
-  }
-  return machine.get();
-}
-
-/// Collects LLVM's own complaints, which otherwise go to standard error or end the process.
-struct Complaints : llvm::DiagnosticHandler {
-  std::string text;
-  bool handleDiagnostics(const llvm::DiagnosticInfo& info) override {
-    if (info.getSeverity() != llvm::DS_Error) return true;
-    llvm::raw_string_ostream out(text);
-    llvm::DiagnosticPrinterRawOStream printer(out);
-    info.print(printer);
-    out << "\n";
-    return true;
-  }
-};
 
 class Checker {
  public:
@@ -157,16 +123,13 @@ Result<std::string> emit_kernel(const loop::Kernel& kernel, const TargetSpec& ta
   AG_TRY_(check_kind(target, kind));
   AG_TRY_(loop::verify(kernel, /*mapped=*/true));
   AG_TRY_(Checker(kernel, target, dialect).run());
-  llvm::TargetMachine* machine = machine_for(triple, target, options.opt_level);
-  if (!machine) return fail(Code::AG4003, {}, "LLVM has no code generator for " + std::string(triple));
+  GeneratorLease lease(triple, target, options.opt_level);
+  Generator* generator = lease.get();
+  if (!generator) return fail(Code::AG4003, {}, "LLVM has no code generator for " + std::string(triple));
 
-  llvm::LLVMContext context;
-  auto handler = std::make_unique<Complaints>();
-  Complaints& complaints = *handler;
-  context.setDiagnosticHandler(std::move(handler));
-  llvm::Module module("ag", context);
-  module.setTargetTriple(machine->getTargetTriple());
-  module.setDataLayout(machine->createDataLayout());
+  llvm::Module module("ag", generator->context());
+  module.setTargetTriple(generator->machine().getTargetTriple());
+  module.setDataLayout(generator->machine().createDataLayout());
   AG_TRY_(Emitter(kernel, target, options, module, dialect).run());
 
   std::string wrong;
@@ -180,17 +143,15 @@ Result<std::string> emit_kernel(const loop::Kernel& kernel, const TargetSpec& ta
     module.print(out, nullptr);
     return text;
   }
-  llvm::SmallVector<char, 0> bytes;
-  llvm::raw_svector_ostream out(bytes);
-  llvm::legacy::PassManager passes;
-  auto type = kind == EmitKind::object ? llvm::CodeGenFileType::ObjectFile : llvm::CodeGenFileType::AssemblyFile;
-  if (machine->addPassesToEmitFile(passes, out, nullptr, type))
-    return fail(Code::AG4003, {}, "LLVM cannot emit this kind of file for " + target.name);
-  passes.run(module);
-  if (!complaints.text.empty())
-    return fail(error(Code::AG4003, {}, "LLVM's code generator failed").note(complaints.text));
-  return std::string(bytes.begin(), bytes.end());
+  return generator->generate(module, kind, target.name);
 }
+
+namespace {
+std::string& llvm_flags() {
+  static std::string flags;
+  return flags;
+}
+}  // namespace
 
 Status set_llvm_options(const std::vector<std::string>& flags) {
   if (flags.empty()) return {};
@@ -199,10 +160,20 @@ Status set_llvm_options(const std::vector<std::string>& flags) {
   for (const std::string& f : flags) argv.push_back(f.c_str());
   std::string text;
   llvm::raw_string_ostream errors(text);
-  if (llvm::cl::ParseCommandLineOptions(static_cast<int>(argv.size()), argv.data(), "", &errors)) return {};
+  if (llvm::cl::ParseCommandLineOptions(static_cast<int>(argv.size()), argv.data(), "", &errors)) {
+    for (const std::string& f : flags) llvm_flags() += " " + f;
+    return {};
+  }
   return fail(error(Code::AG4006, {}, "LLVM does not accept the options given with --mllvm").note(text));
 }
 
 std::string llvm_version() { return LLVM_VERSION_STRING; }
+
+std::string code_version() {
+  unsigned major = 0, minor = 0, patch = 0;
+  LLVMGetVersion(&major, &minor, &patch);  // of the library that is loaded
+  return std::string(source_hash) + "-llvm" + std::to_string(major) + "." + std::to_string(minor) + "." +
+         std::to_string(patch) + "-" LLVM_VERSION_STRING + llvm_flags();
+}
 
 }  // namespace ag::codegen

@@ -17,7 +17,7 @@ constexpr std::size_t max_plans = 512;        ///< compiled structures kept
 constexpr std::size_t max_records = 200'000;  ///< nodes of the trie kept
 
 struct Flags {
-  bool explain = false;
+  bool explain = false, cache = true;
   int opt_level = 2;
   int threads = 0;
 };
@@ -30,6 +30,7 @@ const Flags& flags() {
     std::istringstream words(text ? text : "");
     for (std::string w; words >> w;) {
       if (w == "--explain-recompiles") f.explain = true;
+      if (w == "--no-cache") f.cache = false;
       if (w.size() == 3 && w.starts_with("-O") && w[2] >= '0' && w[2] <= '3') f.opt_level = w[2] - '0';
       if (w == "--threads") words >> f.threads;
     }
@@ -134,6 +135,7 @@ const runtime::EngineOptions& engine_options() {
     runtime::EngineOptions o;
     o.pipeline.opt_level = flags().opt_level;
     o.pipeline.verify_each = false;
+    if (flags().cache) o.cache_folder = runtime::DiskCache::default_folder();
     return o;
   }();
   return options;

@@ -104,10 +104,10 @@ std::size_t CompileCache::bytes() const {
 }
 
 std::string compile_key(const loop::Kernel& kernel, const TargetSpec& target, const CompileOptions& options) {
-  return fmt::format("{}-{}-{}-{}-v{}-O{}{}-abi{}-ptx{}-llvm{}", kernel_id(kernel, options),
+  return fmt::format("{}-{}-{}-{}-v{}-O{}{}-abi{}-ptx{}-{}", kernel_id(kernel, options),
                      target.kind == TargetSpec::Kind::cuda ? "cuda" : "cpu", target.cpu, target.features,
                      target.vector_bits, options.opt_level, options.line_info ? "g" : "", loop::abi_version,
-                     target.ptx_version, codegen::llvm_version());
+                     target.ptx_version, codegen::code_version());
 }
 
 std::string compile_symbol(const loop::Kernel& kernel, const CompileOptions& options) {
@@ -127,11 +127,14 @@ Result<CompiledKernels> compile_kernels(std::span<const loop::Kernel> kernels, c
   }
   CompiledKernels out{std::vector<CompiledKernelRef>(kernels.size()), std::vector<double>(kernels.size()), 0};
   std::vector<Diags> errors(kernels.size());
+  // The longest first: what is begun last must not keep one thread busy alone.
+  std::stable_sort(unique.begin(), unique.end(),
+                   [&](std::size_t a, std::size_t b) { return kernels[a].stmts.size() > kernels[b].stmts.size(); });
   std::atomic<int> compiled{0};
   parallel(unique.size(), options.threads, [&](std::size_t u) {
     const std::size_t i = unique[u];
     const std::string symbol = compile_symbol(kernels[i], options);
-    auto object = cache.get(keys[i], symbol, [&] {
+    auto object = cache.get(keys[i], symbol, options.store, [&] {
       const auto start = Clock::now();
       auto bytes = emit(kernels[i], target, options, symbol);
       out.compile_ms[i] = std::chrono::duration<double, std::milli>(Clock::now() - start).count();

@@ -34,13 +34,12 @@ class ObjectStore {
 /// Thread-safe. Forgets what was used longest ago when it holds more than `max_bytes`.
 class CompileCache {
  public:
-  explicit CompileCache(std::size_t max_bytes = std::size_t{256} << 20, std::shared_ptr<ObjectStore> store = nullptr)
-      : max_bytes_(max_bytes), store_(std::move(store)) {}
+  explicit CompileCache(std::size_t max_bytes = std::size_t{256} << 20) : max_bytes_(max_bytes) {}
 
-  /// The object of `key`, from memory, from the store, or else from `make`. While one thread makes it, others
-  /// that want the same wait for it. Failures are not kept.
+  /// The object of `key`, from memory, from `store` if there is one, or else from `make`. While one thread makes it,
+  /// others that want the same wait for it. Failures are not kept.
   template <class Make>
-  Result<CompiledKernelRef> get(const std::string& key, const std::string& symbol, Make make);
+  Result<CompiledKernelRef> get(const std::string& key, const std::string& symbol, ObjectStore* store, Make make);
 
   std::size_t entries() const;
   std::size_t bytes() const;
@@ -54,7 +53,6 @@ class CompileCache {
   void end(const std::string& key, CompiledKernelRef object);
 
   const std::size_t max_bytes_;
-  std::shared_ptr<ObjectStore> store_;
   mutable std::mutex mutex_;
   std::condition_variable made_;
   std::unordered_map<std::string, Entry> entries_;
@@ -67,6 +65,7 @@ struct CompileOptions {
   bool line_info = false;
   int threads = 1;
   CompileCache* cache = nullptr;
+  ObjectStore* store = nullptr;  ///< behind the cache
 };
 struct CompiledKernels {
   std::vector<CompiledKernelRef> kernels;  ///< as given; equal kernels share one
@@ -83,7 +82,8 @@ std::string compile_key(const loop::Kernel& kernel, const TargetSpec& target, co
 std::string compile_symbol(const loop::Kernel& kernel, const CompileOptions& options);
 
 template <class Make>
-Result<CompiledKernelRef> CompileCache::get(const std::string& key, const std::string& symbol, Make make) {
+Result<CompiledKernelRef> CompileCache::get(const std::string& key, const std::string& symbol, ObjectStore* store,
+                                            Make make) {
   if (auto found = find_or_begin(key)) return found;
   struct End {  // also if `make` throws
     CompileCache& cache;
@@ -91,11 +91,11 @@ Result<CompiledKernelRef> CompileCache::get(const std::string& key, const std::s
     CompiledKernelRef object;
     ~End() { cache.end(key, std::move(object)); }
   } end{*this, key, nullptr};
-  std::optional<std::string> stored = store_ ? store_->load(key) : std::nullopt;
+  std::optional<std::string> stored = store ? store->load(key) : std::nullopt;
   if (!stored) {
     Result<std::string> made = make();
     if (!made) return fail(std::move(made).error());
-    if (store_) store_->save(key, *made);
+    if (store) store->save(key, *made);
     stored = std::move(*made);
   }
   end.object = std::make_shared<const CompiledKernel>(CompiledKernel{symbol, std::move(*stored)});

@@ -190,7 +190,7 @@ TEST_CASE("the cache compiles once, is keyed by all that matters, and forgets th
   CompileCache tiny(1000);
   std::atomic<int> made{0};
   auto get = [&](const std::string& key) {
-    return tiny.get(key, "s", [&]() -> Result<std::string> {
+    return tiny.get(key, "s", nullptr, [&]() -> Result<std::string> {
       ++made;
       return std::string(400, 'x');
     });
@@ -208,7 +208,7 @@ TEST_CASE("threads that want the same object wait for one compilation; failures 
   std::vector<std::thread> threads;
   for (int t = 0; t < 8; ++t)
     threads.emplace_back([&] {
-      auto r = cache.get("k", "s", [&]() -> Result<std::string> {
+      auto r = cache.get("k", "s", nullptr, [&]() -> Result<std::string> {
         std::this_thread::sleep_for(std::chrono::milliseconds(20));
         if (++made == 1) return fail(Code::AG9001, {}, "the first one fails");
         return std::string("bytes");
@@ -232,9 +232,9 @@ TEST_CASE("a store behind the cache is asked first and told of what is new") {
   };
   auto store = std::make_shared<Store>();
   const Kernel kernels[] = {scale(2)};
-  CompileCache first(1 << 20, store), second(1 << 20, store);
-  CHECK(must_compile(kernels, {.cache = &first}).compiled == 1);
-  auto stored = must_compile(kernels, {.cache = &second});
+  CompileCache first, second;
+  CHECK(must_compile(kernels, {.cache = &first, .store = store.get()}).compiled == 1);
+  auto stored = must_compile(kernels, {.cache = &second, .store = store.get()});
   CHECK(stored.compiled == 0);
   CHECK(store->saves == 1);
   CHECK(call(must_load(*must_create(), stored.kernels).functions[0], 2) == 5);
