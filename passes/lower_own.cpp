@@ -23,13 +23,16 @@ bool has_kernel(const NodeView& node, const PassContext& context) {
   return !is_attention(op) || has_attention_kernel(node.graph, node.id);
 }
 
-bool takes_members(const OpInfo& op) { return op.lower_class == LowerClass::cumulative || op.name == "winograd"; }
+bool takes_members(const OpInfo& op) {
+  return op.lower_class == LowerClass::cumulative || op.name == "winograd" || op.name == "concat";
+}
 
 Result<std::vector<LoweredKernel>> lower_own(const Graph& g, const Plan& plan, GroupId gid, const TargetSpec& target) {
   NodeId id = plan.groups[gid].members[0];
   switch (g.node(id).op->lower_class) {
     case LowerClass::scatter: return lower_scatter(g, id);
     case LowerClass::cumulative: return lower_cumulative(g, plan, gid);
+    case LowerClass::index: return lower_concat(g, plan, gid);
     case LowerClass::sort: return lower_algorithm(g, id, target.kind == TargetSpec::Kind::cuda);
     case LowerClass::window:
       if (g.node(id).op->name == "winograd") return lower_winograd(g, plan, gid, target);

@@ -13,6 +13,9 @@ Result<std::vector<LoweredKernel>> lower_own(const Graph& g, const Plan& plan, G
 /// kernel would not pay for its sizes.
 bool has_kernel(const NodeView& node, const PassContext& context);
 
+/// Whether the node is a concat whose parts have a kernel each.
+bool concat_by_parts(const Graph& g, NodeId id);
+
 /// Whether the op's kernel computes maps over its one result in its last loop (OwnKernel::members).
 bool takes_members(const OpInfo& op);
 
@@ -22,6 +25,7 @@ Result<std::vector<LoweredKernel>> lower_sort(const Graph& g, NodeId id, bool gp
 Result<std::vector<LoweredKernel>> lower_lu(const Graph& g, NodeId id);
 Result<std::vector<LoweredKernel>> lower_lu_solve(const Graph& g, NodeId id);
 Result<std::vector<LoweredKernel>> lower_suppress(const Graph& g, NodeId id);
+Result<std::vector<LoweredKernel>> lower_concat(const Graph& g, const Plan& plan, GroupId gid);
 Result<std::vector<LoweredKernel>> lower_attention(const Graph& g, NodeId id);
 Result<std::vector<LoweredKernel>> lower_winograd(const Graph& g, const Plan& plan, GroupId gid,
                                                   const TargetSpec& target);

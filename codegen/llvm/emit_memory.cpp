@@ -279,6 +279,13 @@ void Emitter::store_tile(const loop::Stmt& s) {
   auto mask = mask_of(s, 4, shape);
   Value *row_stride = scalar(s.operands[1]), *lane_stride = scalar(s.operands[2]);
   Value* base = at(id, pointer(id), scalar(s.operands[0]));
+  // Neighbours in memory are neighbouring rows: of square blocks the transposed tile is stored line by line.
+  const VType turned{stored.type.elem, stored.type.lanes, stored.type.rows};
+  if (!mask && shape.chunk > 1 && is_constant(row_stride, 1) && !is_constant(lane_stride, 1) &&
+      canonical_chunk(turned) == shape.chunk && turned.lanes % shape.chunk == 0 && turned.rows % shape.chunk == 0) {
+    shape = transpose(shape);
+    std::swap(row_stride, lane_stride);
+  }
   for (int r = 0; r < shape.type.rows; ++r) {
     Value* row = b.CreateMul(i64(r), row_stride);
     for (int j = 0; j < shape.parts_per_row(); ++j) {

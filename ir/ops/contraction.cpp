@@ -75,7 +75,8 @@ Types infer_dot(const InferCtx& c) {
   return std::vector<Type>{std::move(t)};
 }
 
-/// d/dlhs: ct with rhs, contracted over rhs's free axes, gives [batch, lhs free, lhs contracted (in rhs's order)].
+/// d/dlhs: ct with rhs, contracted over rhs's free axes, gives [batch, lhs free, lhs contracted (in rhs's order)]; the
+/// factors exchanged give [batch, lhs contracted, lhs free], which is taken where it is the order of lhs.
 ValueId dot_transpose(Builder& b, const View& n, std::size_t i, ValueId ct) {
   Axes a = axes_of(n);
   std::int64_t batch = static_cast<std::int64_t>(a.lhs_batch.size()),
@@ -87,19 +88,25 @@ ValueId dot_transpose(Builder& b, const View& n, std::size_t i, ValueId ct) {
              &own_free = left ? a.lhs_free : a.rhs_free, &own_contract = left ? a.lhs_contract : a.rhs_contract;
   Ints ct_other = left ? iota_ints(rhs_free, batch + lhs_free) : iota_ints(lhs_free, batch);
   ValueId other = n.operand(left ? 1 : 0);
-  // Result axes: batch, then own free axes, then the other's contracted axes in ascending order.
+  auto source = [&](std::int64_t free_from, std::int64_t contract_from) {
+    Ints s(static_cast<std::size_t>(left ? n.in(0).rank() : n.in(1).rank()));
+    for (std::size_t k = 0; k < own_batch.size(); ++k)
+      s[static_cast<std::size_t>(own_batch[k])] = static_cast<std::int64_t>(k);
+    for (std::size_t k = 0; k < own_free.size(); ++k)
+      s[static_cast<std::size_t>(own_free[k])] = free_from + static_cast<std::int64_t>(k);
+    for (std::size_t k = 0; k < own_contract.size(); ++k) {
+      std::int64_t rank = 0;
+      for (std::int64_t d : other_contract) rank += d < other_contract[k] ? 1 : 0;
+      s[static_cast<std::size_t>(own_contract[k])] = contract_from + rank;
+    }
+    return s;
+  };
+  const auto contracted = static_cast<std::int64_t>(own_contract.size());
+  if (Ints exchanged = source(batch + contracted, batch);
+      exchanged == iota_ints(static_cast<std::int64_t>(exchanged.size())))
+    return b.dot_general(other, ct, other_free, ct_other, other_batch, iota_ints(batch));
   ValueId r = b.dot_general(ct, other, ct_other, other_free, iota_ints(batch), other_batch);
-  Ints source(static_cast<std::size_t>(left ? n.in(0).rank() : n.in(1).rank()));
-  for (std::size_t k = 0; k < own_batch.size(); ++k)
-    source[static_cast<std::size_t>(own_batch[k])] = static_cast<std::int64_t>(k);
-  for (std::size_t k = 0; k < own_free.size(); ++k)
-    source[static_cast<std::size_t>(own_free[k])] = batch + static_cast<std::int64_t>(k);
-  for (std::size_t k = 0; k < own_contract.size(); ++k) {
-    std::int64_t rank = 0;
-    for (std::int64_t d : other_contract) rank += d < other_contract[k] ? 1 : 0;
-    source[static_cast<std::size_t>(own_contract[k])] = batch + static_cast<std::int64_t>(own_free.size()) + rank;
-  }
-  return b.transpose(r, source);
+  return b.transpose(r, source(batch, batch + static_cast<std::int64_t>(own_free.size())));
 }
 
 /// Flat offsets of the index space of some axes, row-major in the order given.

@@ -36,6 +36,7 @@ struct RewriteRule {
   ValueId (*apply)(GraphBuilder&, const Candidate&) = nullptr;
 };
 const std::vector<RewriteRule>& rewrite_rules();
+std::vector<RewriteRule> movement_rules();  ///< of them: those about elements that only move
 
 bool commutative(std::string_view op);
 /// Matches a candidate's root; `bound` receives the wildcards.

@@ -125,7 +125,11 @@ std::vector<RewriteRule> make_rules() {
 }  // namespace
 
 const std::vector<RewriteRule>& rewrite_rules() {
-  static const std::vector<RewriteRule> rules = make_rules();
+  static const std::vector<RewriteRule> rules = [] {
+    std::vector<RewriteRule> all = make_rules();
+    for (RewriteRule& r : movement_rules()) all.push_back(std::move(r));
+    return all;
+  }();
   return rules;
 }
 
