@@ -55,14 +55,6 @@ class CpuScheduler : public CpuNest {
   }
 
   // -- lanes ------------------------------------------------------------------------------------------------------
-  /// Lanes of a loop: up to `registers` full registers, no more than the size needs.
-  int width_for(const std::optional<Dim>& size, int registers) const {
-    int width = lanes() * registers;
-    if (size && size->is_const())
-      while (width > lanes() && width / 2 >= size->value()) width /= 2;
-    return width;
-  }
-
   /// Loops over reduced axes: four accumulators of a register each hide the latency of an addition.
   void inner_loop(const Stmt& s, ForOptions& o, LV& step) {
     if (o.mapping == Mapping::parallel && !col_ && inner_tile(s, o, step)) return;
@@ -179,11 +171,15 @@ bool has_tiles(const loop::Kernel& k) {
 }
 
 Result<loop::Program> run(loop::Program program, PassContext& context) {
-  for (loop::Kernel& k : program.kernels) {
-    if (has_tiles(k)) continue;
-    k = CpuNest(k, context.target).is_contraction() ? schedule_contraction(k, context.target)
-                                                    : CpuScheduler(k, context.target).run();
-  }
+  for (loop::Kernel& k : program.kernels)
+    if (has_tiles(k))
+      continue;
+    else if (CpuNest(k, context.target).is_contraction())
+      k = schedule_contraction(k, context.target);
+    else if (auto pipelined = schedule_pipeline(k, context.target))
+      k = std::move(*pipelined);
+    else
+      k = CpuScheduler(k, context.target).run();
   return program;
 }
 

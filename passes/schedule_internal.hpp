@@ -35,6 +35,8 @@ class CpuNest {
   /// Bytes of the elements that decide how many fit into a register.
   std::size_t element_bytes() const;
   int lanes() const { return target_.lanes(element_bytes()); }
+  /// Lanes of a loop: up to `registers` full registers, no more than the size needs.
+  int width_for(const std::optional<Dim>& size, int registers) const;
   void vector_loop(loop::ValueId lo, loop::ValueId hi, int width, const std::function<void(loop::ValueId)>& step);
   /// Iterations of the outer loops together.
   Dim outer_size() const;
@@ -46,5 +48,8 @@ class CpuNest {
 
 /// Register tiles and panels for a contraction: a nest of sized loops, rows and columns among them.
 loop::Kernel schedule_contraction(const loop::Kernel& kernel, const TargetSpec& target);
+
+/// Passes over rows as a pipeline, where the kernel is such and gains by it.
+std::optional<loop::Kernel> schedule_pipeline(const loop::Kernel& kernel, const TargetSpec& target);
 
 }  // namespace ag::passes

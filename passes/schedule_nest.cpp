@@ -65,6 +65,13 @@ std::size_t CpuNest::element_bytes() const {
   return wide && !narrow ? 8 : 4;
 }
 
+int CpuNest::width_for(const std::optional<Dim>& size, int registers) const {
+  int width = lanes() * registers;
+  if (size && size->is_const())
+    while (width > lanes() && width / 2 >= size->value()) width /= 2;
+  return width;
+}
+
 void CpuNest::vector_loop(LV lo, LV hi, int width, const std::function<void(LV)>& body) {
   ForOptions o{.mapping = Mapping::vector, .role = AxisRole::col, .width = static_cast<std::uint16_t>(width)};
   b_.for_(lo, hi, b_.index(width), o, {}, [&](LV iv, const Builder::Values&) {

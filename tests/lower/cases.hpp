@@ -73,6 +73,22 @@ inline std::vector<Case> cases() {
                     output(b, "y", b.dot_general(s, b.input("v", f32({2, 3, 12, 8})), {3}, {2}, {0, 1}, {0, 1}));
                   }});
   list.push_back({"softmax", [](GraphBuilder& b) { output(b, "y", softmax(b, b.input("x", f32({11, 300})), 1)); }});
+  list.push_back({"softmax_pipelined",
+                  [](GraphBuilder& b) { output(b, "y", softmax(b, b.input("x", f32({N, 75})), 1)); },
+                  {{"N", 70}}});
+  list.push_back({"norm_pipelined", [](GraphBuilder& b) {  // kept over two passes, with results for each row
+                    ValueId x = b.unary("tanh", b.input("x", f32({67, 100})));
+                    ValueId mean = b.mul(b.reduce("reduce_sum", x, {1}, true), 0.01), d = b.sub(x, mean);
+                    ValueId r = b.unary("rsqrt", b.reduce("reduce_sum", b.mul(d, d), {1}, true));
+                    output(b, "y", b.mul(d, r));
+                    output(b, "mean", mean);
+                  }});
+  list.push_back({"groups_with_one_between", [](GraphBuilder& b) {  // of which not all three can be one kernel
+                    ValueId x = b.input("x", f32({9, 17})), u = b.unary("exp", x);
+                    ValueId t = b.unary(
+                        "sin", b.broadcast_in_dim(b.reduce("reduce_sum", u, {0}, false), f32({9, 17}).shape, {1}));
+                    output(b, "y", b.add(b.mul(u, t), b.unary("cos", b.input("z", f32({9, 17})))));
+                  }});
   list.push_back({"softmax_rows", [](GraphBuilder& b) { output(b, "y", softmax(b, b.input("x", f32({40, 33})), 0)); }});
   list.push_back({"softmax_symbolic",
                   [](GraphBuilder& b) { output(b, "y", softmax(b, b.input("x", f32({N, M})), 1)); },

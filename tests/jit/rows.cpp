@@ -1,0 +1,108 @@
+// Kernels that walk rows and columns: the same as the interpreter, and the same bits at any number of threads, with the
+// sizes known or not.
+#include <catch2/catch.hpp>
+
+#include <fmt/format.h>
+
+#include "frontend/load.hpp"
+#include "runtime/engine.hpp"
+#include "tests/ops/cases.hpp"
+
+using namespace ag;
+
+namespace {
+
+struct Program {
+  const char* name;
+  const char* nodes;  // from x [M, N] and w [N] to y
+  const char* wrt = "";
+};
+
+const Program programs[] = {
+    {"softmax", R"({ "op": "Softmax", "in": ["x"], "out": "y" })", "x"},
+    {"log_softmax", R"({ "op": "LogSoftmax", "in": ["x"], "out": "y" })", "x"},
+    {"layer norm", R"({ "op": "LayerNormalization", "in": ["x", "w"], "out": "y" })", "x,w"},
+    {"gelu and layer norm, gated",
+     R"({ "op": "Gelu", "in": ["x"], "out": "a" }, { "op": "LayerNormalization", "in": ["a", "w"], "out": "b" },
+        { "op": "Tanh", "in": ["b"], "out": "c" }, { "op": "Sigmoid", "in": ["x"], "out": "d" },
+        { "op": "Mul", "in": ["c", "d"], "out": "y" })",
+     "x"},
+    {"largest and smallest",
+     R"({ "op": "ReduceMax", "in": ["x", "last"], "out": "a" },
+        { "op": "ReduceMin", "in": ["x", "last"], "out": "b" },
+        { "op": "Add", "in": ["a", "b"], "out": "c" }, { "op": "Mul", "in": ["x", "c"], "out": "y" })"},
+    {"column sums", R"({ "op": "ReduceSum", "in": ["x", "first"], "out": "y", "attrs": { "keepdims": 0 } })"},
+    {"sum of squares", R"({ "op": "ReduceSumSquare", "in": ["x"], "out": "y", "attrs": { "keepdims": 0 } })", "x"},
+    {"bias and gate", R"({ "op": "Add", "in": ["x", "w"], "out": "a" }, { "op": "Relu", "in": ["a"], "out": "y" })",
+     "w"},
+};
+
+std::string json(const Program& p, const std::string& m, const std::string& n, const char* dtype) {
+  std::string grad;
+  if (*p.wrt) {
+    std::string names;
+    for (const char* c = p.wrt; *c; ++c) names += *c == ',' ? std::string("\", \"") : std::string(1, *c);
+    grad = R"(, "grad": { "of": "loss", "wrt": [")" + names + R"("] })";
+  }
+  return fmt::format(R"({{ "ag": 1, "opset": 21, "inputs": [ {{ "name": "x", "type": "{0}[{1},{2}]" }},
+      {{ "name": "w", "type": "{0}[{2}]" }} ],
+    "initializers": [ {{ "name": "first", "type": "i64[1]", "fill": 0 }}, {{ "name": "last", "type": "i64[1]", "fill": 1 }} ],
+    "nodes": [ {3}, {{ "op": "ReduceSumSquare", "in": ["y"], "out": "loss", "attrs": {{ "keepdims": 0 }} }} ],
+    "outputs": ["y"]{4} }})",
+                     dtype, m, n, p.nodes, grad);
+}
+
+/// The largest difference, in units of the largest value.
+double difference(const Array& got, const Array& want) {
+  double scale = 1e-3, worst = got.shape() == want.shape() ? 0 : 1e9;
+  for (std::int64_t i = 0; i < want.elems(); ++i) scale = std::max(scale, std::abs(want.get_double(i)));
+  for (std::int64_t i = 0; worst < 1e9 && i < want.elems(); ++i)
+    worst = std::max(worst, std::abs(got.get_double(i) - want.get_double(i)) / scale);
+  return worst;
+}
+
+void check(runtime::Engine& engine, const Program& p, std::int64_t m, std::int64_t n, const char* dtype,
+           const std::string& target) {
+  INFO(p.name << " " << dtype << "[" << m << "," << n << "] " << target);
+  std::vector<Array> known;
+  for (bool symbolic : {false, true}) {
+    Sources sources;
+    auto g = load_text(symbolic ? json(p, "M", "N", dtype) : json(p, std::to_string(m), std::to_string(n), dtype),
+                       "rows.json", "", sources);
+    if (!g) FAIL(test::messages(g.error()));
+    test::Random random(p.name);
+    const DType t = g->type(g->inputs[0]).dtype;
+    std::vector<Array> inputs{test::random_array({t, {m, n}}, -3, 3, random),
+                              test::random_array({t, {n}}, -2, 2, random)};
+    auto want = interpret(*g, inputs);
+    if (!want) FAIL(test::messages(want.error()));
+    runtime::EngineOptions options;
+    options.target = target;
+    auto compiled = engine.compile(*g, options);
+    if (!compiled) FAIL(test::messages(compiled.error()));
+    for (int threads : {1, 2, 3}) {
+      runtime::ExecContext context(compiled->executable, {.threads = threads});
+      auto got = runtime::run(context, inputs);
+      if (!got) FAIL(test::messages(got.error()));
+      if (known.empty()) known = *got;
+      for (std::size_t i = 0; i < want->size(); ++i) {
+        CHECK(difference((*got)[i], (*want)[i]) < (t == DType::f64 ? 1e-12 : 1e-4));
+        CHECK((*got)[i].same_bits(known[i]));
+      }
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("rows and columns") {
+  auto engine = runtime::Engine::create();
+  REQUIRE(engine);
+  const std::pair<std::int64_t, std::int64_t> shapes[] = {{1, 1}, {3, 7}, {70, 64}, {97, 200}, {256, 10}, {2000, 129}};
+  for (const Program& p : programs)
+    for (auto [m, n] : shapes) {
+      check(**engine, p, m, n, "f32", "cpu:native");
+      if (m < 100) check(**engine, p, m, n, "f32", "cpu:x86-64-v3");
+      if (m < 100) check(**engine, p, m, n, "f64", "cpu:native");
+    }
+}
