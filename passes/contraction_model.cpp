@@ -128,7 +128,7 @@ class Planner {
     Int rows = s_.rows ? total_rows() : usual_size;
     if (columns_.run != OperandLayout::Run::contiguous) return rows >= 4;
     if (!columns_.step || !s_.depth) return false;
-    return rows >= 48 && collides(k_, *columns_.step, width_ * s_.element_bytes, target_.l2_bytes);
+    return rows >= 256 && collides(k_, *columns_.step, width_ * s_.element_bytes, target_.l2_bytes);
   }
 
   bool pack_rows() const {

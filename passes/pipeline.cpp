@@ -15,8 +15,9 @@ namespace ag::passes {
 namespace {
 
 const std::vector<std::string> graph_o0{"autodiff", "decompose", "dce"};
-const std::vector<std::string> graph_o2{"attention", "autodiff", "cse",     "algebra", "fold",      "dce", "winograd",
-                                        "decompose", "cse",      "algebra", "fold",    "attention", "dce"};
+const std::vector<std::string> graph_o2{"attention", "autodiff", "cse",     "algebra", "fold",      "dce",
+                                        "winograd",  "decompose", "cse",    "algebra", "fold",      "attention",
+                                        "dce",       "pack_constants", "dce"};
 const std::vector<std::string> cpu_program{"lower", "collapse", "schedule", "vectorise", "expand_math", "plan_memory"};
 const std::vector<std::string> cuda_program{"lower", "gpu_map", "expand_math", "plan_memory"};
 
