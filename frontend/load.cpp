@@ -70,9 +70,6 @@ Result<Graph> load_from(std::string text, const std::string& name, std::vector<s
   return json::import_graph(**doc, import);
 }
 
-/// The bytes as a string; they are freed before anything is built from it.
-std::string take_text(data::Bytes bytes) { return {bytes.begin(), bytes.end()}; }
-
 }  // namespace
 
 Result<Graph> load_text(std::string text, const std::string& name, const std::string& folder, Sources& sources,
@@ -85,7 +82,7 @@ Result<Graph> load_text(std::string text, const std::string& name, const std::st
 Result<Graph> load(const std::string& path, Sources& sources, const LoadOptions& options) {
   if (path == "-") {
     AG_TRY(data::Bytes bytes, data::read_stdin(onnx::max_model_bytes));
-    return load_from(take_text(std::move(bytes)), "<stdin>", {}, sources, options);
+    return load_from(std::move(bytes), "<stdin>", {}, sources, options);
   }
   AG_TRY(data::Bytes bytes, data::read_file(path, onnx::max_model_bytes));
   // Data lies beside the graph: in its folder, or, where the name is a symbolic link, in that of the real file.
@@ -95,7 +92,7 @@ Result<Graph> load(const std::string& path, Sources& sources, const LoadOptions&
   std::error_code ec;
   fs::path real = fs::canonical(path, ec);
   if (!ec && fs::is_symlink(path, ec)) folders.push_back(real.parent_path().string());
-  return load_from(take_text(std::move(bytes)), path, std::move(folders), sources, options);
+  return load_from(std::move(bytes), path, std::move(folders), sources, options);
 }
 
 }  // namespace ag

@@ -50,7 +50,7 @@ Status check_regular(int fd, const std::string& path, std::size_t max_bytes, con
 
 /// Reads exactly `size` bytes (the file's size when it was checked).
 Result<Bytes> read_all(int fd, std::size_t size, const std::string& path, const Loc& loc) {
-  Bytes out(size);
+  Bytes out(size, 0);
   for (std::size_t done = 0; done < size;) {
     ssize_t n = ::read(fd, out.data() + done, size - done);
     if (n < 0 && errno == EINTR) continue;
@@ -189,7 +189,7 @@ Status BeneathFile::read(std::uint64_t offset, std::span<std::byte> into, const 
 Result<Bytes> read_beneath(const std::vector<std::string>& folders, std::string_view relative, const Limits& limits,
                            const Loc& loc) {
   AG_TRY(BeneathFile file, BeneathFile::open(folders, relative, limits, loc));
-  Bytes out(file.size());
+  Bytes out(file.size(), 0);
   AG_TRY_(file.read(0, std::as_writable_bytes(std::span(out)), loc));
   return out;
 }

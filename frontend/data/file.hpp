@@ -18,7 +18,7 @@ struct Limits {
   bool allow_hard_links = false;  ///< a data file named by a graph may have several names
 };
 
-using Bytes = std::vector<char>;
+using Bytes = std::string;
 
 /// The whole file. AG0001 if it is missing or not a regular file (a pipe or device never blocks us), AG0006 beyond
 /// `max_bytes`. `loc` is the place that names the file, unknown for a command line.

@@ -113,7 +113,7 @@ bool is_model_json(json::View root) {
   return graph.is(json::Kind::object) && graph.find("node");
 }
 
-Importer::Importer(const pb::ModelProto& model, const std::string& file, const ImportOptions& options,
+Importer::Importer(pb::ModelProto& model, const std::string& file, const ImportOptions& options,
                    const Places* places)
     : model_(model),
       options_(options),
@@ -211,6 +211,12 @@ std::optional<Type> Importer::input_type(const pb::ValueInfoProto& v, const Loc&
 
 // ---- Inputs, initializers, outputs ---------------------------------------------------------------------------
 
+/// The message's copy of an initializer of the model's graph: weights are most of a model, and lie in the graph now.
+void Importer::free_data(int initializer) {
+  pb::TensorProto& t = *model_.mutable_graph()->mutable_initializer(initializer);
+  std::unique_ptr<std::string> bytes(t.release_raw_data());
+}
+
 void Importer::initializers(Frame& f, const pb::GraphProto& g) {
   int i = 0;
   auto add = [&](const std::string& name, Result<Array> array, const Loc& at) {
@@ -228,6 +234,7 @@ void Importer::initializers(Frame& f, const pb::GraphProto& g) {
     if (full()) return;
     Loc at = loc(label(fmt::format("{}.initializer[{}]", f.path, i++), t.name()));
     add(t.name(), read_tensor(t, external_, at), at);
+    if (!f.outer && !f.call) free_data(i - 1);
   }
   i = 0;
   for (const auto& t : g.sparse_initializer()) {

@@ -82,7 +82,7 @@ struct RegionTypes {
 class Importer {
  public:
   /// `places`: of the messages in a text, if the model was one.
-  Importer(const pb::ModelProto& model, const std::string& file, const ImportOptions& options, const Places* places);
+  Importer(pb::ModelProto& model, const std::string& file, const ImportOptions& options, const Places* places);
   ~Importer();
   Result<Graph> run();
 
@@ -92,6 +92,7 @@ class Importer {
   void graph_members(Frame& f, const pb::GraphProto& g);
   void inputs(Frame& f, const pb::GraphProto& g);
   void initializers(Frame& f, const pb::GraphProto& g);
+  void free_data(int initializer);
   void nodes(Frame& f, const Repeated<pb::NodeProto>& list);
   void outputs(Frame& f, const pb::GraphProto& g);
   std::optional<Type> type(const pb::TypeProto& t, std::string_view name, const Loc& loc);
@@ -143,7 +144,7 @@ class Importer {
   void report(Diags d);
   bool full() const { return errors_.size() >= options_.max_errors; }
 
-  const pb::ModelProto& model_;
+  pb::ModelProto& model_;
   const ImportOptions& options_;
   std::shared_ptr<const std::string> file_;
   const Places* places_;
