@@ -5,6 +5,7 @@
 #include "ir/symbols.hpp"
 #include "passes/lower_graph.hpp"
 #include "passes/rebuild.hpp"
+#include "passes/train.hpp"
 
 namespace ag::passes {
 
@@ -45,7 +46,9 @@ GraphLowering::GraphLowering(const Graph& g, ProgramLowering& program, loop::Seq
 Status GraphLowering::run(std::span<const ProgramBufferId> inputs, std::span<const ProgramBufferId> targets) {
   for (std::size_t i = 0; i < inputs.size(); ++i) buffer_of_[g_.inputs[i].index] = inputs[i];
   claim_targets(targets);
+  find_states();
   for (GroupId gid : plan_.order) AG_TRY_(group(gid));
+  finish_states();
   for (std::size_t i = 0; i < targets.size(); ++i)
     if (ProgramBufferId from = output(i); targets[i] && from != targets[i])
       copy(from, targets[i], g_.value(g_.outputs[i].value).node);
@@ -179,7 +182,9 @@ void GraphLowering::call_at(LoweredKernel lowered, std::vector<ProgramBufferId> 
 void GraphLowering::add_call(LoweredKernel lowered, std::vector<ProgramBufferId> buffers, KernelCall call) {
   declare_dims(lowered.kernel);
   call.buffers = std::move(buffers);
-  for (const std::string& s : lowered.kernel.dims) call.dims.push_back(Dim::symbol(s));
+  call.dims = std::move(lowered.dims);
+  for (std::size_t i = call.dims.size(); i < lowered.kernel.dims.size(); ++i)
+    call.dims.push_back(Dim::symbol(lowered.kernel.dims[i]));
   lowered.kernel.origins.clear();
   for (std::size_t i = 0; i < call.origins.size(); ++i)
     lowered.kernel.origins.push_back(static_cast<std::uint32_t>(i) + 1);
@@ -237,7 +242,9 @@ Status GraphLowering::group(GroupId gid) {
     for (LoweredKernel& k : kernels) call(std::move(k));
     return {};
   }
-  call(lower_group(g_, plan_, gid, gpu ? std::optional(gpu_row_bytes) : std::nullopt));
+  LoweredKernel lowered = lower_group(g_, plan_, gid, gpu ? std::optional(gpu_row_bytes) : std::nullopt);
+  claim_states(gid, lowered);
+  call(std::move(lowered));
   return {};
 }
 
@@ -312,11 +319,14 @@ Status GraphLowering::host(NodeId id) {
 namespace {
 
 void add_dims(const Graph& g, ProgramLowering& p) {
-  for (std::size_t i = 0; i < g.inputs.size(); ++i) {
-    const Dims& shape = g.type(g.inputs[i]).shape;
+  std::uint32_t input = 0;
+  for (ValueId v : g.inputs) {
+    if (next_of_state(g, v)) continue;  // those have constant sizes
+    const Dims& shape = g.type(v).shape;
     for (std::size_t d = 0; d < shape.size(); ++d)
       if (auto s = shape[d].as_symbol(); s && p.known.insert(*s).second)
-        p.program.dim_sources.push_back({*s, static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(d)});
+        p.program.dim_sources.push_back({*s, input, static_cast<std::uint32_t>(d)});
+    ++input;
   }
   using Rel = DimGuard::Rel;
   auto& guards = p.program.guards;
@@ -331,13 +341,19 @@ void add_dims(const Graph& g, ProgramLowering& p) {
 }
 
 std::vector<ProgramBufferId> add_inputs(const Graph& g, loop::Program& p) {
+  std::vector<ProgramBufferId> all;
+  std::uint32_t states = 0;
   for (ValueId v : g.inputs) {
-    ProgramBuffer b{
-        .name = g.value(v).name, .kind = BufferKind::input, .dtype = g.type(v).dtype, .shape = g.type(v).shape};
-    b.index = static_cast<std::uint32_t>(p.inputs.size());
-    p.inputs.push_back(p.buffers.push(std::move(b)));
+    const bool state = next_of_state(g, v) != nullptr;
+    ProgramBuffer b{.name = g.value(v).name,
+                    .kind = state ? BufferKind::state : BufferKind::input,
+                    .dtype = g.type(v).dtype,
+                    .shape = g.type(v).shape};
+    b.index = state ? states++ : static_cast<std::uint32_t>(p.inputs.size());
+    all.push_back(p.buffers.push(std::move(b)));
+    if (!state) p.inputs.push_back(all.back());
   }
-  return p.inputs;
+  return all;
 }
 
 bool moves(const loop::Program& p, ProgramBufferId id) {
@@ -353,7 +369,11 @@ void add_outputs(GraphLowering& graph) {
   const Graph& g = graph.graph();
   loop::Program& p = graph.program();
   std::set<std::uint32_t> taken;
+  std::set<std::string> next;  // outputs that are next values of states
+  for (ValueId v : g.inputs)
+    if (const std::string* name = next_of_state(g, v)) next.insert(*name);
   for (std::size_t i = 0; i < g.outputs.size(); ++i) {
+    if (next.contains(g.outputs[i].name)) continue;
     ValueId v = g.outputs[i].value;
     ProgramBufferId id = graph.buffer(v);
     if (p.buffers[id].kind != BufferKind::temp || moves(p, id) || !taken.insert(id.index).second) {
@@ -364,7 +384,7 @@ void add_outputs(GraphLowering& graph) {
     ProgramBuffer& b = p.buffers[id];
     b.kind = BufferKind::output;
     b.name = g.outputs[i].name;
-    b.index = static_cast<std::uint32_t>(i);
+    b.index = static_cast<std::uint32_t>(p.outputs.size());
     p.outputs.push_back(id);
   }
 }

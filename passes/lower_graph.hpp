@@ -74,6 +74,15 @@ class GraphLowering {
   mutable std::vector<std::size_t> order_;          // by group
   mutable std::set<ValueId> copied_;
 
+  // -- lower_state.cpp
+  std::vector<std::pair<ValueId, ValueId>> states_;  // input, its next value
+  void find_states();
+  std::vector<GroupId> readers(ValueId v) const;
+  void claim_states(GroupId gid, LoweredKernel& lowered);
+  void finish_states();
+  GroupId group_of(ValueId v) const { return plan_.group_of[g_.value(v).node.index]; }
+
+  void count_users() const;
   bool dies_before(ValueId v, NodeId except) const;
   bool updates_in_place(NodeId id);
 

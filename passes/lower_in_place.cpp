@@ -3,18 +3,21 @@
 
 namespace ag::passes {
 
+void GraphLowering::count_users() const {
+  if (!users_.empty()) return;
+  users_.resize(g_.value_count());
+  for (NodeId id : g_.node_ids())
+    for (ValueId x : g_.node(id).operands)
+      if (x) users_[x.index].push_back(id);
+  order_.resize(plan_.groups.size());
+  for (std::size_t i = 0; i < plan_.order.size(); ++i) order_[plan_.order[i].index] = i;
+  for (const auto& group : plan_.groups)
+    if (group.copy_source) copied_.insert(group.copy_source);
+}
+
 /// Whether every use of `v` beside node `except` is computed before `except` is.
 bool GraphLowering::dies_before(ValueId v, NodeId except) const {
-  if (users_.empty()) {
-    users_.resize(g_.value_count());
-    for (NodeId id : g_.node_ids())
-      for (ValueId x : g_.node(id).operands)
-        if (x) users_[x.index].push_back(id);
-    order_.resize(plan_.groups.size());
-    for (std::size_t i = 0; i < plan_.order.size(); ++i) order_[plan_.order[i].index] = i;
-    for (const auto& group : plan_.groups)
-      if (group.copy_source) copied_.insert(group.copy_source);
-  }
+  count_users();
   const std::size_t end = order_[plan_.group_of[except.index].index];
   std::vector<ValueId> work{v};
   while (!work.empty()) {

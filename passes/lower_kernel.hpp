@@ -10,6 +10,7 @@ namespace ag::passes {
 struct LoweredKernel {
   loop::Kernel kernel;
   std::vector<ValueId> buffers;     ///< the stored value behind each parameter
+  Dims dims;                        ///< of the kernel's symbols; empty: the program's symbols of the same names
   std::vector<NodeId> origins;      ///< node behind origin k+1 of the kernel's statements
   std::string label;
 };

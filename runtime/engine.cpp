@@ -8,6 +8,7 @@
 #include "codegen/backend.hpp"
 #include "ir/op.hpp"
 #include "passes/rebuild.hpp"
+#include "passes/train.hpp"
 
 namespace ag::runtime {
 namespace {
@@ -88,7 +89,8 @@ Result<Compiled> Engine::compile(Graph graph, const EngineOptions& options) {
   context.winograd_tile = options.winograd_tile;
   context.fuse = options.pipeline.opt_level > 0;
   Compiled out;
-  for (ValueId v : graph.inputs) out.inputs.push_back({graph.value(v).name, graph.type(v)});
+  for (ValueId v : graph.inputs)
+    (passes::next_of_state(graph, v) ? out.states : out.inputs).push_back({graph.value(v).name, graph.type(v)});
   AG_TRY(passes::PipelineResult result, passes::run_pipeline(std::move(graph), options.pipeline, context));
   loop::Program* program = std::get_if<loop::Program>(&result.stage);
   if (!program) return fail(Code::AG0102, {}, "the passes given end with a graph; to run it they must end with loops");

@@ -49,6 +49,7 @@ struct Port {
 };
 struct Compiled {
   std::vector<Port> inputs, outputs;
+  std::vector<Port> states;  ///< what a step changes in place, in the order of the executable's states
   std::shared_ptr<const Executable> executable;
   CompileReport report;
 };

@@ -71,6 +71,7 @@ Values (run, bench, gradcheck)
   --expect NAME=VALUE  compare a result          --verify          compare with the interpreter
   --rtol R --atol A    tolerances                --print-max N     elements printed in full
   bench: --json F      the figures (- : standard output)           --profile  the time of each kernel
+  --train OPT[,lr=X..] a step of sgd, adam or adamw on the first output; run: --steps N
 
 Passes
   --passes a,b  --disable-pass P  --list-passes  --verify-each  --time-passes  --dump-dir DIR
@@ -143,6 +144,7 @@ void add_options(CLI::App& app, Options& o) {
   app.add_option("--seed", o.seed);
   app.add_option("--json", o.json);
   app.add_option("--train", o.train);
+  app.add_option("--steps", o.steps)->check(CLI::PositiveNumber);
   app.add_option("--warmup", o.warmup)->check(CLI::NonNegativeNumber);
   app.add_flag("--profile", o.profile);
   app.add_option("--time", o.seconds)->check(CLI::NonNegativeNumber);

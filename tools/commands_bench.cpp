@@ -37,10 +37,6 @@ void say_profile(const Session& s, const runtime::ExecContext& context) {
 }  // namespace
 
 int bench_command(Session& s) {
-  if (!s.options.train.empty())
-    return s.failed(
-        {error(Code::AG5303, {}, "`bench --train` is not there yet: whole training steps come with the optimisers")
-             .help("time value and gradients: --grad loss:trainable")});
   auto g = load_model(s);
   if (!g) return s.failed(g.error());
   auto start = Clock::now();
@@ -58,12 +54,14 @@ int bench_command(Session& s) {
   runtime::ExecContext context(compiled->executable, *options);
   std::vector<runtime::HostArray> views;
   for (const Array& a : *inputs) views.push_back(runtime::view_of(a));
-  auto outputs = context.run_allocating(views);
+  auto state = begin_state(s, *compiled);
+  if (!state) return s.failed(state.error());
+  auto outputs = context.run_allocating(views, **state);
   if (!outputs) return s.failed(outputs.error());
   double load_ms = ms_since(start);
   std::vector<runtime::HostArray> out_views;
   for (auto& o : *outputs) out_views.push_back(o.view());
-  auto once = [&] { return context.run(views, out_views); };
+  auto once = [&] { return context.run(views, out_views, **state); };
   for (auto begin = Clock::now(); ms_since(begin) < s.options.warmup * 1e3;)
     if (auto ok = once(); !ok) return s.failed(ok.error());
   std::vector<double> times;

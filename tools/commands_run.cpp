@@ -118,6 +118,7 @@ Result<runtime::ExecOptions> exec_options(const Session& s) {
 }
 
 int run_command(Session& s) {
+  if (!s.options.train.empty()) return train_command(s);
   auto g = load_model(s);
   if (!g) return s.failed(g.error());
   if (s.options.interpret) return run_interpreted(s, *g);

@@ -7,7 +7,9 @@
 #include "frontend/data/arrays.hpp"
 #include "ir/base/diag.hpp"
 #include "ir/graph.hpp"
+#include "passes/train.hpp"
 #include "runtime/engine.hpp"
+#include "runtime/exec/state.hpp"
 
 namespace ag::tools {
 
@@ -35,6 +37,7 @@ struct Options {
   std::uint64_t seed = 0;
   // bench
   std::string json, train;
+  std::int64_t steps = 1;        ///< run --train
   double warmup = 0.1, seconds = 1.0;
   bool profile = false;   ///< a table of the time that each kernel took
   // explain, ops
@@ -50,6 +53,7 @@ struct Session {
   Sources sources;
   std::shared_ptr<runtime::Engine> engine;   ///< made when first needed
   std::optional<std::vector<std::pair<std::string, data::NamedArrays>>> archives;  ///< --inputs by path, read once
+  std::vector<passes::StateValue> states;    ///< of a training step (--train), as they begin
   void report(const Diags& diags) const;   ///< to standard error, in the chosen format
   int failed(const Diags& diags) const;    ///< report, then the exit code
   /// What is told beside the result: to standard error where standard output is the result (--emit, --json -).
@@ -72,6 +76,10 @@ int thread_count(const Options& o);
 Result<runtime::ExecOptions> exec_options(const Session& s);
 /// Text to -o (atomically) or to standard output.
 Status write_output(const Session& s, const std::string& text, const std::string& suffix = {});
+
+/// The state that the step of --train begins with, if the program has any.
+Result<std::unique_ptr<runtime::State>> begin_state(const Session& s, const runtime::Compiled& compiled);
+int train_command(Session& s);   ///< run --train
 
 int compile_command(Session& s);
 int check_command(Session& s);

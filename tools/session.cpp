@@ -201,6 +201,20 @@ Status fix_dims(Session& s, Graph& g) {
   return {};
 }
 
+/// --train: the graph becomes a whole training step.
+Status make_step(Session& s, Graph& g) {
+  const Loc at = option_loc(s, "--train", s.options.train, 0, s.options.train.size());
+  auto optimiser = passes::parse_optimiser(s.options.train);
+  if (!optimiser) return fail(located(std::move(optimiser).error(), at));
+  passes::PassContext context;
+  auto step = passes::train_step(std::move(g), *optimiser, context);
+  if (!step) return fail(located(std::move(step).error(), at));
+  s.report(context.diagnostics);
+  g = std::move(step->graph);
+  s.states = std::move(step->states);
+  return {};
+}
+
 }  // namespace
 
 Result<Graph> load_model(Session& s) {
@@ -208,7 +222,7 @@ Result<Graph> load_model(Session& s) {
   if (!s.options.resources.empty()) load_options.external_dirs.push_back(s.options.resources);
   // Of an ONNX model `trainable` is every weight, unless --trainable says which.
   bool asked = std::ranges::any_of(s.options.grad, [](const std::string& g) { return g.ends_with("trainable"); });
-  load_options.mark_trainable = asked && s.options.trainable.empty();
+  load_options.mark_trainable = (asked || !s.options.train.empty()) && s.options.trainable.empty();
   InputValues values;
   values.value = [&s](std::size_t i, const std::string& name, const Type& t) { return given_value(s, i, name, t); };
   if (!s.options.input.empty() || !s.options.inputs_files.empty()) load_options.values = &values;
@@ -226,6 +240,7 @@ Result<Graph> load_model(Session& s) {
     }
   AG_TRY_(add_grads(s, g));
   AG_TRY_(fix_dims(s, g));
+  if (!s.options.train.empty()) AG_TRY_(make_step(s, g));
   return g;
 }
 

@@ -6,3 +6,4 @@
 #include "ag/graph.hpp"
 #include "ag/nn.hpp"
 #include "ag/tensor.hpp"
+#include "ag/training.hpp"

@@ -13,27 +13,11 @@ namespace ag::api {
 using lazy::raise;
 using runtime::HostArray;
 
-namespace {
-
 Port port_of(const std::string& name, const Type& t) {
   Port p{name, lazy::pub(t.dtype), {}};
   for (const Dim& d : t.shape) p.sizes.push_back(d.str());
   return p;
 }
-
-/// Runs f; anything that is not an Error becomes one.
-template <class F>
-auto guarded(F f) {
-  try {
-    return f();
-  } catch (const rec::Rejected& r) {
-    raise(r.diags);
-  } catch (const InternalError& e) {
-    raise(Code::AG9001, e.message + " (" + e.file + ":" + std::to_string(e.line) + ")", {});
-  }
-}
-
-}  // namespace
 
 std::string Port::str() const {
   std::string text = name + ": " + dtype_name(dtype) + "[";
@@ -217,9 +201,6 @@ View::View(const Tensor& t) : data(nullptr), dtype(t.dtype()), count(0), shape(t
   count = static_cast<std::size_t>(t.numel());
 }
 
-namespace {
-
-/// The array of a view, its shape taken from the port where the caller gave none.
 HostArray host_array(const View& v, const Port& port, const Type& type, bool output) {
   if (output && !v.writable) raise(Code::AG5404, "output `" + port.name + "` is bound to constant memory", {});
   HostArray a{lazy::ir(v.dtype), v.shape, v.data, v.count * dtype_bytes(lazy::ir(v.dtype))};
@@ -256,8 +237,6 @@ void settle(const Bindings& given, const std::vector<Port>& ports, const std::ve
     arrays.push_back(host_array(it->view, ports[i], types[i], output));
   }
 }
-
-}  // namespace
 
 void Executable::run(const Bindings& inputs, const Bindings& outputs) const {
   std::vector<HostArray> in, out;

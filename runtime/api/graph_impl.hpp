@@ -2,11 +2,31 @@
 #pragma once
 #include "ir/graph.hpp"
 #include "runtime/api/public.hpp"
+#include "runtime/api/session.hpp"
 
 namespace ag::api {
 
 struct Graph::Impl {
   ag::Graph graph;
 };
+
+Port port_of(const std::string& name, const Type& t);
+/// The array of a view, its shape taken from the port where the caller gave none.
+runtime::HostArray host_array(const View& v, const Port& port, const Type& type, bool output);
+/// An array for each port, in order, from what was given by name. Throws for one that is missing or unknown.
+void settle(const Bindings& given, const std::vector<Port>& ports, const std::vector<Type>& types, bool output,
+            std::vector<runtime::HostArray>& arrays);
+
+/// Runs f; anything that is not an Error becomes one.
+template <class F>
+auto guarded(F f) {
+  try {
+    return f();
+  } catch (const rec::Rejected& r) {
+    lazy::raise(r.diags);
+  } catch (const InternalError& e) {
+    lazy::raise(Code::AG9001, e.message + " (" + e.file + ":" + std::to_string(e.line) + ")", {});
+  }
+}
 
 }  // namespace ag::api

@@ -9,6 +9,7 @@
 
 #include "runtime/exec/binding.hpp"
 #include "runtime/exec/fp_state.hpp"
+#include "runtime/exec/state.hpp"
 
 namespace ag::runtime {
 namespace {
@@ -326,8 +327,32 @@ Status ExecContext::execute(Binding& b, std::span<const HostArray> outputs) {
   return {};
 }
 
+/// Only what happens from here on can leave a state half new, half old.
+Status ExecContext::execute_on(Binding& b, std::span<const HostArray> outputs, State* state) {
+  if (!state) return execute(b, outputs);
+  AG_TRY_(state->begin());
+  Status done = execute(b, outputs);
+  state->end(done.has_value());
+  return done;
+}
+
 Status ExecContext::run(std::span<const HostArray> inputs, std::span<const HostArray> outputs,
                         std::span<const HostArray> states) {
+  return step(inputs, outputs, states, nullptr);
+}
+Status ExecContext::run(std::span<const HostArray> inputs, std::span<const HostArray> outputs, State& state) {
+  return step(inputs, outputs, state.views_, &state);
+}
+Result<std::vector<OwnedArray>> ExecContext::run_allocating(std::span<const HostArray> inputs,
+                                                            std::span<const HostArray> states) {
+  return step_allocating(inputs, states, nullptr);
+}
+Result<std::vector<OwnedArray>> ExecContext::run_allocating(std::span<const HostArray> inputs, State& state) {
+  return step_allocating(inputs, state.views_, &state);
+}
+
+Status ExecContext::step(std::span<const HostArray> inputs, std::span<const HostArray> outputs,
+                         std::span<const HostArray> states, State* state) {
   Busy busy(*this);
   AG_TRY_(busy.ok());
   AG_TRY(Binding * b, bind(inputs));
@@ -335,11 +360,11 @@ Status ExecContext::run(std::span<const HostArray> inputs, std::span<const HostA
   AG_TRY_(set_pointers(*b, inputs, outputs, states));
   outputs_ = outputs;
   last_ = b;
-  return execute(*b, outputs);
+  return execute_on(*b, outputs, state);
 }
 
-Result<std::vector<OwnedArray>> ExecContext::run_allocating(std::span<const HostArray> inputs,
-                                                            std::span<const HostArray> states) {
+Result<std::vector<OwnedArray>> ExecContext::step_allocating(std::span<const HostArray> inputs,
+                                                             std::span<const HostArray> states, State* state) {
   Busy busy(*this);
   AG_TRY_(busy.ok());
   AG_TRY(Binding * b, bind(inputs));
@@ -366,7 +391,7 @@ Result<std::vector<OwnedArray>> ExecContext::run_allocating(std::span<const Host
   outputs_ = outputs;
   allocated_ = &arrays, views_ = &outputs;
   last_ = b;
-  Status done = execute(*b, outputs);
+  Status done = execute_on(*b, outputs, state);
   allocated_ = nullptr, views_ = nullptr;
   if (!done) return fail(std::move(done).error());
   return arrays;

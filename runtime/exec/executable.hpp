@@ -96,6 +96,7 @@ struct CallProfile {
 };
 
 struct Binding;
+class State;
 
 /// One run at a time; cancel() alone may be called from any thread.
 class ExecContext {
@@ -114,6 +115,9 @@ class ExecContext {
   /// The same, into new arrays.
   Result<std::vector<OwnedArray>> run_allocating(std::span<const HostArray> inputs,
                                                  std::span<const HostArray> states = {});
+  /// A step on a state that an object owns (runtime/exec/state.hpp). Errors also: AG5018, AG5402.
+  Status run(std::span<const HostArray> inputs, std::span<const HostArray> outputs, State& state);
+  Result<std::vector<OwnedArray>> run_allocating(std::span<const HostArray> inputs, State& state);
   /// Shape of an output of the last run. Valid until the next.
   std::span<const std::int64_t> output_shape(std::size_t output) const;
   /// Shapes that the outputs will have; -1 for a size that only the data know.
@@ -134,6 +138,11 @@ class ExecContext {
   Status set_pointers(Binding& b, std::span<const HostArray> inputs, std::span<const HostArray> outputs,
                       std::span<const HostArray> states);
   Status execute(Binding& b, std::span<const HostArray> outputs);
+  Status step(std::span<const HostArray> inputs, std::span<const HostArray> outputs, std::span<const HostArray> states,
+              State* state);
+  Result<std::vector<OwnedArray>> step_allocating(std::span<const HostArray> inputs, std::span<const HostArray> states,
+                                                  State* state);
+  Status execute_on(Binding& b, std::span<const HostArray> outputs, State* state);
   Status call_kernel(Binding& b, std::uint32_t call);
   Status time_kernel(Binding& b, std::uint32_t call);
   Status bind_segment(Binding& b, const loop::BindStep& step);

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 import models
+import training
 
 warnings.filterwarnings("ignore")
 TOLERANCE = 1e-3
@@ -108,6 +109,7 @@ def main():
     torch.set_num_threads(2)
     work = [(n, lambda n=n, m=m: forward(command, folder, n, m)) for n, m in models.FORWARD.items()]
     work += [(n, lambda n=n, m=m, t=t: gradients(command, folder, n, m, t)) for n, (m, t) in models.GRADIENTS.items()]
+    work += [("train " + n, lambda n=n: training.check(command, folder, n, far)) for n in training.NAMES]
     counts = {True: 0, False: 0}
     for name, task in work:
         if chosen and name not in chosen:
@@ -117,7 +119,7 @@ def main():
         except Exception as e:  # a network that cannot be exported or run is a failure with a reason, not the end
             reason = str(e)
         counts[reason is None] += 1
-        print(f"{name:18} {reason or 'ok'}", flush=True)
+        print(f"{name:24} {reason or 'ok'}", flush=True)
     print(f"{counts[True]} passed, {counts[False]} failed")
     sys.exit(3 if counts[False] else 0)
 

@@ -1,0 +1,42 @@
+// What a program keeps from step to step and changes in place: parameters, slots of an optimiser, running statistics.
+#pragma once
+#include <atomic>
+#include <optional>
+#include <string_view>
+
+#include "runtime/exec/executable.hpp"
+
+namespace ag::runtime {
+
+/// Owns the arrays of a program's states. One step at a time may run on it (AG5018); a step that fails half-way leaves
+/// it spoilt (AG5402) until every array was set anew. Between steps its arrays may be read and set.
+class State {
+ public:
+  /// Arrays of zeros. Errors: AG5008, AG5010.
+  static Result<std::unique_ptr<State>> create(std::shared_ptr<const Executable> executable);
+
+  std::size_t size() const { return names_.size(); }
+  const std::string& name(std::size_t i) const { return names_[i]; }
+  std::optional<std::size_t> find(std::string_view name) const;
+  /// Where array `i` lies; it stays there.
+  const HostArray& array(std::size_t i) const { return views_[i]; }
+  /// Copies the elements of `from`. Errors: AG5002 to AG5004, AG5007 if it is not of that element type and shape.
+  Status set(std::size_t i, const HostArray& from);
+  bool spoilt() const { return phase_.load(std::memory_order_acquire) == Phase::spoilt; }
+
+ private:
+  friend class ExecContext;
+  enum class Phase : std::uint8_t { ready, running, spoilt };
+  State() = default;
+  Status begin();
+  void end(bool completed);
+
+  std::shared_ptr<const Executable> executable_;
+  std::vector<std::string> names_;
+  std::vector<OwnedArray> memory_;
+  std::vector<HostArray> views_;  ///< by state index: what a run takes
+  std::vector<bool> fresh_;       ///< set since a step failed
+  std::atomic<Phase> phase_{Phase::ready};
+};
+
+}  // namespace ag::runtime
