@@ -142,14 +142,19 @@ class WinogradKernel {
     m_step_ = block * Dim(winograd_panel) + Dim(16);
     v_ = b_.alloc(k_.type().dtype, squares * v_step_, loop::Scope::scratch);
     m_ = b_.alloc(k_.type().dtype, squares * m_step_, loop::Scope::scratch);
+    patch_ = b_.alloc(k_.type().dtype, squares * pitch_, loop::Scope::scratch);
     const Dim blocks = ceildiv(d_.tiles(), block), tasks = blocks * Dim(blocking_.shares);
     b_.kernel().tiles = tasks;
     loop(b_.index(0), b_.dim(tasks), {.mapping = Mapping::tile}, [&](LV task) {
       b_.poll();
       first_ = b_.mul(b_.op(Op::rem, {task, b_.dim(blocks)}), b_.dim(block));
       each(blocking_.block, [&](LV i) { tile_in(i); });
-      LV share = b_.op(Op::div, {task, b_.dim(blocks)}), panels = b_.dim(ceildiv(d_.panels(), blocking_.shares));
-      LV from = b_.mul(share, panels), to = b_.op(Op::min, {b_.add(from, panels), b_.dim(d_.panels())});
+      LV from = b_.index(0), to = b_.dim(d_.panels());
+      if (blocking_.shares > 1) {
+        LV share = b_.op(Op::div, {task, b_.dim(blocks)}), panels = b_.dim(ceildiv(d_.panels(), blocking_.shares));
+        from = b_.mul(share, panels);
+        to = b_.op(Op::min, {b_.add(from, panels), to});
+      }
       loop(from, to, {}, [&](LV p) {
         products(p);
         each(blocking_.block, [&](LV i) { tile_out(p, i); });
@@ -168,7 +173,7 @@ class WinogradKernel {
   WinogradBlocking blocking_;
   int registers_;  // elements that fill a register
   Dim pitch_, v_step_, m_step_;
-  loop::BufferId v_, m_;
+  loop::BufferId v_, m_, patch_;  // patch_: the pixels of one tile
   LV first_;  // tile of the task
 
   void loop(LV lo, LV hi, loop::ForOptions options, const std::function<void(LV)>& body) {
@@ -203,49 +208,72 @@ class WinogradKernel {
   }
 
   // -- image -> V -------------------------------------------------------------------------------------------------
-  /// Tiles that no border cuts need no masks.
+  /// Tiles that no border cuts are read where they lie; others, and what is a view, through a copy with zeros around.
   void tile_in(LV i) {
     Place p = place(i);
-    LV row = b_.sub(p.row, b_.dim(d_.low[0])), column = b_.sub(p.column, b_.dim(d_.low[1])),
-       last = b_.index(f_.points - 1);
-    LV inside = both(both(within(row, d_.height), within(b_.add(row, last), d_.height)),
-                     both(within(column, d_.width), within(b_.add(column, last), d_.width)));
-    if (p.exists) inside = both(p.exists, inside);
-    auto transform = [&](bool masked) {
-      return [&, masked] {
-        lanes(b_.index(0), b_.dim(d_.channels), registers_, [&](LV c) {
-          LVs v = combine_.both_axes(f_.bt, patch(p, row, column, c, masked));
-          LV at = b_.add(b_.mul(i, b_.dim(pitch_)), c);
-          for (std::size_t e = 0; e < v.size(); ++e)
-            b_.store(v_, b_.add(at, b_.dim(v_step_ * Dim(static_cast<std::int64_t>(e)))), v[e]);
-        });
-        return LVs{};
-      };
+    const Corner corner{p.image, b_.sub(p.row, b_.dim(d_.low[0])), b_.sub(p.column, b_.dim(d_.low[1])), p.exists};
+    auto buffer = k_.buffer_of(0);
+    auto copied = [&] {
+      copy(corner);
+      transform(i, patch_, b_.index(0),
+                [&](std::int64_t h, std::int64_t w) { return Dim(h * f_.points + w) * pitch_; });
+      return LVs{};
     };
-    b_.if_(inside, transform(false), transform(true));
+    if (!buffer) {
+      copied();
+      return;
+    }
+    LV last = b_.index(f_.points - 1);
+    LV inside = both(both(within(corner.row, d_.height), within(b_.add(corner.row, last), d_.height)),
+                     both(within(corner.column, d_.width), within(b_.add(corner.column, last), d_.width)));
+    if (p.exists) inside = both(p.exists, inside);
+    b_.if_(
+        inside,
+        [&] {
+          LV pixel =
+              b_.add(b_.mul(b_.add(b_.mul(p.image, b_.dim(d_.height)), corner.row), b_.dim(d_.width)), corner.column);
+          transform(i, *buffer, b_.mul(pixel, b_.dim(d_.channels)),
+                    [&](std::int64_t h, std::int64_t w) { return (d_.width * Dim(h) + Dim(w)) * d_.channels; });
+          return LVs{};
+        },
+        copied);
   }
 
-  LVs patch(const Place& p, LV row, LV column, LV c, bool masked) {
-    LVs out;
-    auto buffer = k_.buffer_of(0);
-    LV corner = b_.add(b_.mul(b_.add(b_.mul(p.image, b_.dim(d_.height)), row), b_.dim(d_.width)), column);
-    corner = b_.add(b_.mul(corner, b_.dim(d_.channels)), c);
-    for (std::int64_t i = 0; i < f_.points; ++i)
-      for (std::int64_t j = 0; j < f_.points; ++j) {
-        LV h = b_.add(row, b_.index(i)), w = b_.add(column, b_.index(j)), mask;
-        if (masked) {
-          mask = both(within(h, d_.height), within(w, d_.width));
-          if (p.exists) mask = both(p.exists, mask);
-        }
-        // Offsets from the corner are constants of the address.
-        if (buffer)
-          out.push_back(b_.load(*buffer, b_.add(corner, b_.dim((d_.width * Dim(i) + Dim(j)) * d_.channels)), mask));
-        else if (masked)
-          out.push_back(k_.operand_where(0, LVs{p.image, h, w, c}, mask));
-        else
-          out.push_back(k_.operand(0, LVs{p.image, h, w, c}));
-      }
-    return out;
+  /// Where a tile begins in the image, outside of it perhaps.
+  struct Corner {
+    LV image, row, column, exists;
+  };
+  void copy(const Corner& at) {
+    each(f_.points, [&](LV i) {
+      LV h = b_.add(at.row, i), row_there = within(h, d_.height);
+      if (at.exists) row_there = both(at.exists, row_there);
+      each(f_.points, [&](LV j) {
+        LV w = b_.add(at.column, j), to = b_.mul(b_.add(b_.mul(i, b_.index(f_.points)), j), b_.dim(pitch_));
+        auto fill = [&](bool there) {
+          return [&, there] {
+            lanes(b_.index(0), b_.dim(d_.channels), 2 * registers_, [&](LV c) {
+              LV x = there ? k_.operand(0, LVs{at.image, h, w, c}) : b_.constant(k_.type().dtype, 0.0);
+              b_.store(patch_, b_.add(to, c), x);
+            });
+            return LVs{};
+          };
+        };
+        b_.if_(both(row_there, within(w, d_.width)), fill(true), fill(false));
+      });
+    });
+  }
+
+  /// Tile i of V from elements of `buffer`: `offset` of a pixel of the tile is part of the address.
+  void transform(LV i, loop::BufferId buffer, LV corner, const std::function<Dim(std::int64_t, std::int64_t)>& offset) {
+    lanes(b_.index(0), b_.dim(d_.channels), registers_, [&](LV c) {
+      LVs x;
+      LV from = b_.add(corner, c), to = b_.add(b_.mul(i, b_.dim(pitch_)), c);
+      for (std::int64_t h = 0; h < f_.points; ++h)
+        for (std::int64_t w = 0; w < f_.points; ++w) x.push_back(b_.load(buffer, b_.add(from, b_.dim(offset(h, w)))));
+      LVs v = combine_.both_axes(f_.bt, x);
+      for (std::size_t e = 0; e < v.size(); ++e)
+        b_.store(v_, b_.add(to, b_.dim(v_step_ * Dim(static_cast<std::int64_t>(e)))), v[e]);
+    });
   }
 
   // -- V, U -> M --------------------------------------------------------------------------------------------------
