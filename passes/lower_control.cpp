@@ -31,6 +31,8 @@ Result<Graph> prepared(const Graph& region, PassContext& context) {
   Graph g = region;
   std::vector<std::string_view> passes{"decompose", "dce"};
   if (context.fuse) passes = {"cse", "algebra", "fold", "dce", "decompose", "cse", "algebra", "fold", "dce"};
+  if (context.fuse && context.target.kind == TargetSpec::Kind::cpu)
+    passes.insert(passes.begin() + 4, {"decompose_early", "cse", "algebra", "fold", "dce", "layout", "winograd"});
   g.stage = "dce";  // names of constants are no variables any more
   for (std::string_view name : passes) {
     AG_TRY(g, find_pass(name)->on_graph(g, context));

@@ -16,8 +16,29 @@ namespace {
 
 const std::vector<std::string> graph_o0{"autodiff", "decompose", "dce"};
 const std::vector<std::string> graph_o2{"attention", "autodiff", "cse",     "algebra", "fold",      "dce",
-                                        "winograd",  "decompose", "cse",    "algebra", "fold",      "attention",
-                                        "dce",       "pack_constants", "dce"};
+                                        "decompose", "cse",      "algebra", "fold",    "attention", "dce"};
+/// With what is for vectors of lanes.
+const std::vector<std::string> graph_cpu{"attention",
+                                         "autodiff",
+                                         "cse",
+                                         "algebra",
+                                         "fold",
+                                         "dce",
+                                         "decompose_early",
+                                         "cse",
+                                         "algebra",
+                                         "fold",
+                                         "dce",
+                                         "layout",
+                                         "winograd",
+                                         "decompose",
+                                         "cse",
+                                         "algebra",
+                                         "fold",
+                                         "attention",
+                                         "dce",
+                                         "pack_constants",
+                                         "dce"};
 const std::vector<std::string> cpu_program{"lower", "collapse", "schedule", "vectorise", "expand_math", "plan_memory"};
 const std::vector<std::string> cuda_program{"lower", "gpu_map", "expand_math", "plan_memory"};
 
@@ -218,8 +239,9 @@ class Runner {
 }  // namespace
 
 std::vector<std::string> pipeline(int opt_level, const TargetSpec& target) {
-  std::vector<std::string> names = opt_level == 0 ? graph_o0 : graph_o2;
-  const std::vector<std::string>& tail = target.kind == TargetSpec::Kind::cuda ? cuda_program : cpu_program;
+  const bool cuda = target.kind == TargetSpec::Kind::cuda;
+  std::vector<std::string> names = opt_level == 0 ? graph_o0 : cuda ? graph_o2 : graph_cpu;
+  const std::vector<std::string>& tail = cuda ? cuda_program : cpu_program;
   names.insert(names.end(), tail.begin(), tail.end());
   return Runner::stage_labels(names);
 }

@@ -1,15 +1,15 @@
 // All passes, one line each.
 #include "passes/attention.hpp"
-#include "passes/pack_constants.hpp"
 #include "passes/layout.hpp"
+#include "passes/pack_constants.hpp"
 #include "passes/pass.hpp"
 
 namespace ag::passes {
 
 const std::vector<const Pass*>& all_passes() {
   static const std::vector<const Pass*> passes{
-      &autodiff,    &cse,         &algebra,   &fold,    &dce, &attention, &decompose_early, &winograd, &decompose,
-      &pack_constants,
+      &autodiff,    &cse,         &algebra,   &fold,           &dce, &attention, &decompose_early,
+      &layout,      &winograd,    &decompose, &pack_constants,
       &lower,                                            // Graph -> Program
       &collapse,    &schedule,    &vectorise, &gpu_map,  // Program -> Program
       &expand_math, &plan_memory,
