@@ -12,6 +12,7 @@
 
 #include "ir/ops/dims.hpp"
 #include "ir/ops/families.hpp"
+#include "ir/ops/move_axes.hpp"
 #include "ir/ops/winograd.hpp"
 
 namespace ag {
@@ -226,12 +227,6 @@ Array conv_array(ConvRole role, ConvLayout layout, const Array& p, const Array& 
   return out;
 }
 
-Array moved_axes(const Array& a, const Ints& perm) {
-  Shape strides = row_major_strides(a.shape()), shape, moved;
-  for (std::int64_t d : perm) shape.push_back(a.shape()[at(d)]), moved.push_back(strides[at(d)]);
-  return copy_elements(a, shape, [&](const Shape& i) { return flat_index(i, moved); });
-}
-
 Result<std::vector<Array>> conv_eval(const EvalCtx& c) {
   const ConvParts parts = conv_parts(c.node);
   const ConvShapes& s = parts.shapes;
@@ -246,7 +241,7 @@ Result<std::vector<Array>> conv_eval(const EvalCtx& c) {
     return n;
   };
   auto rank = static_cast<std::int64_t>(x.size());
-  auto first = [&](std::size_t i) { return moved_axes(c.in[i], channels_first_perm(conv_value(role, i), rank)); };
+  auto first = [&](std::size_t i) { return transposed(c.in[i], channels_first_perm(conv_value(role, i), rank)); };
   const Array a = last ? first(0) : c.in[0], b = last ? first(1) : c.in[1];
   std::int64_t groups = concrete(c, {parts.groups})[0];
   const Shape &p = a.shape(), &q = b.shape();
@@ -262,7 +257,7 @@ Result<std::vector<Array>> conv_eval(const EvalCtx& c) {
                                    std::conditional_t<std::is_integral_v<T>, std::uint64_t, float>>;
     return conv_array<T, Acc>(role, parts.layout, a, b, result, z, pairs);
   });
-  return one(last ? moved_axes(out, channels_last_perm(conv_value(role, 2), rank)) : std::move(out));
+  return one(last ? transposed(out, channels_last_perm(conv_value(role, 2), rank)) : std::move(out));
 }
 
 // ---- Parts ------------------------------------------------------------------------------------------------

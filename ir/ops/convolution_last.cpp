@@ -8,6 +8,8 @@
 namespace ag::ops {
 namespace {
 
+/// Channels up to which an image is padded before its channels are moved: rows of pixels are longer runs of memory.
+constexpr std::int64_t few_channels = 4;
 /// Output channels of a group up to which a convolution with one input channel a group runs along the groups.
 constexpr std::int64_t few_multiples = 4;
 
@@ -31,9 +33,28 @@ struct LastLowering {
     return reshape(windows(x, w), joined(joined({x.type().shape[0]}, joined(w.taps, w.count)), {groups}));
   }
 
+  /// x before its channels were moved behind its pixels, if they are few; else an invalid id.
+  Expr planes_of(Expr x) const {
+    const Node& n = b.graph().def(x);
+    auto perm = attr_ints(n.attrs, "perm");
+    bool moved = n.op->name == "transpose" && perm == channels_last_perm(ConvValue::image, x.type().rank());
+    return groups == 1 && each <= few_channels && moved ? x.with(n.operands[0]) : x.with({});
+  }
+  /// x [N,C,space...] as its windows [N,C,taps...,count...].
+  static Expr plane_windows(Expr x, Window w, const Ints& gaps) {
+    x = padded_for(x, w, 2, gaps, Ints(w.rank(), 0));
+    return unfold(x, w);
+  }
+
   /// The output role: x [N,space...,C] and f [taps...,C/G,M] to [N,count...,M].
   Expr correlate(Expr x, Expr f, Window w, const Ints& gaps) const {
     const auto r = static_cast<std::int64_t>(w.rank());
+    if (Expr planes = planes_of(x); planes.id()) {
+      Ints perm = iota_ints(r + 2, -1);
+      perm[0] = r, perm.back() = r + 1;  // [C,taps...,M]
+      return x.with(
+          b.dot_general(plane_windows(planes, w, gaps), transpose(f, perm), iota_ints(r + 1, 1), iota_ints(r + 1)));
+    }
     x = padded_for(x, w, 1, gaps, Ints(w.rank(), 0));
     if (by_channel()) return by_channels(x, f, w);
     Dims fs = f.type().shape, result = joined(joined({x.type().shape[0]}, w.count), {fs.back()});
@@ -161,9 +182,16 @@ struct LastLowering {
   /// and positions.
   Expr filter(Expr x, Expr y, Window w) const {
     const auto r = static_cast<std::int64_t>(w.rank());
-    x = padded_for(x, w, 1, Ints(w.rank(), 0), Ints(w.rank(), 0));
     const Dims result = joined(w.taps, {each, outputs * groups});
     Ints places{0}, positions = iota_ints(r + 1);
+    if (Expr planes = planes_of(x); planes.id()) {
+      for (std::int64_t d = 0; d < r; ++d) places.push_back(r + 2 + d);
+      Expr dw = x.with(b.dot_general(plane_windows(planes, w, Ints(w.rank(), 0)), y, places, positions));
+      Ints perm = iota_ints(r, 1);
+      perm.push_back(0), perm.push_back(r + 1);
+      return transpose(dw, perm);
+    }
+    x = padded_for(x, w, 1, Ints(w.rank(), 0), Ints(w.rank(), 0));
     if (by_channel()) {
       for (std::int64_t d = 0; d < r; ++d) places.push_back(r + 1 + d);
       const DType t = x.dtype(), wide = t == DType::f16 || t == DType::bf16 ? DType::f32 : t;

@@ -5,6 +5,7 @@
 #include "ir/ops/common.hpp"
 #include "ir/ops/eval.hpp"
 #include "ir/ops/families.hpp"
+#include "ir/ops/move_axes.hpp"
 #include "ir/ops/reshape.hpp"
 
 namespace ag {
@@ -60,10 +61,7 @@ loop::ValueId transpose_element(ElementCtx& c, LoopValues index) {
 }
 
 Result<std::vector<Array>> transpose_eval(const EvalCtx& c) {
-  Ints perm = perm_of(c.node.attrs(), c.node.in(0).rank());
-  Shape strides = row_major_strides(c.in[0].shape()), moved;
-  for (std::int64_t p : perm) moved.push_back(strides[at(p)]);
-  return one(copy_elements(c.in[0], c.out_shapes[0], [&](const Shape& i) { return flat_index(i, moved); }));
+  return one(transposed(c.in[0], perm_of(c.node.attrs(), c.node.in(0).rank())));
 }
 
 // ---- broadcast_in_dim and its transpose -------------------------------------------------------------------
