@@ -32,6 +32,12 @@ const std::vector<const Backend*>& backends();
 Result<TargetSpec> describe_target(std::string_view target);
 const Backend& backend_of(const TargetSpec& target);
 
+/// LLVM's first kernel in a process takes some 10 ms more than others: its code is read from the disk, tables are made.
+/// warm_up() compiles one that nobody wants, for a thread that has nothing better to do; warm() says whether any kernel
+/// was compiled yet.
+bool warm(const TargetSpec& target);
+void warm_up(const TargetSpec& target, int opt_level);
+
 /// Passes options to LLVM's own command line (--mllvm). Once per process, before the first emit.
 Status set_llvm_options(const std::vector<std::string>& flags);
 std::string llvm_version();

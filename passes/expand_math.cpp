@@ -4,6 +4,7 @@
 #include <map>
 #include <tuple>
 #include <type_traits>
+#include <utility>
 
 #include "ir/loop/math.hpp"
 #include "passes/pass.hpp"
@@ -11,10 +12,12 @@
 namespace ag::loop {
 namespace {
 
-/// Appends statements to one block, and reuses equal ones of that block.
+using ValueIds = std::vector<ValueId>;
+
+/// Appends statements to a block, and reuses equal ones of that block and those around it.
 class Emitter {
  public:
-  Emitter(Kernel& k, std::vector<StmtId>& out) : k_(k), out_(out) {}
+  Emitter(Kernel& k, std::vector<StmtId>& out) : k_(k), out_(&out) {}
 
   std::uint32_t origin = 0;
   const VType& type(ValueId v) const { return k_.type(v); }
@@ -28,22 +31,70 @@ class Emitter {
       type.lanes = std::max(type.lanes, k_.type(v).lanes);
     }
     auto [it, fresh] = known_.try_emplace(std::tuple(op, elem, imm, in));
-    if (!fresh) return it->second;
+    if (fresh) it->second = statement(op, {.imm = imm}, operands, {type})[0];
+    return it->second;
+  }
+
+  /// Any statement; its results.
+  ValueIds statement(Op op, const Attr& attr, ValueIds operands, const std::vector<VType>& results,
+                     std::vector<BlockId> blocks = {}) {
     Stmt s{op};
-    s.attr.imm = imm;
-    s.operands = operands;
+    s.attr = attr;
+    s.operands = std::move(operands);
+    s.blocks = std::move(blocks);
     s.origin = origin;
-    Value value{type};
-    value.def = StmtId(k_.stmts.size());
-    ValueId v = k_.values.push(value);
-    s.results = {v};
-    out_.push_back(k_.stmts.push(std::move(s)));
-    return it->second = v;
+    for (const VType& type : results) {
+      Value value{type};
+      value.def = StmtId(k_.stmts.size());
+      value.result = static_cast<std::uint32_t>(s.results.size());
+      s.results.push_back(k_.values.push(value));
+    }
+    ValueIds out = s.results;
+    out_->push_back(k_.stmts.push(std::move(s)));
+    return out;
+  }
+
+  /// A block of what `body` emits, given the block's arguments; it yields what `body` returns.
+  template <class Body>
+  BlockId block(const std::vector<VType>& args, Body body) {
+    const BlockId id = k_.blocks.push({});
+    for (const VType& type : args) {
+      Value value{type};
+      value.block = id;
+      k_.blocks[id].args.push_back(k_.values.push(value));
+    }
+    std::vector<StmtId> stmts;
+    std::vector<StmtId>* outer = std::exchange(out_, &stmts);
+    auto known = known_;
+    statement(Op::yield, {}, body(ValueIds(k_.blocks[id].args)), {});
+    known_ = std::move(known);
+    out_ = outer;
+    k_.blocks[id].stmts = std::move(stmts);
+    return id;
+  }
+
+  ValueId index(std::int64_t i) { return emit(Op::constant, DType::i64, {}, static_cast<std::uint64_t>(i)); }
+
+  /// Room for a tile's elements, so that a loop can take them one by one.
+  BufferId local(const VType& type) {
+    const BufferId id(k_.buffers.size());
+    k_.buffers.push_back({.name = "b" + std::to_string(id.index),
+                          .dtype = type.elem,
+                          .scope = Scope::local,
+                          .access = Access::read_write,
+                          .elems = Dim(std::int64_t{type.rows} * type.lanes)});
+    return id;
+  }
+  void store(BufferId b, ValueId tile) {
+    statement(Op::store_tile, {.buffer = b}, {index(0), index(type(tile).lanes), index(1), tile}, {});
+  }
+  ValueId load(BufferId b, VType type) {
+    return statement(Op::load_tile, {.buffer = b}, {index(0), index(type.lanes), index(1)}, {type})[0];
   }
 
  private:
   Kernel& k_;
-  std::vector<StmtId>& out_;
+  std::vector<StmtId>* out_;
   std::map<std::tuple<Op, DType, std::uint64_t, std::array<ValueId, 3>>, ValueId> known_;
 };
 
@@ -119,6 +170,55 @@ Expr widen(const Expr& a) { return convert(Op::cast, a, is_float(a.elem()) ? DTy
 Expr narrow(const Expr& a) { return convert(Op::cast, a, DType::f32); }
 Expr as_unsigned(const Expr& a) { return convert(Op::bitcast, a, DType::u64); }
 Expr as_signed(const Expr& a) { return convert(Op::bitcast, a, DType::i64); }
+
+/// math_num.hpp says what this means. Element by element: the code is small, and it hardly ever runs.
+template <class R, class Slow>
+R rarely(const Expr& flag, const Expr& x, Slow slow, const R& otherwise) {
+  Emitter& e = *x.e;
+  std::vector<VType> types;
+  ValueIds fast;
+  otherwise.map([&](const Expr& v) {
+    types.push_back({v.elem(), e.type(flag.v).rows, e.type(flag.v).lanes});
+    fast.push_back(v.v);
+    return v;
+  });
+  auto slow_values = [&](ValueId element) {
+    ValueIds out;
+    slow(Expr(&e, element)).map([&](const Expr& v) {
+      out.push_back(v.v);
+      return v;
+    });
+    return out;
+  };
+  const VType tile = e.type(x.v);
+  const bool scalar = tile.rows == 1 && tile.lanes == 1;
+  ValueId any = flag.v;
+  if (tile.lanes > 1)
+    any = e.statement(Op::reduce_lanes, {.reduce = ReduceKind::or_}, {any}, {{DType::boolean, tile.rows, 1}})[0];
+  if (tile.rows > 1)
+    any = e.statement(Op::reduce_rows, {.reduce = ReduceKind::or_}, {any}, {{DType::boolean, 1, 1}})[0];
+  const BlockId then = e.block({}, [&](const ValueIds&) {
+    if (scalar) return slow_values(x.v);
+    const BufferId in = e.local(tile);
+    e.store(in, x.v);
+    std::vector<BufferId> out;
+    for (const VType& t : types) out.push_back(e.local(t));
+    const BlockId body = e.block({{DType::i64, 1, 1}}, [&](const ValueIds& i) {
+      const ValueId element = e.statement(Op::load, {.buffer = in}, {i[0]}, {{tile.elem, 1, 1}})[0];
+      const ValueIds values = slow_values(element);
+      for (std::size_t r = 0; r < values.size(); ++r) e.statement(Op::store, {.buffer = out[r]}, {i[0], values[r]}, {});
+      return ValueIds{};
+    });
+    e.statement(Op::for_, {}, {e.index(0), e.index(std::int64_t{tile.rows} * tile.lanes), e.index(1)}, {}, {body});
+    ValueIds loaded;
+    for (std::size_t r = 0; r < out.size(); ++r) loaded.push_back(e.load(out[r], types[r]));
+    return loaded;
+  });
+  const BlockId otherwise_block = e.block({}, [&](const ValueIds&) { return fast; });
+  const ValueIds results = e.statement(Op::if_, {}, {any}, types, {then, otherwise_block});
+  std::size_t at = 0;
+  return otherwise.map([&](const Expr&) { return Expr(&e, results[at++]); });
+}
 
 /// The value of a math statement, from statements that `e` appends.
 ValueId expand(Emitter& e, const Stmt& s) {

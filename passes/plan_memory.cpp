@@ -1,9 +1,10 @@
-// Gives every temp its place in the arena. Temps of constant size: greedy by size, largest first, each at the
-// lowest offset where nothing alive at the same time lies (within about a tenth of the best known heuristics,
-// arXiv 2001.03288). Temps of symbolic size follow in slots, one after the other; a slot serves all temps of the
-// same size whose lives do not meet, and its offset is the sum of the sizes before it. Temps whose sizes become known
-// only while the program runs lie in the arena of their segment, in slots too.
+// Gives every temp its place in the arena. Temps of constant size: greedy, each at the lowest offset where nothing
+// alive at the same time lies, in the best of a few orders (largest first is mostly it, arXiv 2001.03288). Temps of
+// symbolic size follow in slots, one after the other; a slot serves all temps of the same size whose lives do not meet,
+// and its offset is the sum of the sizes before it. Temps whose sizes become known only while the program runs lie in
+// the arena of their segment, in slots too.
 #include <algorithm>
+#include <functional>
 #include <set>
 
 #include "ir/loop/scratch.hpp"
@@ -18,6 +19,7 @@ using loop::Program;
 using loop::ProgramBufferId;
 
 constexpr std::int64_t alignment = loop::buffer_alignment;
+constexpr std::size_t many_items = 3000, attempts = 24;
 
 struct Item {
   ProgramBufferId id;
@@ -28,12 +30,8 @@ struct Item {
 
 Dim aligned(const Dim& bytes) { return ceildiv(bytes, Dim(alignment)) * Dim(alignment); }
 
-/// Sets begin and end of all items; returns the end of the highest. Nothing if it exceeds 64 bits.
-std::optional<std::int64_t> place_constant(std::vector<Item>& items) {
-  std::sort(items.begin(), items.end(), [](const Item& a, const Item& b) {
-    return std::tuple(-a.bytes.value(), a.live.first, a.id.index) <
-           std::tuple(-b.bytes.value(), b.live.first, b.id.index);
-  });
+/// Sets begin and end of all items, one after the other; returns the end of the highest. Nothing if it exceeds 64 bits.
+std::optional<std::int64_t> place_in_order(std::vector<Item>& items) {
   std::vector<const Item*> placed;  // by begin
   std::int64_t top = 0;
   for (Item& item : items) {
@@ -53,6 +51,38 @@ std::optional<std::int64_t> place_constant(std::vector<Item>& items) {
                                    [](const Item* a, const Item* b) { return a->begin < b->begin; }),
                   &item);
   }
+  return top;
+}
+
+/// The best of a few orders: by size, by the room taken in bytes times steps, by when life begins or how long it is.
+std::optional<std::int64_t> place_constant(std::vector<Item>& items) {
+  using Key = std::tuple<double, std::int64_t, std::uint32_t, std::size_t>;
+  auto length = [](const Item& i) { return double(i.live.last) - double(i.live.first) + 1; };
+  const std::function<Key(const Item&)> orders[] = {
+      [](const Item& i) { return Key(0, -i.bytes.value(), i.live.first, i.id.index); },
+      [&](const Item& i) { return Key(-length(i) * double(i.bytes.value()), 0, i.live.first, i.id.index); },
+      [](const Item& i) { return Key(i.live.first, -i.bytes.value(), 0, i.id.index); },
+      [&](const Item& i) { return Key(-length(i), -i.bytes.value(), i.live.first, i.id.index); },
+  };
+  std::vector<Item> best;
+  std::optional<std::int64_t> top;
+  for (const auto& order : orders) {
+    std::sort(items.begin(), items.end(), [&](const Item& a, const Item& b) { return order(a) < order(b); });
+    const auto end = place_in_order(items);
+    if (end && (!top || *end < *top)) top = end, best = items;
+    if (items.size() > many_items) break;  // each order costs the square of their number
+  }
+  items = best;
+  // What ends highest is placed first in the next attempt.
+  for (std::size_t attempt = 0; top && attempt < attempts && attempt * items.size() < many_items; ++attempt) {
+    const auto highest =
+        std::max_element(items.begin(), items.end(), [](const Item& a, const Item& b) { return a.end < b.end; });
+    if (highest == items.begin() || highest == items.end()) break;
+    std::rotate(items.begin(), highest, highest + 1);
+    const auto end = place_in_order(items);
+    if (end && *end < *top) top = end, best = items;
+  }
+  items = std::move(best);
   return top;
 }
 

@@ -9,6 +9,7 @@
 #include "ir/op.hpp"
 #include "passes/rebuild.hpp"
 #include "passes/train.hpp"
+#include "runtime/exec/compile_team.hpp"
 
 namespace ag::runtime {
 namespace {
@@ -85,6 +86,9 @@ Result<Compiled> Engine::compile(Graph graph, const EngineOptions& options) {
   if (context.target.kind != TargetSpec::Kind::cpu)
     return fail(error(Code::AG4020, {}, "programs for `" + options.target + "` are not launched yet")
                     .help("--emit ptx shows the code; docs/gpu.md says what is missing"));
+  std::function<void()> prepare;
+  if (!codegen::warm(context.target)) prepare = [&] { codegen::warm_up(context.target, options.pipeline.opt_level); };
+  CompileTeam team(compile_threads(options), std::move(prepare));
   context.fast_math = options.fast_math;
   context.winograd_tile = options.winograd_tile;
   context.fuse = options.pipeline.opt_level > 0;
@@ -102,8 +106,7 @@ Result<Compiled> Engine::compile(Graph graph, const EngineOptions& options) {
   out.report.fusion = std::move(context.fusion_notes);
 
   auto codegen_start = Clock::now();
-  CompileOptions kernel_options{
-      .opt_level = options.pipeline.opt_level, .line_info = options.line_info, .threads = compile_threads(options)};
+  CompileOptions kernel_options{.opt_level = options.pipeline.opt_level, .line_info = options.line_info, .team = &team};
   if (options.use_cache) {
     kernel_options.cache = &cache_;
     kernel_options.store = store(options, out.report.warnings);

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "ir/loop/live_bytes.hpp"
 #include "tools/values.hpp"
 
 namespace ag::tools {
@@ -76,6 +77,10 @@ int bench_command(Session& s) {
                            {"min_ms", times.front()},
                            {"median_ms", times[times.size() / 2]},
                            {"peak_arena_bytes", context.arena_bytes()},
+                           {"plan_bytes", compiled->executable->program().arena_bytes.is_const()
+                                              ? compiled->executable->program().arena_bytes.value()
+                                              : -1},
+                           {"live_bytes", loop::peak_live_bytes(compiled->executable->program()).value_or(-1)},
                            {"kernels", compiled->report.kernels.size()},
                            {"threads", options->threads}};
   if (s.options.json == "-")

@@ -250,6 +250,7 @@ runtime::EngineOptions compile_options(const Session& s) {
   c.target = o.target;
   c.fast_math = o.fast_math;
   c.winograd_tile = o.winograd.empty() ? (o.fast_math ? 4 : 2) : o.winograd == "f4" ? 4 : 2;
+  c.compile_threads = thread_count(o);
   c.use_cache = !o.no_cache;
   c.cache_folder = runtime::DiskCache::default_folder();
   c.pipeline.opt_level = o.opt_level;

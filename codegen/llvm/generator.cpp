@@ -6,6 +6,7 @@
 #include <llvm/MC/TargetRegistry.h>
 #include <llvm/Target/TargetOptions.h>
 
+#include <atomic>
 #include <map>
 #include <mutex>
 #include <vector>
@@ -27,6 +28,15 @@ struct Generator::Complaints : llvm::DiagnosticHandler {
   }
 };
 
+namespace {
+std::atomic<bool>& made(TargetSpec::Kind kind) {
+  static std::atomic<bool> cpu{false}, gpu{false};
+  return kind == TargetSpec::Kind::cpu ? cpu : gpu;
+}
+}  // namespace
+
+bool generator_made(const TargetSpec& target) { return made(target.kind).load(std::memory_order_relaxed); }
+
 std::unique_ptr<Generator> Generator::create(std::string_view triple_name, const TargetSpec& target, int opt_level) {
   const llvm::Triple triple{llvm::StringRef(triple_name)};
   const llvm::Target* found = find_target(triple_name);
@@ -43,6 +53,7 @@ std::unique_ptr<Generator> Generator::create(std::string_view triple_name, const
       found->createTargetMachine(triple, target.cpu, target.features, options, llvm::Reloc::PIC_,
                                  gpu ? std::nullopt : std::optional(llvm::CodeModel::Small),
                                  opt_level == 0 ? llvm::CodeGenOptLevel::None : llvm::CodeGenOptLevel::Default));
+  made(target.kind).store(true, std::memory_order_relaxed);
   return g->machine_ ? std::move(g) : nullptr;
 }
 

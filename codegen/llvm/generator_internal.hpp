@@ -42,6 +42,9 @@ class Generator {
   bool failed_ = false;
 };
 
+/// Whether one has been made for the target in this process.
+bool generator_made(const TargetSpec& target);
+
 /// Generators that no thread uses right now, by machine.
 class GeneratorLease {
  public:

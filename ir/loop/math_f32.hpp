@@ -54,8 +54,10 @@ struct F32 : Common<F32> {
   // ---- sin, cos, tan: reduced and evaluated in f64 ----
 
   /// For |x| >= 2^30: Payne and Hanek with x = m 2^e, m of 24 bits; see F64::reduce_huge.
-  template <class V, class Flag>
-  static auto reduce_huge(V x, Flag huge) {
+  static constexpr double huge_angle = 0x1p30;
+  template <class V>
+  static auto reduce_huge(V x) {
+    auto huge = abs(x) >= huge_angle;
     static constexpr std::uint64_t two_over_pi[] = {0xa2f9836e4e441529, 0xfc2757d1f534ddc0, 0xdb6295993c439041,
                                                     0xfe5163abdebbc561};
     auto bits = as_int(x);
@@ -81,10 +83,11 @@ struct F32 : Common<F32> {
     using D = decltype(d);
     D t = fma(d, 0.6366197723675814, F64::magic), n = t - F64::magic;
     D near = fma(n, -F64::half_pi_lo, fma(n, -F64::half_pi_hi, d));
-    auto huge = abs(x) >= 0x1p30;
-    auto far = reduce_huge(x, huge);
+    auto q = as_int(t);
+    auto huge = abs(x) >= huge_angle;
+    auto far = rarely(huge, x, [](const V& a) { return reduce_huge(a); }, F64::Angle<D, decltype(q)>{near, near, q});
     D r = select(huge, far.hi, near), z = r * r;
-    auto q = select(huge, far.quadrant, as_int(t));
+    q = select(huge, far.quadrant, q);
     D s = fma(r * z, polynomial(z, sin_poly), r);
     D c = fma(z * z, polynomial(z, cos_poly), fma(z, -0.5, 1.0));
     return F64::SinCos<D, decltype(q)>{s, c, q};

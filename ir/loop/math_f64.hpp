@@ -88,10 +88,15 @@ struct F64 : Common<F64> {
 
   // ---- sin, cos, tan ----
 
+  static constexpr double huge_angle = 0x1p20;
   template <class V, class I>
   struct Angle {  // hi + lo + quadrant * pi/2, |hi| <= pi/4
     V hi, lo;
     I quadrant;
+    template <class F>
+    Angle map(F f) const {
+      return {f(hi), f(lo), f(quadrant)};
+    }
   };
 
   /// pi/2 in three parts, of which the first two have 33 bits so that their products with n < 2^20 are exact.
@@ -108,8 +113,9 @@ struct F64 : Common<F64> {
   }
 
   /// Payne and Hanek: |x| = m 2^e times the bits of 2/pi from weight 2^(1 - e) on, modulo 4, in integers.
-  template <class V, class Flag>
-  static auto reduce_huge(V x, Flag huge) {
+  template <class V>
+  static auto reduce_huge(V x) {
+    auto huge = abs(x) >= huge_angle;
     static constexpr std::uint64_t two_over_pi[] = {
         0x0000000000000000, 0xa2f9836e4e441529, 0xfc2757d1f534ddc0, 0xdb6295993c439041, 0xfe5163abdebbc561,
         0xb7246e3a424dd2e0, 0x06492eea09d1921c, 0xfe1deb1cb129a73e, 0xe88235f52ebb4484, 0xe99c7026b45f7e41,
@@ -154,9 +160,9 @@ struct F64 : Common<F64> {
   };
   template <class V>
   static auto sin_cos(V x) {
-    auto huge = abs(x) >= 0x1p20;
+    auto huge = abs(x) >= huge_angle;
     auto near = reduce_moderate(x);
-    auto far = reduce_huge(x, huge);
+    auto far = rarely(huge, x, [](const V& a) { return reduce_huge(a); }, near);
     V h = select(huge, far.hi, near.hi), l = select(huge, far.lo, near.lo);
     auto q = select(huge, far.quadrant, near.quadrant);
     V z = h * h, half = z * 0.5, w = V(1.0) - half;

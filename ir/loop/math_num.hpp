@@ -153,4 +153,11 @@ inline Num<std::int64_t> widen(Num<std::int32_t> a) { return static_cast<std::in
 inline Num<std::uint64_t> as_unsigned(Num<std::int64_t> a) { return static_cast<std::uint64_t>(a.v); }
 inline Num<std::int64_t> as_signed(Num<std::uint64_t> a) { return static_cast<std::int64_t>(a.v); }
 
+/// What is seldom needed: slow(x) where `flag` is set; elsewhere any value, which the caller does not use. Emitted code
+/// jumps over it unless an element of the tile has the flag. R has map(f): itself with f of each of its values.
+template <class T, class R, class Slow>
+R rarely(Num<bool> flag, Num<T> x, Slow slow, const R& otherwise) {
+  return flag.v ? slow(x) : otherwise;
+}
+
 }  // namespace ag::loop::math

@@ -5,11 +5,10 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <system_error>
-#include <thread>
 
 #include "codegen/backend.hpp"
 #include "ir/loop/abi.hpp"
+#include "runtime/exec/compile_team.hpp"
 
 namespace ag::runtime {
 namespace {
@@ -40,23 +39,6 @@ Result<std::string> emit(const loop::Kernel& kernel, const TargetSpec& target, c
   } catch (const std::exception& e) {
     return fail(Code::AG9001, {}, fmt::format("while compiling kernel {}: {}", kernel.name, e.what()));
   }
-}
-
-/// Calls job(i) for each i in [0, n) on up to `threads` threads, the calling one included.
-template <class Job>
-void parallel(std::size_t n, int threads, Job job) {
-  std::atomic<std::size_t> next{0};
-  auto work = [&] {
-    for (std::size_t i; (i = next.fetch_add(1)) < n;) job(i);
-  };
-  std::vector<std::thread> others;
-  const std::size_t wanted = std::min<std::size_t>(n, static_cast<std::size_t>(std::max(1, threads)));
-  try {
-    for (std::size_t t = 1; t < wanted; ++t) others.emplace_back(work);
-  } catch (const std::system_error&) {  // fewer threads do the same
-  }
-  work();
-  for (auto& t : others) t.join();
 }
 
 }  // namespace
@@ -131,7 +113,8 @@ Result<CompiledKernels> compile_kernels(std::span<const loop::Kernel> kernels, c
   std::stable_sort(unique.begin(), unique.end(),
                    [&](std::size_t a, std::size_t b) { return kernels[a].stmts.size() > kernels[b].stmts.size(); });
   std::atomic<int> compiled{0};
-  parallel(unique.size(), options.threads, [&](std::size_t u) {
+  CompileTeam team(options.threads);
+  (options.team ? *options.team : team).run(unique.size(), [&](std::size_t u) {
     const std::size_t i = unique[u];
     const std::string symbol = compile_symbol(kernels[i], options);
     auto object = cache.get(keys[i], symbol, options.store, [&] {

@@ -60,12 +60,14 @@ class CompileCache {
   std::size_t bytes_ = 0;
 };
 
+class CompileTeam;
 struct CompileOptions {
   int opt_level = 2;
   bool line_info = false;
   int threads = 1;
   CompileCache* cache = nullptr;
   ObjectStore* store = nullptr;  ///< behind the cache
+  CompileTeam* team = nullptr;   ///< instead of `threads` new ones
 };
 struct CompiledKernels {
   std::vector<CompiledKernelRef> kernels;  ///< as given; equal kernels share one

@@ -2,6 +2,7 @@
 // arena in which each byte remembers who wrote it last.
 #include <random>
 
+#include "ir/loop/live_bytes.hpp"
 #include "passes/pass.hpp"
 #include "tests/exec/programs.hpp"
 
@@ -278,4 +279,80 @@ TEST_CASE("scratch is what the hungriest kernel needs, over the program's sizes"
     m.add(m.call(k, {x}, {N}));
   }
   CHECK(planned(m.p).scratch_bytes.eval({{"N", 10}}) == 10 * 5 * 64);
+}
+
+namespace {
+
+/// Temps of a net of layers as (first step, last step, bytes), one kernel a step.
+struct Lives {
+  struct Temp {
+    int first, last;
+    std::int64_t bytes;
+  };
+  std::string name;
+  std::vector<Temp> temps;
+
+  Program program() const {
+    ProgramMaker m;
+    const auto x = m.input("x", {16});
+    const auto y = m.output("y", {16});
+    int steps = 0;
+    std::vector<ProgramBufferId> ids;
+    for (const Temp& t : temps) {
+      ids.push_back(m.temp("t" + std::to_string(ids.size()), {Dim(t.bytes / 4)}));
+      steps = std::max(steps, t.last + 1);
+    }
+    for (int s = 0; s < steps; ++s) {
+      std::vector<ProgramBufferId> used{x, y};
+      std::vector<ProgramMaker::Param> params{{DType::f32, Access::read, 16}, {DType::f32, Access::write, 16}};
+      for (std::size_t i = 0; i < temps.size(); ++i)
+        if (temps[i].first == s || temps[i].last == s) {
+          used.push_back(ids[i]);
+          params.push_back({DType::f32, temps[i].first == s ? Access::write : Access::read, Dim(temps[i].bytes / 4)});
+        }
+      m.add(ProgramMaker::call(m.kernel(nullptr, params, 1, 0, false), used, {}));
+    }
+    return m.p;
+  }
+};
+
+/// Nets as they occur: the sizes of activations shrink with depth, some are kept for later.
+std::vector<Lives> nets() {
+  Lives chain{"chain", {}}, residual{"residual", {}}, dense{"dense", {}}, unet{"unet", {}}, training{"training", {}};
+  const auto size = [](int layer) { return std::int64_t{4096} * (200 - 3 * layer) / (1 + layer / 8) / 64 * 64; };
+  for (int i = 0; i < 40; ++i) chain.temps.push_back({i, i + 1, size(i)});
+  for (int i = 0; i < 40; ++i) residual.temps.push_back({i, i % 3 == 0 ? i + 3 : i + 1, size(i)});
+  for (int i = 0; i < 40; ++i) {
+    dense.temps.push_back({2 * i, (i / 10 + 1) * 20, size(i) / 8});  // a layer's features, read to the block's end
+    dense.temps.push_back({2 * i, 2 * i + 1, size(i / 10 * 10) * (i % 10)});  // what they are gathered in
+  }
+  for (int i = 0; i < 20; ++i) {
+    unet.temps.push_back({i, 40 - i, size(2 * i)});
+    unet.temps.push_back({i, i + 1, size(2 * i) * 2});
+    unet.temps.push_back({40 - i, 41 - i, size(2 * i) * 2});
+  }
+  for (int i = 0; i < 30; ++i) {
+    training.temps.push_back({i, 60 - i, size(i)});
+    training.temps.push_back({60 - i, 62 - i, size(i)});
+    training.temps.push_back({60 - i, 61 - i, size(29 - i) / 2});
+  }
+  return {chain, residual, dense, unet, training};
+}
+
+}  // namespace
+
+TEST_CASE("the arena is at most a tenth larger than the largest sum of live bytes") {
+  for (const Lives& net : nets()) {
+    const Program p = planned(net.program());
+    const auto live = loop::peak_live_bytes(p);
+    REQUIRE(live);
+    CAPTURE(net.name, *live, p.arena_bytes.value());
+    CHECK(p.arena_bytes.value() >= *live);
+    CHECK(static_cast<double>(p.arena_bytes.value()) <= 1.1 * static_cast<double>(*live));
+  }
+}
+
+TEST_CASE("live bytes count what is alive at one step, aligned, once per home") {
+  Lives lives{"", {{0, 2, 100}, {1, 3, 4096}, {4, 5, 4224}, {5, 6, 64}}};
+  CHECK(loop::peak_live_bytes(lives.program()) == 4288);
 }
