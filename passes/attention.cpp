@@ -42,9 +42,16 @@ struct Product {
   bool transposed = false;
 };
 
+/// What is added to scores, perhaps to scores in another shape: `reshapes` (from, to) lead to that of the product.
+struct Term {
+  ValueId value;
+  std::vector<std::pair<Dims, Dims>> reshapes;
+};
+
 /// What has been found on the way from the probabilities to the scores.
 struct Found {
-  ValueId q, k, v, bias, mask;
+  ValueId q, k, v, mask;
+  std::vector<Term> terms;  ///< outermost first
   double scale = 1, fill = minus_infinity;
   std::optional<std::int64_t> causal;
   bool empty_zero = false, transposed_keys = false, negated_mask = false;
@@ -54,9 +61,10 @@ class Finder {
  public:
   explicit Finder(const Graph& g)
       : g_(g), out_(empty_like(g)), b_(out_), map_(g.value_count()), uses_(g.value_count()) {
+    const std::vector<bool> live = live_nodes(g);
     for (NodeId id : g.node_ids())
       for (ValueId v : g.node(id).operands)
-        if (v) ++uses_[v.index];
+        if (v && live[id.index]) ++uses_[v.index];
     for (const Output& o : g.outputs) ++uses_[o.value.index];
     auto request = [&](const std::string& name) {
       if (ValueId v = g.find(name)) uses_[v.index] += 2, requested_.insert(v);
@@ -118,6 +126,10 @@ class Finder {
       work.pop_back();
       if (copies.contains(x)) continue;
       const Node& n = def(x);
+      if (auto known = known_elements(x)) {
+        copies[x] = s.constant(make_literal(std::move(*known)));
+        continue;
+      }
       if (!ready) {
         if (copies.size() + work.size() > 64 || !n.regions.empty() || requested_.contains(x) ||
             n.attrs.get_or<bool>("trainable", false) || n.op->name == "input" ||
@@ -135,6 +147,20 @@ class Finder {
     sub.outputs.push_back({"", copies.at(v), {}});
     auto values = interpret(sub, {});
     return values ? std::optional(std::move((*values)[0])) : std::nullopt;
+  }
+
+  /// Sizes that are known whatever they are computed from.
+  std::optional<Array> known_elements(ValueId v) const {
+    const Value& value = g_.value(v);
+    auto shape = static_shape(value.type.shape);
+    if (!value.known_ints || !shape) return std::nullopt;
+    Array a(value.type.dtype, *shape);
+    for (std::size_t i = 0; i < value.known_ints->size(); ++i) {
+      const Dim& d = (*value.known_ints)[i];
+      if (!d.is_const()) return std::nullopt;
+      a.set_int(static_cast<std::int64_t>(i), d.value());
+    }
+    return a;
   }
 
   /// The number that all elements of a value are.
@@ -265,10 +291,16 @@ class Finder {
       } else if (is(v, {"add"})) {
         bool swap = type(n.operands[0]).shape != type(v).shape || leads_to_scores(n.operands[1]);
         ValueId rest = n.operands[swap ? 1 : 0], term = n.operands[swap ? 0 : 1];
-        if (f.scale != 1 || type(rest).shape != type(v).shape || !add_term(term, f)) return false;
+        if (f.scale != 1 || type(rest).shape != type(v).shape || !add_term(term, type(v).rank(), f)) return false;
         v = rest;
       } else if (is(v, {"select"})) {
         if (!add_mask(n, v, f)) return false;
+      } else if (is(v, {"reshape", "Reshape"})) {
+        const Dims &to = type(v).shape, &from = type(n.operands[0]).shape;
+        if (f.mask || from.size() < 2 || to.size() < 2 || !std::equal(to.end() - 2, to.end(), from.end() - 2))
+          return false;
+        for (Term& t : f.terms) t.reshapes.emplace_back(to, from);
+        v = n.operands[0];
       } else if (auto p = product_of(v)) {
         return take_factors(*p, f);
       } else {
@@ -287,7 +319,7 @@ class Finder {
     return false;
   }
 
-  bool add_term(ValueId term, Found& f) const {
+  bool add_term(ValueId term, int rank, Found& f) const {
     if (f.scale != 1) return false;
     if (auto a = constant(term); a && !f.causal) {
       bool plain = true;
@@ -298,8 +330,8 @@ class Finder {
           return true;
         }
     }
-    if (f.bias || f.mask) return false;  // one of each, the bias inside
-    f.bias = term;
+    if (f.mask || type(term).rank() > rank) return false;  // the mask goes on last
+    f.terms.push_back({term, {}});
     return true;
   }
 
@@ -318,7 +350,7 @@ class Finder {
         return true;
       }
     }
-    if (f.bias || f.mask) return false;
+    if (!f.terms.empty() || f.mask) return false;
     f.mask = n.operands[0];
     f.negated_mask = negated;
     f.fill = fill;
@@ -344,10 +376,47 @@ class Finder {
     f.q = without_factors(p.lhs, f);
     f.k = without_factors(p.rhs, f);
     f.transposed_keys = !p.transposed;
-    return type(f.q).dtype == type(f.k).dtype && (!f.bias || type(f.bias).dtype == type(f.q).dtype);
+    auto same = [&](const Term& t) { return type(t.value).dtype == type(f.q).dtype; };
+    return type(f.q).dtype == type(f.k).dtype && std::all_of(f.terms.begin(), f.terms.end(), same);
   }
 
   // -- building ---------------------------------------------------------------------------------------------------
+  static ValueId placed(GraphBuilder& b, ValueId v, const Term& t) {
+    for (const auto& [from, to] : t.reshapes) v = b.reshape(b.broadcast_to(v, from), to);
+    return v;
+  }
+
+  /// All terms together. Of constants a constant whose queries are neighbours in memory, as the kernel reads it.
+  ValueId bias_of(const Found& f) {
+    if (f.terms.empty()) return {};
+    if (ValueId v = constant_bias(f)) return v;
+    ValueId sum;
+    for (auto t = f.terms.rbegin(); t != f.terms.rend(); ++t) {
+      ValueId v = placed(b_, map_[t->value.index], *t);
+      sum = sum ? b_.add(sum, v) : v;
+    }
+    return sum;
+  }
+
+  ValueId constant_bias(const Found& f) {
+    Graph sub;
+    GraphBuilder s(sub);
+    ValueId sum;
+    for (auto t = f.terms.rbegin(); t != f.terms.rend(); ++t) {
+      auto a = constant(t->value);
+      if (!a) return {};
+      ValueId v = placed(s, s.constant(make_literal(std::move(*a))), *t);
+      sum = sum ? s.add(sum, v) : v;
+    }
+    Dims shape = sub.type(sum).shape;
+    if (shape.size() < 2 || !product(shape).is_const() || product(shape).value() > max_mask) return {};
+    Ints perm = iota_ints(static_cast<std::int64_t>(shape.size()));
+    std::swap(perm[perm.size() - 1], perm[perm.size() - 2]);
+    sub.outputs.push_back({"", s.transpose(sum, perm), {}});
+    auto values = interpret(sub, {});
+    return values ? b_.transpose(b_.constant(make_literal(std::move((*values)[0]))), perm) : ValueId{};
+  }
+
   ValueId build(const Found& f) {
     auto mapped = [&](ValueId v) { return v ? map_[v.index] : ValueId{}; };
     ValueId k = mapped(f.k);
@@ -357,7 +426,7 @@ class Finder {
       k = b_.transpose(k, perm);
     }
     std::vector<ValueId> operands{mapped(f.q), k, mapped(f.v)};
-    if (f.bias || f.mask) operands.push_back(mapped(f.bias));
+    if (!f.terms.empty() || f.mask) operands.push_back(bias_of(f));
     if (f.mask) operands.push_back(f.negated_mask ? b_.unary("not", mapped(f.mask)) : mapped(f.mask));
     Attrs attrs{{"scale", f.scale}};
     if (f.mask) attrs.set("fill", f.fill);
@@ -373,9 +442,10 @@ class Finder {
 std::vector<NodeId> sole_transposes(const Graph& g) {
   std::vector<NodeId> user(g.value_count());
   std::vector<int> uses(g.value_count());
+  const std::vector<bool> live = live_nodes(g);
   for (NodeId id : g.node_ids())
     for (ValueId v : g.node(id).operands)
-      if (v) user[v.index] = id, ++uses[v.index];
+      if (v && live[id.index]) user[v.index] = id, ++uses[v.index];
   for (const Output& o : g.outputs) uses[o.value.index] += 2;
   for (std::size_t i = 0; i < user.size(); ++i) {
     bool fits = uses[i] == 1 && is_attention(*g.def(ValueId(i)).op) && g.node(user[i]).op->name == "transpose";

@@ -6,7 +6,8 @@
 //
 // Keys come in blocks. Each block corrects sums and products so far by exp(old maximum - new maximum), as in flash
 // attention; a row of one block is the same computation without the correction, so bits do not depend on whether sizes
-// are constants. Queries beyond the last one repeat it; their results are not stored.
+// are constants. The last block of queries overlaps the one before where it would be short, and has its own results
+// stored only; in sizes that are not known, queries beyond the last one repeat it instead.
 #include "ir/ops/attend.hpp"
 #include "passes/attention.hpp"
 #include "passes/lower_own.hpp"
@@ -38,7 +39,8 @@ constexpr int chains = 4;
 class AttentionKernel {
  protected:
   AttentionKernel(const Graph& g, NodeId id, std::int64_t block)
-      : k_(g, id), b_(k_.builder()), s_(describe_attend(k_.view())), block_(block) {
+      : k_(g, id), b_(k_.builder()), s_(describe_attend(k_.view())), block_(block), width_(block) {
+    if (s_.q.is_const()) width_ = std::min(block, s_.q.value());
     for (std::size_t i = 0; i < k_.node().operands.size(); ++i)
       if (k_.node().operands[i]) k_.read(i);
     acc_ = accumulator_dtype(k_.in(Name::query).dtype);
@@ -47,11 +49,14 @@ class AttentionKernel {
   OwnKernel k_;
   loop::Builder& b_;
   AttendDesc s_;
-  std::int64_t block_;
+  std::int64_t block_;  ///< queries of a block as they lie in scratch memory
+  std::int64_t width_;  ///< of them computed with: fewer if there are fewer altogether
   DType acc_;
   LVs batch_;   ///< index in the batch
-  LV first_;    ///< the block's first query
+  LV first_;       ///< the block's first query
+  LV own_, end_;   ///< the block's own queries among its lanes
   LV keys_;     ///< number of keys that the block looks at
+  bool within_ = false;  ///< and that never exceeds those that there are
   BufferId queries_, scores_, maximum_, sum_;
 
   LV index(std::int64_t i) { return b_.index(i); }
@@ -61,7 +66,10 @@ class AttentionKernel {
   LV at(LV row, std::int64_t width, LV column) { return b_.add(b_.mul(row, index(width)), column); }
   BufferId scratch(const Dim& elems) { return b_.alloc(acc_, elems, loop::Scope::scratch); }
 
-  bool ragged() const { return !mod(s_.q, Dim(block_)).is(0); }
+  bool whole_blocks() const { return mod(s_.q, Dim(block_)).is(0) || width_ < block_; }
+  bool clamped() const { return !whole_blocks() && !s_.q.is_const(); }
+  /// Keys in groups of `chains`; rows of scores that fill the last group up hold what changes no result.
+  static Dim grouped(const Dim& keys) { return ceildiv(keys, Dim(chains)) * Dim(chains); }
 
   /// Index of an operand whose batch axes may be of size one, from its last two components.
   LVs operand_at(std::size_t operand, LV row, LV column) {
@@ -96,7 +104,7 @@ class AttentionKernel {
   /// The query of lane l of the block.
   LV query_of(LV lane) {
     LV q = b_.add(first_, lane);
-    return ragged() ? lower(q, b_.sub(b_.dim(s_.q), index(1))) : q;
+    return clamped() ? lower(q, b_.sub(b_.dim(s_.q), index(1))) : q;
   }
 
   /// An index of a result, in the order of axes that an attribute gives it.
@@ -115,23 +123,35 @@ class AttentionKernel {
   void columns(LV extent, const std::function<void(LV)>& body) {
     b_.for_each(extent, {.mapping = Mapping::parallel, .role = AxisRole::col}, body);
   }
-  void lanes(const std::function<void(LV)>& body) { columns(index(block_), body); }
+  void lanes(const std::function<void(LV)>& body) { columns(index(width_), body); }
 
-  LV sum_over(LV extent, LV start, const std::function<LV(LV, LV)>& step) {
-    return b_.for_(index(0), extent, index(1), {.role = AxisRole::reduce}, {start},
+  LV sum_over(LV from, LV to, LV start, const std::function<LV(LV, LV)>& step) {
+    return b_.for_(from, to, index(1), {.role = AxisRole::reduce}, {start},
                    [&](LV i, const LVs& c) { return LVs{step(i, c[0])}; })[0];
   }
 
-  /// Combines step(j) over j < n in `chains` chains: values of `op` in the order of their chain, then of the chains.
-  LV over_keys(LV n, Op op, LV start, const std::function<LV(LV)>& step) {
-    LV whole = b_.mul(b_.op(Op::div, {n, index(chains)}), index(chains));
-    LVs c = b_.for_(index(0), whole, index(chains), {}, LVs(chains, start), [&](LV j, const LVs& carried) {
-      LVs next;
-      for (int i = 0; i < chains; ++i) next.push_back(b_.op(op, {carried[i], step(b_.add(j, index(i)))}));
-      return next;
+  /// Rows of `to` from n on up to a whole group.
+  void fill_group(BufferId to, LV n, LV value) {
+    b_.for_(n, group_end(n), index(1), {}, {}, [&](LV j, const LVs&) {
+      lanes([&](LV l) { b_.store(to, at(j, block_, l), value); });
+      return LVs{};
     });
-    c[0] = b_.for_(whole, n, index(1), {}, {c[0]},
-                   [&](LV j, const LVs& carried) { return LVs{b_.op(op, {carried[0], step(j)})}; })[0];
+  }
+  LV group_end(LV n) { return b_.mul(b_.op(Op::div, {b_.add(n, index(chains - 1)), index(chains)}), index(chains)); }
+  bool groups_known() const {
+    auto whole = [](const Dim& d) { return mod(d, Dim(chains)).is(0); };
+    return whole(s_.k) && (!s_.causal || (within_ && whole(*s_.causal) && whole(s_.q + *s_.causal)));
+  }
+
+  /// Combines step(j) over j < n, filled up to a group, in `chains` chains, and these in a tree.
+  LV over_keys(LV n, Op op, LV start, const std::function<LV(LV)>& step) {
+    LVs c = b_.for_(index(0), groups_known() ? n : group_end(n), index(chains), {}, LVs(chains, start),
+                    [&](LV j, const LVs& carried) {
+                      LVs next;
+                      for (int i = 0; i < chains; ++i)
+                        next.push_back(b_.op(op, {carried[i], step(b_.add(j, index(i)))}));
+                      return next;
+                    });
     for (int stride = chains / 2; stride > 0; stride /= 2)
       for (int i = 0; i < stride; ++i) c[i] = b_.op(op, {c[i], c[i + stride]});
     return c[0];
@@ -152,20 +172,28 @@ class AttentionKernel {
   }
 
   // -- parts of both kernels --------------------------------------------------------------------------------------
-  /// Sets first_ and keys_ of block number `number`.
+  /// Sets what belongs to block number `number`.
   void start_block(LV number) {
-    first_ = b_.mul(number, index(block_));
+    LV start = b_.mul(number, index(block_)), size = b_.dim(s_.q);
+    first_ = start, own_ = index(0), end_ = index(width_);
+    if (clamped()) {
+      end_ = lower(index(block_), b_.sub(size, start));
+    } else if (!whole_blocks()) {
+      first_ = lower(start, b_.sub(size, index(block_)));
+      own_ = b_.sub(start, first_);
+    }
     keys_ = b_.dim(s_.k);
     if (!s_.causal) return;
-    LV seen = b_.add(first_, b_.dim(*s_.causal + Dim(block_)));
-    Dim most = Dim(block_) * ceildiv(s_.q, Dim(block_)) + *s_.causal - s_.k;
-    bool within = most.is_const() && most.value() <= 0;
-    keys_ = within ? seen : lower(seen, keys_);
+    Dim last = clamped() ? Dim(block_) * ceildiv(s_.q, Dim(block_)) : s_.q, beyond = last + *s_.causal - s_.k;
+    within_ = beyond.is_const() && beyond.value() <= 0;
+    LV seen = b_.add(first_, b_.dim(*s_.causal + Dim(width_)));
+    if (!within_) seen = lower(seen, keys_);
+    keys_ = s_.causal->is_const() && s_.causal->value() >= 0 ? seen : b_.op(Op::max, {seen, index(0)});
   }
 
   /// Rows of an operand that belong to the block, transposed: [size x block].
   void transpose(std::size_t operand, const Dim& size, BufferId to, double scale) {
-    rows(index(block_), [&](LV l) {
+    rows(index(width_), [&](LV l) {
       columns(b_.dim(size), [&](LV c) {
         LV x = read(operand, query_of(l), c);
         if (scale != 1) x = b_.mul(x, number(scale));
@@ -179,7 +207,7 @@ class AttentionKernel {
                     const std::function<LV(LV j, LV l, LV x)>& finish) {
     rows(n, [&](LV j) {
       lanes([&](LV l) {
-        LV x = sum_over(b_.dim(size), number(0), [&](LV c, LV sum) {
+        LV x = sum_over(index(0), b_.dim(size), number(0), [&](LV c, LV sum) {
           return b_.op(Op::fma, {read(operand, b_.add(from, j), c), b_.load(columns, at(c, block_, l)), sum});
         });
         b_.store(to, at(j, block_, l), finish(j, l, x));
@@ -195,6 +223,7 @@ class AttentionKernel {
       if (s_.mask) x = b_.select(beside(*s_.mask, query_of(l), key), x, number(s_.fill));
       return x;
     });
+    if (!groups_known()) fill_group(scores_, n, minus_infinity());
     if (!s_.causal) return;
     LV seen_by_all = b_.sub(b_.add(first_, b_.dim(*s_.causal + Dim(1))), from);
     LV start = b_.op(Op::max, {index(0), lower(seen_by_all, n)});
@@ -236,9 +265,9 @@ class Forward : AttentionKernel {
     out_ = k_.result(0, loop::Access::write);
     const bool one_block = s_.k.is_const() && s_.k.value() <= key_block;
     queries_ = scratch(s_.d * Dim(block_));
-    scores_ = scratch((one_block ? s_.k : Dim(key_block)) * Dim(block_));
+    scores_ = scratch((one_block ? grouped(s_.k) : Dim(key_block)) * Dim(block_));
     sum_ = scratch(block_);
-    direct_ = one_block && !ragged();
+    direct_ = one_block && whole_blocks();
     if (!direct_) products_ = scratch(s_.dv * Dim(block_));
     if (!one_block) maximum_ = scratch(block_), correction_ = scratch(block_);
     over_batch(0, [&] {
@@ -271,7 +300,7 @@ class Forward : AttentionKernel {
       b_.store(maximum_, l, minus_infinity());
       b_.store(sum_, l, number(0));
     });
-    rows(index(block_),
+    rows(index(width_),
          [&](LV l) { columns(b_.dim(s_.dv), [&](LV c) { b_.store(products_, product_at(l, c), number(0)); }); });
     b_.for_(index(0), keys_, index(key_block), {}, {}, [&](LV from, const LVs&) {
       LV n = lower(index(key_block), b_.sub(keys_, from));
@@ -293,11 +322,11 @@ class Forward : AttentionKernel {
   LV product_at(LV l, LV c) { return b_.add(b_.mul(l, b_.dim(s_.dv)), c); }
 
   void times_values(LV from, LV n, bool more) {
-    rows(index(block_), [&](LV l) {
+    rows(index(width_), [&](LV l) {
       columns(b_.dim(s_.dv), [&](LV c) {
         LV start = number(0);
         if (more) start = b_.mul(b_.load(products_, product_at(l, c)), b_.load(correction_, l));
-        LV x = sum_over(n, start, [&](LV j, LV sum) {
+        LV x = sum_over(index(0), n, start, [&](LV j, LV sum) {
           return b_.op(Op::fma, {score(j, l), read(Name::value, b_.add(from, j), c), sum});
         });
         if (direct_)
@@ -316,8 +345,7 @@ class Forward : AttentionKernel {
   }
 
   void store() {
-    LV n = ragged() ? lower(index(block_), b_.sub(b_.dim(s_.q), first_)) : index(block_);
-    b_.for_(index(0), n, index(1), {}, {}, [&](LV l, const LVs&) {
+    b_.for_(own_, end_, index(1), {}, {}, [&](LV l, const LVs&) {
       columns(b_.dim(s_.dv), [&](LV c) { put(l, c, b_.load(products_, product_at(l, c))); });
       return LVs{};
     });
@@ -335,8 +363,8 @@ class Backward : AttentionKernel {
     dv_ = k_.result(2, loop::Access::read_write);
     queries_ = scratch(s_.d * Dim(block_));
     cotangents_ = scratch(s_.dv * Dim(block_));
-    scores_ = scratch(s_.k * Dim(block_));
-    slopes_ = scratch(s_.k * Dim(block_));
+    scores_ = scratch(grouped(s_.k) * Dim(block_));
+    slopes_ = scratch(grouped(s_.k) * Dim(block_));
     over_batch(0, [&] {
       clear(dk_, 1, s_.d);
       clear(dv_, 2, s_.dv);
@@ -376,13 +404,13 @@ class Backward : AttentionKernel {
     scores(index(0), keys_);
     lanes([&](LV l) { probabilities(l); });
     against_rows(Name::value, index(0), keys_, s_.dv, cotangents_, slopes_, [](LV, LV, LV x) { return x; });
+    if (!groups_known()) fill_group(slopes_, keys_, number(0));
     lanes([&](LV l) { score_slopes(l); });
-    LV n = ragged() ? lower(index(block_), b_.sub(b_.dim(s_.q), first_)) : index(block_);
-    add_products(dv_, 2, n, scores_, Name::cotangent, s_.dv);
-    add_products(dk_, 1, n, slopes_, Name::query, s_.d);
-    rows(n, [&](LV l) {
+    add_products(dv_, 2, scores_, Name::cotangent, s_.dv);
+    add_products(dk_, 1, slopes_, Name::query, s_.d);
+    rows(end_, [&](LV l) {
       columns(b_.dim(s_.d), [&](LV c) {
-        LV x = sum_over(keys_, number(0), [&](LV j, LV sum) {
+        LV x = sum_over(index(0), keys_, number(0), [&](LV j, LV sum) {
           return b_.op(Op::fma, {b_.load(slopes_, at(j, block_, l)), read(Name::key, j, c), sum});
         });
         b_.store(dq_, place(0, b_.add(first_, l), c), x);
@@ -411,11 +439,11 @@ class Backward : AttentionKernel {
   }
 
   /// to[j][c] += sum over the block's queries l of factors[j][l] * operand[l][c].
-  void add_products(BufferId to, std::uint32_t result, LV n, BufferId factors, std::size_t operand, const Dim& size) {
+  void add_products(BufferId to, std::uint32_t result, BufferId factors, std::size_t operand, const Dim& size) {
     rows(keys_, [&](LV j) {
       columns(b_.dim(size), [&](LV c) {
         LV here = place(result, j, c);
-        LV x = sum_over(n, b_.load(to, here), [&](LV l, LV sum) {
+        LV x = sum_over(own_, end_, b_.load(to, here), [&](LV l, LV sum) {
           return b_.op(Op::fma, {b_.load(factors, at(j, block_, l)), read(operand, b_.add(first_, l), c), sum});
         });
         b_.store(to, here, x);

@@ -1,5 +1,6 @@
 // All passes, one line each.
 #include "passes/attention.hpp"
+#include "passes/horizontal.hpp"
 #include "passes/layout.hpp"
 #include "passes/pack_constants.hpp"
 #include "passes/pass.hpp"
@@ -8,7 +9,7 @@ namespace ag::passes {
 
 const std::vector<const Pass*>& all_passes() {
   static const std::vector<const Pass*> passes{
-      &autodiff,    &cse,         &algebra,   &fold,           &dce, &attention, &decompose_early,
+      &autodiff,    &cse,         &algebra,   &fold,           &dce, &attention, &horizontal, &decompose_early,
       &layout,      &winograd,    &decompose, &pack_constants,
       &lower,                                            // Graph -> Program
       &collapse,    &schedule,    &vectorise, &gpu_map,  // Program -> Program
