@@ -187,11 +187,15 @@ class Packer {
     const Type& lhs = g_.type(n.operands[0]);
     Ints contract = n.attrs.get_or<Ints>("lhs_contract", {}), batch = n.attrs.get_or<Ints>("lhs_batch", {});
     ContractionSizes s{.rows = 1, .cols = columns, .depth = depth};
+    // Rows that lie one after another in memory become one axis (pass `collapse`).
+    const bool one_axis = contract.size() == 1 && contract[0] == lhs.rank() - 1;
     for (Int d = 0; d < lhs.rank(); ++d) {
       bool other = std::find(contract.begin(), contract.end(), d) != contract.end() ||
                    std::find(batch.begin(), batch.end(), d) != batch.end();
       const Dim& size = lhs.shape[static_cast<std::size_t>(d)];
-      if (!other && !size.is(1)) s.rows = number(size);
+      if (other || size.is(1)) continue;
+      auto rows = number(size);
+      s.rows = one_axis && s.rows && rows ? std::optional(*s.rows * *rows) : rows;
     }
     s.element_bytes = bytes == 8 ? 8 : 4;
     s.lanes = target_.lanes(static_cast<std::size_t>(s.element_bytes));

@@ -223,12 +223,24 @@ class Vectoriser {
     Wide x = map_[s.operands[0]];
     if (!division || !x.affine() || division->by > INT32_MAX) return false;
     auto stride = [&](ValueId v) { return v ? b_.int_value(v) : std::optional<std::int64_t>(0); };
-    auto rows = stride(x.row_stride), lanes = stride(x.lane_stride), first = residue(x.base, division->by);
-    if (!rows || !lanes || *rows < 0 || *lanes < 0 || !first || !not_negative(x.base)) return false;
+    auto rows = stride(x.row_stride), lanes = stride(x.lane_stride);
+    if (!rows || !lanes || *rows < 0 || *lanes < 0 || !not_negative(x.base)) return false;
     if (*rows > division->by || *lanes > division->by) return false;
-    if (*first + *rows * (c.rows - 1) + *lanes * (c.lanes - 1) >= division->by) return false;
-    map_[s.results[0]] = division->remainder ? Wide{{}, b_.index(*first), x.row_stride, x.lane_stride}
-                                             : Wide{b_.op(Op::div, {x.base, b_.index(division->by)}), {}, {}, {}};
+    const std::int64_t span = *rows * (c.rows - 1) + *lanes * (c.lanes - 1);
+    // Within a part of the block they are within the block.
+    auto first = residue(x.base, division->by);
+    std::int64_t part = division->by;
+    while (!(first && *first + span < part)) {
+      if (part % 2 != 0 || part / 2 <= span) return false;
+      part /= 2, first = residue(x.base, part);
+    }
+    const ValueId by = b_.index(division->by);
+    if (division->remainder) {
+      ValueId rest = part == division->by ? b_.index(*first) : b_.op(Op::rem, {x.base, by});
+      map_[s.results[0]] = Wide{{}, rest, x.row_stride, x.lane_stride};
+    } else {
+      map_[s.results[0]] = Wide{b_.op(Op::div, {x.base, by}), {}, {}, {}};
+    }
     return true;
   }
 

@@ -33,6 +33,12 @@ struct LastLowering {
     return reshape(windows(x, w), joined(joined({x.type().shape[0]}, joined(w.taps, w.count)), {groups}));
   }
 
+  /// Whether each position has one tap, and that is the position itself.
+  static bool is_point(const Window& w) {
+    auto one = [](const auto& v) { return std::all_of(v.begin(), v.end(), [](const auto& k) { return k == 1; }); };
+    return one(w.taps) && one(w.strides) && w.space == w.count && w.inside();
+  }
+
   /// x before its channels were moved behind its pixels, if they are few; else an invalid id.
   Expr planes_of(Expr x) const {
     const Node& n = b.graph().def(x);
@@ -58,6 +64,7 @@ struct LastLowering {
     x = padded_for(x, w, 1, gaps, Ints(w.rank(), 0));
     if (by_channel()) return by_channels(x, f, w);
     Dims fs = f.type().shape, result = joined(joined({x.type().shape[0]}, w.count), {fs.back()});
+    if (groups == 1 && is_point(w)) return x.with(b.dot_general(x, reshape(f, {each, fs.back()}), {r + 1}, {0}));
     Expr patches = windows(x, w);
     if (groups == 1) {
       patches = reshape(patches, joined(joined({x.type().shape[0]}, w.taps), joined({each}, w.count)));
@@ -203,6 +210,7 @@ struct LastLowering {
       }
       return reshape(reduce("reduce_sum", patches * reshape(y, spread).to(wide), places).to(t), result);
     }
+    if (groups == 1 && is_point(w)) return reshape(x.with(b.dot_general(x, y, positions, positions)), result);
     for (std::int64_t d = 0; d < r; ++d) places.push_back(r + 2 + d);
     Expr patches = windows(x, w);  // [N,taps...,C/G,count...,G]
     if (groups == 1) {
