@@ -20,8 +20,9 @@ bool is_pure(const Stmt& s) {
   }
 }
 
-void KernelCloner::clone_buffers() {
+void KernelCloner::clone_buffers(const std::function<bool(loop::BufferId)>& keep) {
   for (std::size_t i = 0; i < from_.buffers.size(); ++i) {
+    if (keep && !keep(loop::BufferId(i))) continue;
     const loop::Buffer& b = from_.buffers[i];
     loop::BufferId id =
         b.scope == loop::Scope::param ? b_.param(b.dtype, b.elems, b.access) : b_.alloc(b.dtype, b.elems, b.scope);

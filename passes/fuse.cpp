@@ -53,6 +53,22 @@ std::vector<loop::ValueId> index_in_space(const Group& group, const Dims& shape,
   return index;
 }
 
+/// Along the last axis lanes share a sum; then only sums of everything are taken in parts. Sums over leading axes have
+/// lanes side by side, and parts of some 64 Ki elements.
+std::optional<Dim> terms_per_part(const Dims& full, const std::vector<int>& axes) {
+  Dim terms = 1, results = 1;
+  bool along_last = false;
+  for (std::size_t d = 0; d < full.size(); ++d) {
+    bool reduced = std::binary_search(axes.begin(), axes.end(), static_cast<int>(d));
+    (reduced ? terms : results) = (reduced ? terms : results) * full[d];
+    if (!full[d].is(1)) along_last = reduced;
+  }
+  if (along_last && !results.is(1)) return std::nullopt;
+  Dim part = along_last ? Dim(1 << 14) : max(floordiv(Dim(1 << 16), max(results, Dim(1))), Dim(64));
+  if (terms.is_const() && part.is_const() && terms.value() <= part.value()) return std::nullopt;
+  return part;
+}
+
 namespace {
 
 constexpr std::size_t max_members = 64;
@@ -123,7 +139,7 @@ class Planner {
     return cls(id) == LowerClass::reduce ? g_.type(n.operands[0]).shape : g_.type(n.result()).shape;
   }
 
-  std::vector<LeafProbe::Leaf> leaves(LeafProbe& probe, NodeId id, const std::vector<loop::ValueId>& index) {
+  std::vector<LeafProbe::Leaf> leaves(LeafProbe& probe, NodeId id, const std::vector<loop::ValueId>& index) const {
     probe.leaves.clear();
     const Node& n = g_.node(id);
     if (cls(id) == LowerClass::reduce) {
@@ -200,6 +216,8 @@ class Planner {
         return no("the shapes differ");
     }
     if (!aligned(id, gid, space)) return no("an operand in the group is used at another index");
+    if (space == Space::full && cls(id) != LowerClass::reduce && waits_for_parts(id, gid))
+      return no("a reduction that it needs is taken in parts");
     plan_.notes.push_back(pair + "yes");
     if (cls(id) != LowerClass::reduce && space == Space::full) gid = merge_producers(id, gid, producers);
     accept(id, gid, space, axes, producers);
@@ -222,6 +240,22 @@ class Planner {
     return shape.size() == outer || shape.size() == group.full.size();
   }
 
+  /// The node needs the result of a reduction in the group that is a kernel of parts and one that combines them. (With
+  /// sizes not known yet, the parts are taken one after the other instead.)
+  bool waits_for_parts(NodeId id, GroupId gid) const {
+    const Group& group = plan_.groups[gid];
+    if (group.kind != GroupKind::row) return false;
+    Dim terms = 1;
+    for (int d : group.axes) terms = terms * group.full[d];
+    if (!terms.is_const() || !terms_per_part(group.full, group.axes)) return false;
+    LeafProbe probe(g_);
+    for (const auto& leaf : leaves(probe, id, probe.indices(group.full))) {
+      NodeId from = g_.value(leaf.value).node;
+      if (plan_.group_of[from.index] == gid && plan_.space[from.index] == Space::outer) return true;
+    }
+    return false;
+  }
+
   /// A reduction over leading axes walks its rows serially: joining must not take away the parallelism of a map.
   static bool reduction_keeps_parallel(const Group& group, const std::vector<int>& axes) {
     std::size_t last = group.full.size();
@@ -230,6 +264,7 @@ class Planner {
     for (std::size_t d = 0; d < group.full.size(); ++d)
       if (!std::binary_search(axes.begin(), axes.end(), static_cast<int>(d))) outer = outer * group.full[d];
     bool along_last = last > 0 && std::binary_search(axes.begin(), axes.end(), static_cast<int>(last - 1));
+    if (terms_per_part(group.full, axes)) return true;
     return along_last ? !outer.is_const() || outer.value() >= 8 || group.full.empty()
                       : outer.is_const() && outer.value() >= 256;
   }
@@ -314,7 +349,8 @@ class Planner {
     for (GroupId p : producers) {
       bool between = std::any_of(producers.begin(), producers.end(),
                                  [&](GroupId other) { return order_.before(p.index, other.index); });
-      if (p == gid || merged_away_[p.index] || between || !mergeable(gid, p) || !aligned(id, p, Space::full)) continue;
+      if (p == gid || merged_away_[p.index] || between || !mergeable(gid, p)) continue;
+      if (!aligned(id, p, Space::full) || waits_for_parts(id, p)) continue;
       bool into_p = plan_.groups[gid].kind == GroupKind::map;
       GroupId from = into_p ? gid : p, into = into_p ? p : gid;
       plan_.notes.push_back("group " + std::to_string(from.index) + " into group " + std::to_string(into.index) +

@@ -398,7 +398,9 @@ class KernelLowering : public ElementSource {
     ForOptions options{.mapping = reductions.empty() ? Mapping::parallel : Mapping::serial,
                        .role = AxisRole::reduce,
                        .reassociate = lanes_inner};
-    LVs final = inner_loops(0, init, options, [&](const LVs& carried) {
+    std::vector<loop::Op> combine;
+    for (NodeId id : reductions) combine.push_back(loop::reduce_op(kind_of(id)));
+    LVs final = in_parts(lanes_inner, combine, init, options, [&](const LVs& carried) {
       memo_.emplace_back();
       for (NodeId id : group_.members)
         if (full_space(id) && level_[id] == phase_) keep_or_store(id);
@@ -428,6 +430,54 @@ class KernelLowering : public ElementSource {
   }
 
   loop::ReduceKind kind_of(NodeId id) const { return node(id).op->reduce(NodeView{g_, id}).kind; }
+
+  /// The loops over the reduced axes; where there are several parts, each begins anew and is then combined with those
+  /// before it. (The GPU has an order of its own.)
+  LVs in_parts(bool lanes_inner, const std::vector<loop::Op>& combine, const LVs& init, const ForOptions& options,
+               const std::function<LVs(const LVs&)>& body) {
+    std::optional<Dim> terms = terms_per_part(group_.full, group_.axes);
+    if (!terms || row_bytes_ || combine.empty()) return inner_loops(0, init, options, body);
+    std::size_t first = 0;  // lanes along the last axis: parts are runs of the first; else of all axes as one
+    while (group_.full[group_.axes[first]].is(1)) ++first;
+    Dim size = 1, inner = 1;
+    for (std::size_t i = first; i < group_.axes.size(); ++i) {
+      size = size * group_.full[group_.axes[i]];
+      if (i > first) inner = inner * group_.full[group_.axes[i]];
+    }
+    if (lanes_inner) size = group_.full[group_.axes[first]];
+    if (lanes_inner) terms = max(floordiv(*terms, max(inner, Dim(1))), Dim(1));
+    const ForOptions parts{.mapping = Mapping::serial, .role = AxisRole::batch};
+    return b_.for_(zero(), b_.dim(ceildiv(size, *terms)), b_.index(1), parts, init, [&](LV part, const LVs& sums) {
+      LV lo = b_.mul(part, b_.dim(*terms));
+      LV hi = b_.op(loop::Op::min, {b_.add(lo, b_.dim(*terms)), b_.dim(size)});
+      for (std::size_t i = 0; i < first; ++i) at_[group_.axes[i]] = zero();
+      LVs mine = b_.for_(lo, hi, b_.index(1), options, init, [&](LV iv, const LVs& carried) {
+        if (!lanes_inner) {
+          decode_axes(iv, first);
+          return body(carried);
+        }
+        at_[group_.axes[first]] = iv;
+        return inner_loops(first + 1, carried, options, body);
+      });
+      LVs next;
+      for (std::size_t i = 0; i < mine.size(); ++i) next.push_back(b_.op(combine[i], {sums[i], mine[i]}));
+      return next;
+    });
+  }
+
+  /// Indices along the reduced axes from `first` on, from their row-major number.
+  void decode_axes(LV flat, std::size_t first) {
+    for (std::size_t i = group_.axes.size(); i-- > first;) {
+      const Dim& extent = group_.full[group_.axes[i]];
+      if (extent.is(1)) {
+        at_[group_.axes[i]] = zero();
+        continue;
+      }
+      LV size = b_.dim(extent);
+      at_[group_.axes[i]] = i == first ? flat : b_.op(loop::Op::rem, {flat, size});
+      if (i > first) flat = b_.op(loop::Op::div, {flat, size});
+    }
+  }
 
   LVs inner_loops(std::size_t i, const LVs& init, const ForOptions& options,
                   const std::function<LVs(const LVs&)>& body) {

@@ -23,7 +23,8 @@ const std::vector<std::string> graph_cpu{
     "cse",       "algebra",  "fold", "dce",       "layout",     "winograd", "decompose",
     "cse",       "algebra",  "fold", "attention", "horizontal", "dce",      "pack_constants",
     "dce"};
-const std::vector<std::string> cpu_program{"lower", "collapse", "schedule", "vectorise", "expand_math", "plan_memory"};
+const std::vector<std::string> cpu_program{"lower",     "collapse",    "split_reductions", "schedule",
+                                           "vectorise", "expand_math", "plan_memory"};
 const std::vector<std::string> cuda_program{"lower", "gpu_map", "expand_math", "plan_memory"};
 
 std::string text_of(const Stage& s) {

@@ -5,6 +5,7 @@
 // iteration index: in the full space (the group's shape), or, beside reductions, in the outer space (the shape
 // without the reduced axes). A member may be used inside its group only at that same index.
 #pragma once
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -49,6 +50,10 @@ bool is_virtual(const Graph& g, NodeId id);
 /// shape does not fit. `zero` stands for dims of size one.
 std::vector<loop::ValueId> index_in_space(const Group& group, const Dims& shape, Space space,
                                           const std::vector<loop::ValueId>& full, loop::ValueId zero);
+
+/// Terms after which a reduction of `full` along `axes` begins a new part, whose results are then combined in order:
+/// where few results, or none, are computed side by side. A function of shapes alone. Nothing if it has one part.
+std::optional<Dim> terms_per_part(const Dims& full, const std::vector<int>& axes);
 
 /// Greedy, near-linear: a node joins the group of a producer when indices align and no cycle arises.
 Plan make_plan(const Graph& g, bool fuse);

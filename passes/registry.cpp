@@ -4,6 +4,7 @@
 #include "passes/layout.hpp"
 #include "passes/pack_constants.hpp"
 #include "passes/pass.hpp"
+#include "passes/split_reductions.hpp"
 
 namespace ag::passes {
 
@@ -12,7 +13,7 @@ const std::vector<const Pass*>& all_passes() {
       &autodiff,    &cse,         &algebra,   &fold,           &dce, &attention, &horizontal, &decompose_early,
       &layout,      &winograd,    &decompose, &pack_constants,
       &lower,                                            // Graph -> Program
-      &collapse,    &schedule,    &vectorise, &gpu_map,  // Program -> Program
+      &collapse,    &split_reductions, &schedule,    &vectorise, &gpu_map,  // Program -> Program
       &expand_math, &plan_memory,
   };
   return passes;

@@ -121,7 +121,7 @@ class CpuScheduler : public CpuNest {
   }
 
   void elementwise() {
-    int width = col_ ? width_for(col_->size, has_inner_loop(nest_.body) ? 1 : 2) : 1;
+    int width = col_ ? width_for(col_->size, registers_in(nest_.body)) : 1;
     Dim work = work_per_point();
     if (outer_.empty()) {  // one long axis
       Dim chunk =
@@ -153,6 +153,26 @@ class CpuScheduler : public CpuNest {
                   body();
                 return Builder::Values{};
               });
+    });
+  }
+
+  /// Registers of lanes that a body is computed for at once: without loops two; sums along them have up to four
+  /// accumulators.
+  int registers_in(BlockId block) const {
+    std::size_t carried = 0;
+    for (StmtId id : k_.blocks[block].stmts)
+      if (const Stmt& s = k_.stmts[id]; s.op == Op::for_) {
+        if (!only_sums(s.blocks[0])) return 1;
+        carried += std::max<std::size_t>(s.results.size(), 1);
+      }
+    return carried == 0 ? 2 : carried == 1 ? 8 : carried == 2 ? 4 : carried <= 4 ? 2 : 1;
+  }
+  /// Loops, arithmetic and memory only.
+  bool only_sums(BlockId block) const {
+    return std::all_of(k_.blocks[block].stmts.begin(), k_.blocks[block].stmts.end(), [&](StmtId id) {
+      const Stmt& s = k_.stmts[id];
+      if (s.op == Op::for_) return only_sums(s.blocks[0]);
+      return is_pure(s) || s.op == Op::load || s.op == Op::store || s.op == Op::yield;
     });
   }
 
