@@ -6,6 +6,7 @@
 #include <cmath>
 #include <map>
 #include <set>
+#include <thread>
 
 #include <fmt/format.h>
 
@@ -195,8 +196,56 @@ class Chooser {
       if (turned) v = b.transpose(b.add_op("rev", {v}, {{"axes", std::vector<std::int64_t>{0, 1}}}), {0, 1, 3, 2});
       return b.add_op("winograd_filter", {v}, {{"tile", tile}});
     };
-    if (auto value = constant(w, transform)) return at->second = b_.constant(make_literal(*value));
+    auto value = moved_constant(w, turned, tile);
+    if (!value) value = constant(w, transform);
+    if (value) return at->second = b_.constant(make_literal(*value));
     return at->second = transform(b_, w);
+  }
+
+  bool may_keep(const Dims& shape) {
+    auto size = static_shape(shape);
+    if (!size) return false;
+    constant_bytes_ += Array::byte_size(DType::f32, *size).value_or(max_constant_bytes) * 4;
+    return constant_bytes_ <= max_constant_bytes;
+  }
+
+  /// Transformed filters that are a constant seen through transposes: read where they lie, on all cores.
+  std::optional<Array> moved_constant(ValueId w, bool turned, std::int64_t tile) {
+    std::vector<std::size_t> axis{0, 1, 2, 3};  // of the constant, by axis of w
+    ValueId v = w;
+    for (; out_.def(v).op->name == "transpose"; v = out_.def(v).operands[0]) {
+      const auto perm = out_.def(v).attrs.get_or<std::vector<std::int64_t>>("perm", {});
+      for (std::size_t& a : axis) a = static_cast<std::size_t>(perm[a]);
+    }
+    const Node& n = out_.def(v);
+    const LiteralPtr* literal = n.attrs.get<LiteralPtr>("value");
+    if (!literal || (*literal)->form != Literal::Form::dense || n.attrs.get_or<bool>("trainable", false) ||
+        !may_keep(out_.type(w).shape))
+      return std::nullopt;
+    const Array from = (*literal)->materialize();
+    FilterView view;
+    for (std::size_t d = 0; d < 4; ++d) {
+      view.strides[d] = 1;
+      for (std::size_t a = axis[d] + 1; a < 4; ++a) view.strides[d] *= from.shape()[a];
+    }
+    if (turned) {
+      view.offset = 2 * (view.strides[0] + view.strides[1]);
+      view.strides = {-view.strides[0], -view.strides[1], view.strides[3], view.strides[2]};
+      std::swap(axis[2], axis[3]);
+    }
+    view.channels = from.shape()[axis[2]], view.filters = from.shape()[axis[3]];
+    const std::int64_t points = tile + 2, panels = (view.filters + winograd_panel - 1) / winograd_panel;
+    Array u(from.dtype(), {panels, points * points, view.channels, winograd_panel});
+    u.mutable_bytes();
+    const std::int64_t parts = std::clamp<std::int64_t>(context_.target.threads, 1, panels);
+    std::vector<std::jthread> others;
+    auto part = [&](std::int64_t i) {
+      transform_filters(from, view, tile, panels * i / parts, panels * (i + 1) / parts, u);
+    };
+    for (std::int64_t i = 1; i < parts; ++i) others.emplace_back(part, i);
+    part(0);
+    others.clear();  // joins
+    return u;
   }
 
   /// f(w) if w depends on constants only.
@@ -215,10 +264,7 @@ class Chooser {
       for (ValueId v : n.operands)
         if (v) work.push_back(v);
     }
-    auto size = static_shape(out_.type(w).shape);
-    if (!size) return std::nullopt;
-    constant_bytes_ += Array::byte_size(DType::f32, *size).value_or(max_constant_bytes) * 4;
-    if (constant_bytes_ > max_constant_bytes) return std::nullopt;
+    if (!may_keep(out_.type(w).shape)) return std::nullopt;
     Graph sub;
     GraphBuilder b(sub);
     std::map<ValueId, ValueId> copied;

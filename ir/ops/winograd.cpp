@@ -90,50 +90,71 @@ std::vector<ValueId> decompose_filter(Builder& b, const View& n) {
   return {b.transpose(all, {2, 0, 1, 3})};
 }
 
-/// rows of `m` times the vectors x, `count` elements each.
+constexpr auto lanes = at(winograd_panel);
+
 template <class T>
-void multiply(const WinogradMatrix& m, const T* x, std::size_t step, T* y, std::size_t y_step, std::size_t count) {
+struct Lanes {
+  T v[lanes];
+};
+
+/// m times a column of vectors, `step` and `y_step` apart.
+template <class T>
+void multiply(const WinogradMatrix& m, const Lanes<T>* __restrict x, std::size_t step, Lanes<T>* __restrict y,
+              std::size_t y_step) {
   for (std::size_t r = 0; r < m.size(); ++r) {
-    T* to = y + r * y_step;
-    for (std::size_t l = 0; l < count; ++l) to[l] = 0;
+    Lanes<T> sum{};
     for (std::size_t k = 0; k < m[r].size(); ++k) {
       const T c = static_cast<T>(m[r][k]);
-      const T* from = x + k * step;
       if (m[r][k] != 0)
-        for (std::size_t l = 0; l < count; ++l) to[l] += c * from[l];
+        for (std::size_t l = 0; l < lanes; ++l) sum.v[l] += c * x[k * step].v[l];
     }
+    y[r * y_step] = sum;
   }
 }
 
 template <class T>
-Array filter_array(const Array& w, const Shape& out, const WinogradTransform& f) {
-  Array u(w.dtype(), out);
-  constexpr auto lanes = at(winograd_panel);
-  const std::size_t channels = at(out[2]), filters = at(w.shape()[3]), points = at(f.points);
-  const T* from = w.as<T>().data();
-  T* to = u.as_mutable<T>().data();
-  std::vector<T> taps(9 * lanes), half(points * 3 * lanes), all(points * points * lanes);
-  for (std::size_t p = 0; p < at(out[0]); ++p)
+void transform_panels(const T* from, const FilterView& w, const WinogradTransform& f, std::size_t first,
+                      std::size_t last, T* to) {
+  const std::size_t channels = at(w.channels), filters = at(w.filters), points = at(f.points);
+  const std::int64_t* s = w.strides.data();
+  std::vector<Lanes<T>> taps(9), half(points * 3), all(points * points);
+  for (std::size_t p = first; p < last; ++p) {
+    const std::size_t count = std::min(lanes, filters - p * lanes);
+    taps.assign(9, {});
     for (std::size_t c = 0; c < channels; ++c) {
-      const std::size_t count = std::min(lanes, filters - p * lanes);
-      if (count < lanes) std::fill(taps.begin(), taps.end(), T(0));
-      for (std::size_t k = 0; k < 9; ++k)
-        std::copy_n(from + (k * channels + c) * filters + p * lanes, count, taps.data() + k * lanes);
-      for (std::size_t j = 0; j < 3; ++j)
-        multiply(f.g, taps.data() + j * lanes, 3 * lanes, half.data() + j * lanes, 3 * lanes, lanes);
-      for (std::size_t i = 0; i < points; ++i)
-        multiply(f.g, half.data() + i * 3 * lanes, lanes, all.data() + i * points * lanes, lanes, lanes);
-      for (std::size_t e = 0; e < points * points; ++e)
-        std::copy_n(all.data() + e * lanes, lanes, to + ((p * points * points + e) * channels + c) * lanes);
+      for (std::size_t l = 0; l < count; ++l) {
+        const T* one =
+            from + w.offset + static_cast<std::int64_t>(c) * s[2] + static_cast<std::int64_t>(p * lanes + l) * s[3];
+        for (int k = 0; k < 9; ++k) taps[at(k)].v[l] = one[(k / 3) * s[0] + (k % 3) * s[1]];
+      }
+      for (std::size_t j = 0; j < 3; ++j) multiply(f.g, &taps[j], 3, &half[j], 3);
+      for (std::size_t i = 0; i < points; ++i) multiply(f.g, &half[i * 3], 1, &all[i * points], 1);
+      for (std::size_t e = 0; e < all.size(); ++e)
+        std::copy_n(all[e].v, lanes, to + ((p * all.size() + e) * channels + c) * lanes);
     }
-  return u;
+  }
 }
 
 Result<std::vector<Array>> eval_filter(const EvalCtx& c) {
-  const WinogradTransform& f = winograd_transform(attr_int(c.node.attrs(), "tile", 2));
-  if (c.in[0].dtype() == DType::f64) return one(filter_array<double>(c.in[0], c.out_shapes[0], f));
-  return one(filter_array<float>(c.in[0], c.out_shapes[0], f));
+  const Shape& s = c.in[0].shape();
+  FilterView w{0, {3 * s[2] * s[3], s[2] * s[3], s[3], 1}, s[2], s[3]};
+  Array u(c.in[0].dtype(), c.out_shapes[0]);
+  transform_filters(c.in[0], w, attr_int(c.node.attrs(), "tile", 2), 0, c.out_shapes[0][0], u);
+  return one(std::move(u));
 }
+
+}  // namespace
+
+void transform_filters(const Array& w, const FilterView& view, std::int64_t tile, std::int64_t first, std::int64_t last,
+                       Array& u) {
+  const WinogradTransform& f = winograd_transform(tile);
+  if (w.dtype() == DType::f64)
+    transform_panels(w.as<double>().data(), view, f, at(first), at(last), u.as_mutable<double>().data());
+  else
+    transform_panels(w.as<float>().data(), view, f, at(first), at(last), u.as_mutable<float>().data());
+}
+
+namespace {
 
 // ---- winograd -----------------------------------------------------------------------------------------------
 

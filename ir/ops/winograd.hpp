@@ -1,5 +1,6 @@
 // Winograd's minimal filtering F(t x t, 3 x 3): what the ops, their kernels and the choice among algorithms share.
 #pragma once
+#include <array>
 #include <vector>
 
 #include "ir/op.hpp"
@@ -33,6 +34,18 @@ struct WinogradDesc {
   Dim panels() const { return ceildiv(filters, Dim(winograd_panel)); }
 };
 WinogradDesc describe_winograd(const NodeView&);
+
+/// Filters [3,3,C,M] in an array that may have another order: element (i, j, c, m) lies at offset + the sum of index
+/// times stride.
+struct FilterView {
+  std::int64_t offset = 0;
+  std::array<std::int64_t, 4> strides{};
+  std::int64_t channels = 0, filters = 0;
+};
+/// Panels [first, last) of the transformed filters, in the order of taps and points that `winograd_filter` defines.
+/// f32 or f64; may run on several threads for different panels once u.as_mutable() has made `u` its own.
+void transform_filters(const Array& w, const FilterView& view, std::int64_t tile, std::int64_t first, std::int64_t last,
+                       Array& u);
 
 std::vector<OpInfo> winograd_ops();
 
