@@ -1,5 +1,7 @@
 #include "ir/array.hpp"
 
+#include <sys/mman.h>
+
 #include <charconv>
 #include <cmath>
 #include <cstring>
@@ -13,8 +15,16 @@ namespace ag {
 namespace {
 
 constexpr std::align_val_t alignment{64};
+/// Large arrays lie in huge pages: first touches and address translation cost a fraction.
+constexpr std::size_t huge_page = std::size_t{2} << 20, large = 2 * huge_page;
 
 std::shared_ptr<std::byte[]> allocate(std::size_t bytes) {
+  if (bytes >= large) {
+    const std::size_t whole = (bytes + huge_page - 1) / huge_page * huge_page;
+    auto* p = static_cast<std::byte*>(::operator new[](whole, std::align_val_t{huge_page}));
+    madvise(p, whole, MADV_HUGEPAGE);  // a hint
+    return {p, [](std::byte* q) { ::operator delete[](q, std::align_val_t{huge_page}); }};
+  }
   auto* p = static_cast<std::byte*>(::operator new[](bytes ? bytes : 1, alignment));
   return {p, [](std::byte* q) { ::operator delete[](q, alignment); }};
 }

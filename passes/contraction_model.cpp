@@ -1,6 +1,7 @@
 #include "passes/contraction_model.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 namespace ag::passes {
@@ -16,6 +17,11 @@ constexpr double cell_cycles = 24, task_cycles = 120;
 constexpr double l2_rate = 32, l3_rate = 16;
 /// Cycles an element of a transposed and of an element-wise copy.
 constexpr double transpose_cycles = 0.4, scatter_cycles = 2;
+
+/// Sizes beyond this count as this in estimates: products of three and a few bytes do not overflow.
+constexpr Int most = Int{1} << 18;
+
+Int estimate(const std::optional<Int>& size) { return std::min(size.value_or(usual_size), most); }
 
 Int ceil_div(Int a, Int b) { return (a + b - 1) / b; }
 
@@ -35,7 +41,7 @@ double panel_cycles(Int rows, Int tile_rows, Int registers, Int depth) {
 }
 
 double product_cycles(const ContractionSizes& s, const RegisterTile& t, Int rows) {
-  Int cols = s.cols.value_or(usual_size), depth = s.depth.value_or(usual_size), width = t.registers * s.lanes;
+  Int cols = estimate(s.cols), depth = estimate(s.depth), width = t.registers * s.lanes;
   double cycles = static_cast<double>(cols / width) * panel_cycles(rows, t.rows, t.registers, depth);
   if (Int rest = cols % width) cycles += panel_cycles(rows, t.rows, ceil_div(rest, s.lanes), depth);
   return cycles;
@@ -80,10 +86,9 @@ namespace {
 
 class Planner {
  public:
-  Planner(const ContractionSizes& s, const RegisterTile& t, const OperandLayout& columns, const OperandLayout& rows,
-          const TargetSpec& target)
-      : s_(s), t_(t), columns_(columns), rows_(rows), target_(target) {
-    m_ = s.rows.value_or(usual_size), n_ = s.cols.value_or(usual_size), k_ = s.depth.value_or(usual_size);
+  Planner(const ContractionSizes& s, const RegisterTile& t, const OperandLayout& columns, const TargetSpec& target)
+      : s_(s), t_(t), columns_(columns), target_(target) {
+    m_ = estimate(s.rows), n_ = estimate(s.cols), k_ = estimate(s.depth);
     width_ = t.registers * s.lanes;
     threads_ = std::max(target.threads, 1);
     panels_ = ceil_div(n_, width_);
@@ -91,11 +96,10 @@ class Planner {
 
   Blocking run() {
     best_.pack_columns = columns_.present && pack_columns();
-    best_.pack_rows = rows_.present && pack_rows();
+    best_.group = best_.panels = panel_group();
     best_.depth = block_depth();
     if (!s_.rows) {
       best_.rows = ceil_div(best_.pack_columns ? 384 : 96, t_.rows) * t_.rows;
-      if (best_.pack_rows) best_.panels = panels_;
       return best_;
     }
     if (s_.outer > 1 && m_ * 2 <= rows_cap()) {
@@ -114,31 +118,39 @@ class Planner {
  private:
   const ContractionSizes& s_;
   const RegisterTile& t_;
-  const OperandLayout &columns_, &rows_;
+  const OperandLayout& columns_;
   const TargetSpec& target_;
   Int m_ = 0, n_ = 0, k_ = 0, width_ = 0, threads_ = 1, panels_ = 0;
   Blocking best_;
   double least_ = 0;
 
   /// Rows of a task: partial results of blocks of depth stay in the second-level cache.
-  Int rows_cap() const { return best_.depth ? 1024 : 1 << 14; }
-  Int total_rows() const { return m_ * s_.outer; }
+  Int rows_cap() const {
+    return best_.depth ? target_.l2_bytes / 8 / (best_.group * width_ * s_.element_bytes) : 1 << 14;
+  }
+  Int total_rows() const { return std::min(m_ * s_.outer, most); }
 
   bool pack_columns() const {
     Int rows = s_.rows ? total_rows() : usual_size;
-    if (columns_.run != OperandLayout::Run::contiguous) return rows >= 4;
+    if (columns_.run == OperandLayout::Run::transposed) return true;
+    if (columns_.run == OperandLayout::Run::scattered) return rows >= 4;
     if (!columns_.step || !s_.depth) return false;
     return rows >= 256 && collides(k_, *columns_.step, width_ * s_.element_bytes, target_.l2_bytes);
   }
 
-  bool pack_rows() const {
-    if (!rows_.step || *rows_.step <= s_.element_bytes || !s_.depth || panels_ < 4) return false;
-    return collides(k_, *rows_.step, 64, target_.l2_bytes);
+  /// Rows that stay in no cache are read once for two panels.
+  Int panel_group() const {
+    if (!s_.rows || !s_.cols || !s_.depth || !best_.pack_columns || panels_ < 2 * threads_) return 1;
+    bool far = total_rows() * k_ * s_.element_bytes > target_.l3_bytes / 4;
+    return far && 2 * width_ * k_ * s_.element_bytes <= target_.l2_bytes ? 2 : 1;
   }
 
-  /// Steps of depth whose panel takes at most half of the second-level cache.
+  /// Steps of depth whose panel takes at most half of the second-level cache, two panels all of it; a transposed copy
+  /// for few rows is used at once and need not be larger than the first.
   Int block_depth() const {
-    Int fits = target_.l2_bytes / 2 / (width_ * s_.element_bytes);
+    Int fits = target_.l2_bytes / (best_.group > 1 ? 1 : 2) / (best_.group * width_ * s_.element_bytes);
+    if (best_.pack_columns && columns_.run == OperandLayout::Run::transposed && s_.rows && total_rows() < 16)
+      fits = target_.l1_bytes / 2 / (width_ * s_.element_bytes);
     if (!s_.depth) return best_.pack_columns ? fits : 0;
     if (k_ <= fits) return 0;
     Int blocks = ceil_div(k_, fits);
@@ -153,14 +165,12 @@ class Planner {
   }
 
   void consider(Int rows, Int outer) {
-    for (Int supers : {Int{1}, threads_})
-      for (Int panels : {Int{1}, ceil_div(panels_, threads_), panels_}) {
-        Blocking b = best_;
-        b.rows = rows, b.outer = outer, b.supers = supers, b.panels = panels;
-        if (!b.pack_rows && panels > 1) continue;  // tasks of one panel are in order anyway
-        double cycles = time(b);
-        if (least_ == 0 || cycles < 0.995 * least_) least_ = cycles, best_ = b;
-      }
+    for (Int supers : {Int{1}, threads_}) {
+      Blocking b = best_;
+      b.rows = rows, b.outer = outer, b.supers = supers;
+      double cycles = time(b);
+      if (least_ == 0 || cycles < 0.995 * least_) least_ = cycles, best_ = b;
+    }
   }
 
   /// Cycles of the thread with most to do.
@@ -168,13 +178,16 @@ class Planner {
     Int row_parts = b.outer > 1 ? ceil_div(s_.outer, b.outer) : s_.outer * ceil_div(m_, b.rows);
     if (b.supers > row_parts) return 1e30;
     Int groups = ceil_div(panels_, b.panels);
-    Int tasks = s_.batch * ceil_div(row_parts, b.supers) * b.supers * groups;
-    auto share = static_cast<double>(ceil_div(tasks, threads_));
+    double tasks =
+        static_cast<double>(s_.batch) * static_cast<double>(ceil_div(row_parts, b.supers) * b.supers * groups);
+    double share = std::ceil(tasks / static_cast<double>(threads_));
     Int rows = std::min(b.rows, m_) * b.outer;
     double panel = static_cast<double>(b.outer) * panel_cycles(std::min(b.rows, m_), t_.rows, t_.registers, k_);
     if (b.pack_columns) panel += pack_cost(columns_, width_ * k_);
-    double task = task_cycles + static_cast<double>(b.panels) * panel;
-    if (b.pack_rows) task += pack_cost(rows_, rows * k_);
+    double task = task_cycles + static_cast<double>(std::min(b.panels, panels_)) * panel;
+    // Sums between blocks of depth are written and read again.
+    if (b.depth)
+      task += static_cast<double>(2 * ceil_div(k_, b.depth) * rows * b.panels * width_ * s_.element_bytes) / l3_rate;
     // A panel that is not packed is fetched by the first of the tasks in a row that use it.
     double fetches = 0;
     if (!b.pack_columns) {
@@ -188,8 +201,8 @@ class Planner {
 }  // namespace
 
 Blocking pick_blocking(const ContractionSizes& sizes, const RegisterTile& tile, const OperandLayout& columns,
-                       const OperandLayout& rows, const TargetSpec& target) {
-  return Planner(sizes, tile, columns, rows, target).run();
+                       const TargetSpec& target) {
+  return Planner(sizes, tile, columns, target).run();
 }
 
 }  // namespace ag::passes

@@ -33,7 +33,7 @@ struct ContractionSizes {
 
 RegisterTile pick_tile(const ContractionSizes& sizes, const TargetSpec& target);
 
-/// How an operand lies and what packing it costs.
+/// How the operand of columns lies.
 struct OperandLayout {
   bool present = true;
   enum class Run : std::uint8_t { contiguous, transposed, scattered } run = Run::contiguous;
@@ -43,12 +43,13 @@ struct OperandLayout {
 /// A task is one batch, `panels` panels of columns, and rows: `outer` iterations of the outer row axes with all rows
 /// each, or one of them with `rows` rows.
 struct Blocking {
-  bool pack_columns = false, pack_rows = false;
+  bool pack_columns = false;
   std::int64_t rows = 0, outer = 1, panels = 1;
+  std::int64_t group = 1;  ///< panels that lie in the cache together while rows pass by; at most `panels`
   std::int64_t supers = 1;  ///< parts of the rows that are the slowest index of tasks: threads split rows
   std::int64_t depth = 0;  ///< steps of depth at a time, 0: all
 };
 Blocking pick_blocking(const ContractionSizes& sizes, const RegisterTile& tile, const OperandLayout& columns,
-                       const OperandLayout& rows, const TargetSpec& target);
+                       const TargetSpec& target);
 
 }  // namespace ag::passes

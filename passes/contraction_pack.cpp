@@ -1,5 +1,7 @@
 #include "passes/contraction_pack.hpp"
 
+#include <algorithm>
+
 namespace ag::passes {
 
 using loop::AxisRole;
@@ -14,9 +16,6 @@ using LV = loop::ValueId;
 using Values = Builder::Values;
 
 namespace {
-
-/// Steps of depth of rows that are copied together: their lines stay in the first-level cache meanwhile.
-constexpr std::int64_t row_pack_steps = 8;
 
 void serial(Builder& b, LV lo, LV hi, std::int64_t step, const std::function<void(LV)>& body) {
   b.for_(lo, hi, b.index(step), {}, {}, [&](LV iv, const Values&) { return body(iv), Values{}; });
@@ -38,8 +37,8 @@ std::optional<std::int64_t> distance(const Builder& b, LV lo, LV hi) {
 
 }  // namespace
 
-void PackedOperands::add_columns(const loop::Kernel& k, const std::vector<StmtId>& loads, const IndexSteps& steps,
-                                 const NestLoop& col, const ContractionBody& body, int width, int lanes) {
+void PackedColumns::add(const loop::Kernel& k, const std::vector<StmtId>& loads, const IndexSteps& steps,
+                        const NestLoop& col, const ContractionBody& body, int width, int lanes) {
   k_ = &k, body_ = &body, col_ = &col, width_ = width, lanes_ = lanes;
   for (StmtId l : loads) {
     LV index = k.stmts[l].operands[0];
@@ -54,47 +53,33 @@ void PackedOperands::add_columns(const loop::Kernel& k, const std::vector<StmtId
   }
 }
 
-void PackedOperands::add_rows(const loop::Kernel& k, const std::vector<StmtId>& loads, const NestLoop& row,
-                              const ContractionBody& body, int height) {
-  k_ = &k, body_ = &body, row_ = &row, height_ = height;
-  for (StmtId l : loads) rows_.push_back({.load = l, .way = Way::contiguous, .column_step = {}, .scratch = {}});
-}
-
-void PackedOperands::allocate(Builder& b, const Dim& depth, const Dim& rows) {
+void PackedColumns::allocate(Builder& b, const Dim& depth, std::int64_t panels) {
+  panels_ = panels, depth_ = depth;
   auto type = [&](const Panel& p) { return k_->buffers[k_->stmts[p.load].attr.buffer.index].dtype; };
-  // Transposed blocks write whole registers of depth.
-  for (Panel& p : columns_)
-    p.scratch =
-        b.alloc(type(p), (depth + Dim(p.way == Way::transposed ? lanes_ : 0)) * Dim(width_), loop::Scope::scratch);
-  Dim all_depth = 1;
-  if (body_)
-    for (const Dim& d : body_->extents) all_depth = all_depth * d;
-  for (Panel& p : rows_)
-    p.scratch = b.alloc(type(p), ceildiv(rows, Dim(height_)) * Dim(height_) * all_depth, loop::Scope::scratch);
+  bool turned = std::any_of(columns_.begin(), columns_.end(), [](const Panel& p) { return p.way == Way::transposed; });
+  if (turned) depth_ = depth_ + Dim(lanes_);  // its blocks write whole registers of depth
+  for (Panel& p : columns_) p.scratch = b.alloc(type(p), Dim(panels_) * depth_ * Dim(width_), loop::Scope::scratch);
 }
 
 /// Position in depth: contracted indices in row-major order, counted from the range's first.
-LV PackedOperands::depth_index(Builder& b, KernelCloner& c, const DepthRange& range) const {
+LV PackedColumns::depth_index(Builder& b, KernelCloner& c, const DepthRange& range) const {
   LV flat = b.sub(c.get(body_->iv(*k_, range.loop)), range.lo);
   for (std::size_t i = range.loop + 1; i < body_->loops.size(); ++i)
     flat = b.add(b.mul(flat, extent(b, i)), c.get(body_->iv(*k_, i)));
   return flat;
 }
 
-LV PackedOperands::column_index(Builder& b, KernelCloner& c, const DepthRange& range, LV column) const {
-  return b.add(b.mul(depth_index(b, c, range), b.index(width_)), column);
+LV PackedColumns::column_index(Builder& b, KernelCloner& c, const DepthRange& range, LV column) const {
+  LV width = b.index(width_), step = depth_index(b, c, range);
+  if (panels_ > 1) {
+    step = b.add(b.mul(b.op(Op::div, {column, width}), b.dim(depth_)), step);
+    column = b.op(Op::rem, {column, width});
+  }
+  return b.add(b.mul(step, width), column);
 }
 
-LV PackedOperands::row_index(Builder& b, KernelCloner& c, LV row) const {
-  LV depth = b.index(1), height = b.index(height_);
-  for (std::size_t i = 0; i < body_->loops.size(); ++i) depth = b.mul(depth, extent(b, i));
-  LV panel = b.mul(b.mul(b.op(Op::div, {row, height}), depth), height);
-  LV step = b.mul(depth_index(b, c, all(b)), height);
-  return b.add(b.add(panel, step), b.op(Op::rem, {row, height}));
-}
-
-void PackedOperands::over_depth(Builder& b, const KernelCloner& from, const DepthRange& range, std::size_t loop,
-                                const Innermost& body) const {
+void PackedColumns::over_depth(Builder& b, const KernelCloner& from, const DepthRange& range, std::size_t loop,
+                               const Innermost& body) const {
   LV lo = loop == range.loop ? range.lo : b.index(0), hi = loop == range.loop ? range.hi : extent(b, loop);
   if (loop + 1 == body_->loops.size()) {
     KernelCloner c = from;
@@ -107,8 +92,7 @@ void PackedOperands::over_depth(Builder& b, const KernelCloner& from, const Dept
   });
 }
 
-void PackedOperands::pack_columns(Builder& b, const KernelCloner& from, const DepthRange& range, LV n_lo,
-                                  LV n_hi) const {
+void PackedColumns::pack(Builder& b, const KernelCloner& from, const DepthRange& range, LV n_lo, LV n_hi) const {
   for (const Panel& p : columns_)
     over_depth(b, from, range, range.loop, [&](KernelCloner& c, LV lo, LV hi) {
       switch (p.way) {
@@ -119,31 +103,36 @@ void PackedOperands::pack_columns(Builder& b, const KernelCloner& from, const De
     });
 }
 
-void PackedOperands::copy(Builder& b, const Panel& p, KernelCloner& c, const DepthRange& range, LV n_lo, LV n_hi, LV lo,
-                          LV hi) const {
+void PackedColumns::copy(Builder& b, const Panel& p, KernelCloner& c, const DepthRange& range, LV n_lo, LV n_hi, LV lo,
+                         LV hi) const {
   const Stmt& load = k_->stmts[p.load];
   serial(b, lo, hi, 1, [&](LV k) {
     KernelCloner at = c;
     at.set(body_->iv(*k_, body_->loops.size() - 1), k);
-    lanes(b, n_lo, n_hi, width_, [&](LV n) {
-      KernelCloner inner = at;
-      inner.set(col_->iv, n);
-      b.store(p.scratch, column_index(b, inner, range, b.sub(n, n_lo)),
-              b.load(inner.get(load.attr.buffer), inner.get(load.operands[0])));
-    });
+    auto panel = [&](LV from, LV to) {
+      lanes(b, from, to, width_, [&](LV n) {
+        KernelCloner inner = at;
+        inner.set(col_->iv, n);
+        b.store(p.scratch, column_index(b, inner, range, b.sub(n, n_lo)),
+                b.load(inner.get(load.attr.buffer), inner.get(load.operands[0])));
+      });
+    };
+    auto columns = distance(b, n_lo, n_hi);
+    if (panels_ == 1 || (columns && *columns <= width_)) return panel(n_lo, n_hi);
+    serial(b, n_lo, n_hi, width_, [&](LV n) { panel(n, b.add(n, b.index(width_))); });
   });
 }
 
 /// Blocks of registers x registers, loaded along depth, turned in registers.
-void PackedOperands::transpose(Builder& b, const Panel& p, KernelCloner& c, const DepthRange& range, LV n_lo, LV n_hi,
-                               LV lo, LV hi) const {
+void PackedColumns::transpose(Builder& b, const Panel& p, KernelCloner& c, const DepthRange& range, LV n_lo, LV n_hi,
+                              LV lo, LV hi) const {
   const Stmt& load = k_->stmts[p.load];
   VType block{k_->buffers[load.attr.buffer.index].dtype, static_cast<std::uint16_t>(lanes_),
               static_cast<std::uint16_t>(lanes_)};
   const Dim& last = body_->extents.back();
   auto columns = distance(b, n_lo, n_hi);
   std::int64_t depth = range.loop + 1 == body_->loops.size() ? range.multiple : last.is_const() ? last.value() : 1;
-  bool whole = columns && *columns % lanes_ == 0 && depth % lanes_ == 0;
+  bool whole = ((columns && *columns % lanes_ == 0) || (panels_ > 1 && !columns)) && depth % lanes_ == 0;
   serial(b, lo, hi, lanes_, [&](LV k) {
     serial(b, n_lo, n_hi, lanes_, [&](LV n) {
       KernelCloner at = c;
@@ -170,8 +159,8 @@ void PackedOperands::transpose(Builder& b, const Panel& p, KernelCloner& c, cons
 }
 
 /// Element by element; columns beyond the last repeat it, and nobody looks at them.
-void PackedOperands::gather(Builder& b, const Panel& p, KernelCloner& c, const DepthRange& range, LV n_lo, LV n_hi,
-                            LV lo, LV hi) const {
+void PackedColumns::gather(Builder& b, const Panel& p, KernelCloner& c, const DepthRange& range, LV n_lo, LV n_hi,
+                           LV lo, LV hi) const {
   const Stmt& load = k_->stmts[p.load];
   serial(b, n_lo, n_hi, 1, [&](LV n) {
     KernelCloner column = c;
@@ -185,37 +174,12 @@ void PackedOperands::gather(Builder& b, const Panel& p, KernelCloner& c, const D
   });
 }
 
-void PackedOperands::pack_rows(Builder& b, const KernelCloner& from, LV m_lo, LV m_hi) const {
-  for (const Panel& p : rows_) {
-    const Stmt& load = k_->stmts[p.load];
-    over_depth(b, from, all(b), 0, [&](KernelCloner& c, LV lo, LV hi) {
-      serial(b, lo, hi, row_pack_steps, [&](LV block) {
-        LV end = b.op(Op::min, {b.add(block, b.index(row_pack_steps)), hi});
-        serial(b, m_lo, m_hi, height_, [&](LV m) {
-          LV last = b.op(Op::min, {b.add(m, b.index(height_)), m_hi});
-          serial(b, block, end, 1, [&](LV k) {
-            lanes(b, m, last, height_, [&](LV row) {
-              KernelCloner at = c;
-              at.set(body_->iv(*k_, body_->loops.size() - 1), k);
-              at.set(row_->iv, row);
-              b.store(p.scratch, row_index(b, at, b.sub(row, m_lo)),
-                      b.load(at.get(load.attr.buffer), at.get(load.operands[0])));
-            });
-          });
-        });
-      });
-    });
-  }
-}
-
-void PackedOperands::read(Builder& b, KernelCloner& c, const DepthRange& range, LV m_lo, LV n_lo) const {
-  if (columns_.empty() && rows_.empty()) return;
-  c.on_load = [this, &b, &c, range, m_lo, n_lo](const Stmt& load) -> LV {
+void PackedColumns::read(Builder& b, KernelCloner& c, const DepthRange& range, LV n_lo) const {
+  if (columns_.empty()) return;
+  c.on_load = [this, &b, &c, range, n_lo](const Stmt& load) -> LV {
     for (const Panel& p : columns_)
       if (&k_->stmts[p.load] == &load)
         return b.load(p.scratch, column_index(b, c, range, b.sub(c.get(col_->iv), n_lo)));
-    for (const Panel& p : rows_)
-      if (&k_->stmts[p.load] == &load) return b.load(p.scratch, row_index(b, c, b.sub(c.get(row_->iv), m_lo)));
     return {};
   };
 }

@@ -1,4 +1,4 @@
-// Copies of a contraction's operands into scratch memory, in the order in which register tiles read them.
+// Copies of a contraction's columns into scratch memory, in the order in which register tiles read them.
 #pragma once
 #include <functional>
 
@@ -15,23 +15,19 @@ struct DepthRange {
   std::int64_t multiple = 1;  ///< of which hi - lo is one
 };
 
-/// Panels of columns, [depth][width], and of rows, [rows / height][depth][height].
-class PackedOperands {
+/// Panels of columns, [columns / width][depth][width].
+class PackedColumns {
  public:
-  void add_columns(const loop::Kernel& k, const std::vector<loop::StmtId>& loads, const IndexSteps& steps,
-                   const NestLoop& col, const ContractionBody& body, int width, int lanes);
-  void add_rows(const loop::Kernel& k, const std::vector<loop::StmtId>& loads, const NestLoop& row,
-                const ContractionBody& body, int height);
-  /// `depth` steps and `rows` rows at a time.
-  void allocate(loop::Builder& b, const Dim& depth, const Dim& rows);
+  void add(const loop::Kernel& k, const std::vector<loop::StmtId>& loads, const IndexSteps& steps, const NestLoop& col,
+           const ContractionBody& body, int width, int lanes);
+  /// `depth` steps and `panels` panels at a time.
+  void allocate(loop::Builder& b, const Dim& depth, std::int64_t panels);
 
-  /// Copies the columns [n_lo, n_hi), at most a panel.
-  void pack_columns(loop::Builder& b, const KernelCloner& c, const DepthRange& range, loop::ValueId n_lo,
-                    loop::ValueId n_hi) const;
-  /// Copies the rows [m_lo, m_hi), all depth.
-  void pack_rows(loop::Builder& b, const KernelCloner& c, loop::ValueId m_lo, loop::ValueId m_hi) const;
+  /// Copies the columns [n_lo, n_hi): whole panels, or less than one.
+  void pack(loop::Builder& b, const KernelCloner& c, const DepthRange& range, loop::ValueId n_lo,
+            loop::ValueId n_hi) const;
   /// From now on `c` reads the copies. It must outlive its use.
-  void read(loop::Builder& b, KernelCloner& c, const DepthRange& range, loop::ValueId m_lo, loop::ValueId n_lo) const;
+  void read(loop::Builder& b, KernelCloner& c, const DepthRange& range, loop::ValueId n_lo) const;
 
  private:
   enum class Way : std::uint8_t { contiguous, transposed, scattered };
@@ -41,20 +37,20 @@ class PackedOperands {
     Dim column_step;  // elements between columns
     loop::BufferId scratch;
   };
-  std::vector<Panel> columns_, rows_;
+  std::vector<Panel> columns_;
   const loop::Kernel* k_ = nullptr;
   const ContractionBody* body_ = nullptr;
-  const NestLoop *col_ = nullptr, *row_ = nullptr;
-  int width_ = 0, height_ = 0, lanes_ = 0;
+  const NestLoop* col_ = nullptr;
+  int width_ = 0, lanes_ = 0;
+  Dim depth_;  // steps of a panel of columns that its copy has room for
+  std::int64_t panels_ = 1;
 
   using Innermost = std::function<void(KernelCloner& c, loop::ValueId lo, loop::ValueId hi)>;
   loop::ValueId extent(loop::Builder& b, std::size_t loop) const { return b.dim(body_->extents[loop]); }
-  DepthRange all(loop::Builder& b) const { return {0, b.index(0), extent(b, 0)}; }
   void over_depth(loop::Builder& b, const KernelCloner& c, const DepthRange& range, std::size_t loop,
                   const Innermost& body) const;
   loop::ValueId depth_index(loop::Builder& b, KernelCloner& c, const DepthRange& range) const;
   loop::ValueId column_index(loop::Builder& b, KernelCloner& c, const DepthRange& range, loop::ValueId column) const;
-  loop::ValueId row_index(loop::Builder& b, KernelCloner& c, loop::ValueId row) const;
   void copy(loop::Builder& b, const Panel& p, KernelCloner& c, const DepthRange& range, loop::ValueId n_lo,
             loop::ValueId n_hi, loop::ValueId lo, loop::ValueId hi) const;
   void transpose(loop::Builder& b, const Panel& p, KernelCloner& c, const DepthRange& range, loop::ValueId n_lo,

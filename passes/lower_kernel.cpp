@@ -146,8 +146,9 @@ class KernelLowering : public ElementSource {
     k.flops = elems * Dim(std::max(cost, 1));
     if (group_.kind == GroupKind::contraction) {
       ContractionDesc desc = node(group_.members[0]).op->contraction(NodeView{g_, group_.members[0]});
-      for (int d : desc.lhs_contract) k.flops = k.flops * g_.type(node(group_.members[0]).operands[0]).shape[d];
-      k.flops = k.flops * Dim(2);
+      Dim terms = 1;
+      for (int d : desc.lhs_contract) terms = terms * g_.type(node(group_.members[0]).operands[0]).shape[d];
+      k.flops = k.flops + elems * terms * Dim(2);
     }
     k.bytes = 0;
     for (ValueId v : out_.buffers)

@@ -1,5 +1,5 @@
-// Schedules contractions for a CPU: the nest's `row` and `col` loops become tiles of registers, panels of columns (and
-// of rows) are packed where they lie badly, and blocks of both become the tasks that threads share. What is chosen
+// Schedules contractions for a CPU: the nest's `row` and `col` loops become tiles of registers, panels of columns
+// are packed where they lie badly, and blocks of both become the tasks that threads share. What is chosen
 // comes from contraction_model.hpp; how it is written, and the interpreter of loops, sees the order of tasks only.
 #include <algorithm>
 #include <numeric>
@@ -45,7 +45,7 @@ class ContractionScheduler : public CpuNest {
   ContractionSizes sizes_;
   RegisterTile tile_;
   Blocking plan_;
-  PackedOperands packed_;
+  PackedColumns packed_;
   std::size_t split_ = 0;                   // the contracted loop that is cut into blocks of depth
   Int split_step_ = 0;                      // 0: it is not
   std::optional<loop::BufferId> partial_;   // sums between blocks of depth
@@ -70,12 +70,13 @@ class ContractionScheduler : public CpuNest {
     split_outer(steps, columns);
     sizes_.rows = row_ ? number(*row_->size) : 1;
     sizes_.cols = number(*col_->size);
-    sizes_.depth = 1;
-    for (const Dim& d : body_.extents)
-      sizes_.depth = sizes_.depth && d.is_const() ? std::optional(*sizes_.depth * d.value()) : std::nullopt;
-    auto product_of = [](const std::vector<const NestLoop*>& loops) {
+    Dim depth = 1;
+    for (const Dim& d : body_.extents) depth = depth * d;
+    sizes_.depth = number(depth);
+    auto product_of = [](const std::vector<const NestLoop*>& loops) {  // an estimate
       Int n = 1;
-      for (const NestLoop* l : loops) n *= number(*l->size).value_or(4);
+      for (const NestLoop* l : loops)
+        n = std::min<Int>(n * std::min<Int>(number(*l->size).value_or(4), 1 << 20), 1 << 20);
       return n;
     };
     sizes_.batch = product_of(batch_), sizes_.outer = product_of(shared_);
@@ -90,12 +91,9 @@ class ContractionScheduler : public CpuNest {
     }
     tile_ = pick_tile(sizes_, target_);
     width_ = tile_.registers * lanes();
-    OperandLayout column_layout = layout(steps, columns, col_->iv), row_layout;
-    row_layout.present = false;
-    if (row_) row_layout = layout(steps, rows, row_->iv);
-    plan_ = pick_blocking(sizes_, tile_, column_layout, row_layout, target_);
-    if (plan_.pack_columns) packed_.add_columns(k_, columns, steps, *col_, body_, width_, lanes());
-    if (plan_.pack_rows) packed_.add_rows(k_, rows, *row_, body_, tile_.rows);
+    OperandLayout column_layout = layout(steps, columns, col_->iv);
+    plan_ = pick_blocking(sizes_, tile_, column_layout, target_);
+    if (plan_.pack_columns) packed_.add(k_, columns, steps, *col_, body_, width_, lanes());
     pick_split();
   }
 
@@ -148,9 +146,9 @@ class ContractionScheduler : public CpuNest {
     Dim depth = 1;
     for (std::size_t i = split_; i < body_.extents.size(); ++i)
       depth = depth * (i == split_ && split_step_ ? Dim(split_step_) : body_.extents[i]);
-    packed_.allocate(b_, depth, Dim(plan_.rows));
+    packed_.allocate(b_, depth, plan_.group);
     if (split_step_)
-      partial_ = b_.alloc(k_.type(k_.stmts[body_.loops[0]].results[0]).elem, rows_of_task() * Dim(width_),
+      partial_ = b_.alloc(k_.type(k_.stmts[body_.loops[0]].results[0]).elem, rows_of_task() * Dim(plan_.group * width_),
                           loop::Scope::scratch);
   }
 
@@ -220,60 +218,69 @@ class ContractionScheduler : public CpuNest {
     });
   }
 
+  /// Columns at work: panels of the tile's width, or less than one.
+  struct Columns {
+    LV lo, hi;
+    bool panels = true;
+  };
+
   void panels_of(const KernelCloner& from, const Task& task, LV group) {
     KernelCloner c = from;
     if (plan_.outer == 1) decode(c, shared_, task.outer_lo);
-    if (plan_.pack_rows) packed_.pack_rows(b_, c, task.m_lo, task.m_hi);
     const Dim& n = *col_->size;
-    bool numbers = n.is_const();
-    Int full = numbers ? n.value() / width_ : 0, rest = numbers ? n.value() % width_ : 0;
-    auto one = [&](LV nb) {
-      LV n_lo = b_.mul(nb, b_.index(width_)), n_hi = b_.add(n_lo, b_.index(width_));
-      if (!numbers) return panel(c, task, n_lo, least(n_hi, b_.dim(n)));
-      if (rest == 0) return panel(c, task, n_lo, n_hi);
-      if (full == 0) return panel(c, task, b_.index(0), b_.index(rest));
-      auto last = [&] { panel(c, task, b_.index(full * width_), b_.index(n.value())); };
-      b_.if_(
-          b_.op(Op::cmp_lt, {nb, b_.index(full)}), [&] { return panel(c, task, n_lo, n_hi), Builder::Values{}; },
-          [&] { return last(), Builder::Values{}; });
-    };
-    if (plan_.panels == 1) return one(group);
-    LV lo = b_.mul(group, b_.index(plan_.panels));
-    LV hi = least(b_.add(lo, b_.index(plan_.panels)), b_.dim(ceildiv(n, Dim(width_))));
-    b_.for_(lo, hi, b_.index(1), {}, {}, [&](LV nb, const Builder::Values&) { return one(nb), Builder::Values{}; });
+    const Int step = plan_.panels * width_;
+    LV lo = b_.mul(group, b_.index(step)), hi = b_.add(lo, b_.index(step));
+    if (!mod(n, Dim(step)).is(0)) hi = least(hi, b_.dim(n));
+    if (!n.is_const()) return columns(c, task, {lo, hi, false});
+    Int rest = n.value() % width_, full = n.value() - rest;
+    LV end = hi;
+    if (rest != 0) end = full == 0 ? lo : least(hi, b_.index(full));
+    if (full != 0) groups(c, task, lo, end);
+    if (rest == 0) return;
+    auto tail = [&] { columns(c, task, {b_.index(full), b_.index(n.value()), false}); };
+    if (step >= n.value()) return tail();
+    b_.if_(b_.op(Op::cmp_lt, {end, hi}), [&] { return tail(), Builder::Values{}; }, {});
   }
 
-  // -- depth
-  // -----------------------------------------------------------------------------------------------------------
+  /// Whole panels, as many at a time as lie in the cache together; none if a task is the tail alone.
+  void groups(const KernelCloner& c, const Task& task, LV lo, LV hi) {
+    const Int step = plan_.group * width_;
+    b_.for_(lo, hi, b_.index(step), {}, {}, [&](LV at, const Builder::Values&) {
+      LV end = b_.add(at, b_.index(step));
+      if (plan_.group > 1) end = least(end, hi);
+      return columns(c, task, {at, end, plan_.group > 1}), Builder::Values{};
+    });
+  }
+
+  // -- depth --------------------------------------------------------------------------------------------------------
   LV extent(std::size_t loop) { return b_.dim(body_.extents[loop]); }
 
-  void panel(const KernelCloner& c, const Task& task, LV n_lo, LV n_hi) {
+  void columns(const KernelCloner& c, const Task& task, const Columns& n) {
     if (!split_step_) {
       DepthRange all{0, b_.index(0), body_.loops.empty() ? b_.index(0) : extent(0)};
       if (!body_.loops.empty()) all.multiple = number(body_.extents[0]).value_or(1);
-      packed_.pack_columns(b_, c, all, n_lo, n_hi);
-      return sweep(c, task, n_lo, n_hi, [&](KernelCloner& cell) {
-        packed_.read(b_, cell, all, task.m_lo, n_lo);
+      packed_.pack(b_, c, all, n.lo, n.hi);
+      return sweep(c, task, n, [&](KernelCloner& cell) {
+        packed_.read(b_, cell, all, n.lo);
         nest_body(cell, {});
       });
     }
     StmtId first = body_.loops[0];
-    sweep(c, task, n_lo, n_hi, [&](KernelCloner& cell) {
+    sweep(c, task, n, [&](KernelCloner& cell) {
       before_sum(cell);
-      b_.store(*partial_, partial_index(cell, task, n_lo), cell.get(k_.stmts[first].operands[3]));
+      b_.store(*partial_, partial_index(cell, task, n), cell.get(k_.stmts[first].operands[3]));
     });
     depth_blocks(c, 0, [&](const KernelCloner& at, const DepthRange& range) {
-      packed_.pack_columns(b_, at, range, n_lo, n_hi);
-      sweep(at, task, n_lo, n_hi, [&](KernelCloner& cell) {
-        packed_.read(b_, cell, range, task.m_lo, n_lo);
+      packed_.pack(b_, at, range, n.lo, n.hi);
+      sweep(at, task, n, [&](KernelCloner& cell) {
+        packed_.read(b_, cell, range, n.lo);
         before_sum(cell);
-        LV place = partial_index(cell, task, n_lo);
+        LV place = partial_index(cell, task, n);
         b_.store(*partial_, place, sum(cell, 0, b_.load(*partial_, place), range));
       });
     });
-    sweep(c, task, n_lo, n_hi, [&](KernelCloner& cell) {
-      nest_body(cell,
-                [&] { cell.set(k_.stmts[first].results[0], b_.load(*partial_, partial_index(cell, task, n_lo))); });
+    sweep(c, task, n, [&](KernelCloner& cell) {
+      nest_body(cell, [&] { cell.set(k_.stmts[first].results[0], b_.load(*partial_, partial_index(cell, task, n))); });
     });
   }
 
@@ -315,65 +322,74 @@ class ContractionScheduler : public CpuNest {
     })[0];
   }
 
-  LV partial_index(KernelCloner& c, const Task& task, LV n_lo) {
+  LV partial_index(KernelCloner& c, const Task& task, const Columns& n) {
     LV row = row_ ? b_.sub(c.get(row_->iv), task.m_lo) : b_.index(0);
     if (plan_.outer > 1)
       row = b_.add(b_.mul(b_.sub(outer_at_, task.outer_lo), b_.dim(row_ ? *row_->size : Dim(1))), row);
-    return b_.add(b_.mul(row, b_.index(width_)), b_.sub(c.get(col_->iv), n_lo));
+    LV column = b_.sub(c.get(col_->iv), n.lo), width = b_.index(width_);
+    if (n.panels) {
+      row = b_.add(b_.mul(b_.op(Op::div, {column, width}), b_.dim(rows_of_task())), row);
+      column = b_.op(Op::rem, {column, width});
+    }
+    return b_.add(b_.mul(row, width), column);
   }
 
-  // -- cells
-  // ------------------------------------------------------------------------------------------------------------
+  // -- cells --------------------------------------------------------------------------------------------------------
   LV outer_at_;
   using Cell = std::function<void(KernelCloner&)>;
 
-  /// All rows of the task by the columns [n_lo, n_hi) of one panel.
-  void sweep(const KernelCloner& c, const Task& task, LV n_lo, LV n_hi, const Cell& cell) {
-    if (plan_.outer == 1) return rows(c, task, n_lo, n_hi, cell);
+  /// All rows of the task by these columns.
+  void sweep(const KernelCloner& c, const Task& task, const Columns& n, const Cell& cell) {
+    if (plan_.outer == 1) return rows(c, task, n, cell);
     b_.for_(task.outer_lo, task.outer_hi, b_.index(1), {.role = AxisRole::batch}, {},
             [&](LV at, const Builder::Values&) {
               KernelCloner inner = c;
               decode(inner, shared_, at);
               outer_at_ = at;
-              rows(inner, task, n_lo, n_hi, cell);
+              rows(inner, task, n, cell);
               return Builder::Values{};
             });
   }
 
   /// Whole tiles of rows, then what is left: a tile of its own if that is a number, else tiles of half the height and
   /// single rows.
-  void rows(const KernelCloner& c, const Task& task, LV n_lo, LV n_hi, const Cell& cell) {
-    if (!row_) return columns(c, {}, n_lo, n_hi, cell);
+  void rows(const KernelCloner& c, const Task& task, const Columns& n, const Cell& cell) {
+    if (!row_) return row(c, {}, n, cell);
     int height = tile_.rows;
     LV middle = task.m_hi;
     if (!task.whole_rows) {
       LV tiles = b_.op(Op::div, {b_.sub(task.m_hi, task.m_lo), b_.index(height)});
       middle = b_.add(task.m_lo, b_.mul(tiles, b_.index(height)));
     }
-    row_loop(c, task.m_lo, middle, height, n_lo, n_hi, cell);
+    row_loop(c, task.m_lo, middle, height, n, cell);
     if (task.whole_rows) return;
     const Dim& m = *row_->size;
-    if (!m.is_const()) return row_loop(c, middle, task.m_hi, std::max(height / 2, 1), n_lo, n_hi, cell);
+    if (!m.is_const()) return row_loop(c, middle, task.m_hi, std::max(height / 2, 1), n, cell);
     int rest = static_cast<int>(m.value() % height);
     if (rest == 0) return;
-    auto tail = [&] { row_loop(c, middle, b_.add(middle, b_.index(rest)), rest, n_lo, n_hi, cell); };
+    auto tail = [&] { row_loop(c, middle, b_.add(middle, b_.index(rest)), rest, n, cell); };
     if (b_.int_value(task.m_lo)) return tail();
     b_.if_(b_.op(Op::cmp_lt, {middle, task.m_hi}), [&] { return tail(), Builder::Values{}; }, {});
   }
 
-  void row_loop(const KernelCloner& c, LV lo, LV hi, int height, LV n_lo, LV n_hi, const Cell& cell) {
+  void row_loop(const KernelCloner& c, LV lo, LV hi, int height, const Columns& n, const Cell& cell) {
     ForOptions o{.mapping = Mapping::rows, .role = AxisRole::row, .width = static_cast<std::uint16_t>(height)};
     b_.for_(lo, hi, b_.index(height), o, {},
-            [&](LV m, const Builder::Values&) { return columns(c, m, n_lo, n_hi, cell), Builder::Values{}; });
+            [&](LV m, const Builder::Values&) { return row(c, m, n, cell), Builder::Values{}; });
   }
 
-  void columns(const KernelCloner& c, LV m, LV n_lo, LV n_hi, const Cell& cell) {
-    vector_loop(n_lo, n_hi, width_, [&](LV n) {
-      KernelCloner inner = c;
-      if (row_) inner.set(row_->iv, m);
-      inner.set(col_->iv, n);
-      cell(inner);
-    });
+  void row(const KernelCloner& c, LV m, const Columns& n, const Cell& cell) {
+    auto panel = [&](LV lo, LV hi) {
+      vector_loop(lo, hi, width_, [&](LV at) {
+        KernelCloner inner = c;
+        if (row_) inner.set(row_->iv, m);
+        inner.set(col_->iv, at);
+        cell(inner);
+      });
+    };
+    if (!n.panels) return panel(n.lo, n.hi);
+    b_.for_(n.lo, n.hi, b_.index(width_), {.role = AxisRole::col}, {},
+            [&](LV lo, const Builder::Values&) { return panel(lo, b_.add(lo, b_.index(width_))), Builder::Values{}; });
   }
 
   /// The nest's index arithmetic and body; with `sum`, that stands for the contracted loops.

@@ -209,11 +209,23 @@ class Vectoriser {
       case Op::div:
       case Op::min: return operand(0) && operand(1);
       case Op::max: return operand(0) || operand(1);
+      case Op::sub: return at_least(s.operands[0], s.operands[1], depth + 1);
       case Op::rem:
       case Op::shr: return operand(0);
       case Op::and_: return operand(0) || operand(1);
       default: return false;
     }
+  }
+
+  bool at_least(ValueId v, ValueId low, int depth) const {
+    if (v == low) return true;
+    if (depth > 16) return false;
+    if (auto it = indices_.find(v); it != indices_.end()) return at_least(it->second.lo, low, depth + 1);
+    StmtId def = b_.kernel().values[v].def;
+    if (!def || b_.kernel().stmts[def].op != Op::add) return false;
+    const Stmt& s = b_.kernel().stmts[def];
+    return (at_least(s.operands[0], low, depth + 1) && not_negative(s.operands[1], depth + 1)) ||
+           (at_least(s.operands[1], low, depth + 1) && not_negative(s.operands[0], depth + 1));
   }
 
   /// Quotient and remainder by a constant of an index all of whose rows and lanes lie in one block of the divisor: the
