@@ -36,10 +36,10 @@ Ints iota_ints(std::int64_t n) {
   return r;
 }
 
-/// A product of two batches of matrices, [batch..., m, k] times [batch..., k, n].
+/// A product of two batches of matrices: orders of axes that make them [batch..., m, k] and [batch..., n, k].
 struct Product {
-  ValueId lhs, rhs;      ///< rhs is [batch..., n, k] if transposed
-  bool transposed = false;
+  ValueId lhs, rhs;
+  Ints lhs_perm, rhs_perm;
 };
 
 /// What is added to scores, perhaps to scores in another shape: `reshapes` (from, to) lead to that of the product.
@@ -54,7 +54,8 @@ struct Found {
   std::vector<Term> terms;  ///< outermost first
   double scale = 1, fill = minus_infinity;
   std::optional<std::int64_t> causal;
-  bool empty_zero = false, transposed_keys = false, negated_mask = false;
+  bool empty_zero = false, negated_mask = false;
+  Ints q_perm, k_perm, v_perm;  ///< orders of axes that make them [batch..., length, size]
 };
 
 class Finder {
@@ -199,15 +200,23 @@ class Finder {
     std::size_t rank = type(l).shape.size();
     if (rank < 2 || type(r).shape.size() != rank || type(v).shape.size() != rank || !is_float(type(v).dtype))
       return std::nullopt;
-    if (n.op->name == "MatMul") return Product{l, r, false};
-    Ints batch = iota_ints(static_cast<std::int64_t>(rank) - 2);
-    auto ints = [&](const char* name) { return n.attrs.get_or<Ints>(name, {}); };
-    auto last = static_cast<std::int64_t>(rank) - 1;
-    if (ints("lhs_batch") != batch || ints("rhs_batch") != batch || ints("lhs_contract") != Ints{last})
+    const Ints identity = iota_ints(static_cast<std::int64_t>(rank));
+    if (n.op->name == "MatMul") return Product{l, r, identity, last_swapped(identity)};
+    auto order = [&](const char* batch, const char* contract) {
+      Ints perm = n.attrs.get_or<Ints>(batch, {}), c = n.attrs.get_or<Ints>(contract, {});
+      for (std::int64_t d : identity)
+        if (std::find(perm.begin(), perm.end(), d) == perm.end() && c != Ints{d}) perm.push_back(d);
+      perm.insert(perm.end(), c.begin(), c.end());
+      return perm;
+    };
+    if (n.attrs.get_or<Ints>("lhs_batch", {}).size() + 2 != rank ||
+        n.attrs.get_or<Ints>("lhs_contract", {}).size() != 1)
       return std::nullopt;
-    Ints c = ints("rhs_contract");
-    if (c != Ints{last} && c != Ints{last - 1}) return std::nullopt;
-    return Product{l, r, c == Ints{last}};
+    return Product{l, r, order("lhs_batch", "lhs_contract"), order("rhs_batch", "rhs_contract")};
+  }
+  static Ints last_swapped(Ints perm) {
+    std::swap(perm[perm.size() - 1], perm[perm.size() - 2]);
+    return perm;
   }
 
   // -- from the probabilities to the scores -----------------------------------------------------------------------
@@ -218,7 +227,8 @@ class Finder {
     if (!product) return std::nullopt;
     Found f;
     f.v = product->rhs;
-    if (product->transposed) return std::nullopt;
+    f.v_perm = last_swapped(product->rhs_perm);
+    if (product->lhs_perm != iota_ints(type(product->lhs).rank())) return std::nullopt;
     ValueId p = product->lhs;
     if (!through_probabilities(p, f)) return std::nullopt;
     if (!through_scores(p, f)) return std::nullopt;
@@ -375,7 +385,7 @@ class Finder {
     if (type(p.lhs).dtype != type(f.v).dtype) return false;
     f.q = without_factors(p.lhs, f);
     f.k = without_factors(p.rhs, f);
-    f.transposed_keys = !p.transposed;
+    f.q_perm = p.lhs_perm, f.k_perm = p.rhs_perm;
     auto same = [&](const Term& t) { return type(t.value).dtype == type(f.q).dtype; };
     return type(f.q).dtype == type(f.k).dtype && std::all_of(f.terms.begin(), f.terms.end(), same);
   }
@@ -418,14 +428,9 @@ class Finder {
   }
 
   ValueId build(const Found& f) {
-    auto mapped = [&](ValueId v) { return v ? map_[v.index] : ValueId{}; };
-    ValueId k = mapped(f.k);
-    if (f.transposed_keys) {
-      Ints perm = iota_ints(b_.type(k).rank());
-      std::swap(perm[perm.size() - 1], perm[perm.size() - 2]);
-      k = b_.transpose(k, perm);
-    }
-    std::vector<ValueId> operands{mapped(f.q), k, mapped(f.v)};
+    auto mapped = [&](ValueId v) { return map_[v.index]; };
+    std::vector<ValueId> operands{b_.transpose(mapped(f.q), f.q_perm), b_.transpose(mapped(f.k), f.k_perm),
+                                  b_.transpose(mapped(f.v), f.v_perm)};
     if (!f.terms.empty() || f.mask) operands.push_back(bias_of(f));
     if (f.mask) operands.push_back(f.negated_mask ? b_.unary("not", mapped(f.mask)) : mapped(f.mask));
     Attrs attrs{{"scale", f.scale}};
@@ -496,7 +501,12 @@ Graph order_results(const Graph& g) {
 
 Result<Graph> run(const Graph& g, PassContext& context) {
   if (!context.fuse || context.target.kind != TargetSpec::Kind::cpu) return copy_if(g, [](NodeId) { return true; });
-  Graph found = Finder(g).run();
+  // What is written as sums over letters, or as an attention op of ONNX, is looked at in simpler ops.
+  auto spelled = [](const NodeView& v) {
+    std::string_view op = v.node().op->name;
+    return op == "Einsum" || op == "Attention";
+  };
+  Graph found = Finder(decompose_where(g, spelled)).run();
   return found.grads.empty() ? order_results(found) : std::move(found);
 }
 

@@ -152,6 +152,44 @@ Expr grouped_product(Expr x, Expr y, std::int64_t x_axis, std::int64_t y_axis, c
   return r.with(b.reshape(r, {to[0], from[1], to[3], to[4]}));
 }
 
+/// The result through the op that has kernels, unless scores are wanted or changed in ways that it has no words for.
+Expr attended(Builder& b, const View& n, const Shapes& s, Expr q, Expr k, Expr v) {
+  const DType t = q.dtype();
+  const bool other = attr_number(n.attrs(), "softcap", 0) > 0 || n.node().result_count > 3 || t != v.dtype() ||
+                     accumulator_dtype(t) != t || n.attrs().get_or<DType>("softmax_precision", t) != t;
+  if (other || !s.q.count.is_const() || !s.k.count.is_const() || !s.q.size.is_const() || s.q.size.is(0)) return {};
+  const double* given = n.attrs().get<double>("scale");
+  Attrs attrs{{"scale", given ? *given : 1 / std::sqrt(static_cast<double>(s.q.size.value()))},
+              {"empty_zero", std::int64_t{1}}};
+  const bool bounded = n.has(nonpad) || attr_int(n.attrs(), "left_window_size", -1) >= 0 ||
+                       attr_int(n.attrs(), "right_window_size", -1) >= 0;
+  Expr added;
+  if (n.has(mask) || bounded)
+    added = bias(b, n, s, t);
+  else if (attr_int(n.attrs(), "is_causal", 0))
+    attrs.set("causal", Dims{s.total - s.k.length});
+  Dims shape = q.type().shape;
+  if (s.q.count != s.k.count) {  // [batch, key heads, group, length, size]: keys and values repeat over the group
+    const Dim groups = floordiv(s.q.count, s.k.count);
+    auto split = [&](Expr x, const Dim& heads, const Dim& group) {
+      Dims d = x.type().shape;
+      return x.with(b.reshape(x, {d[0], heads, group, d[2], d[3]}));
+    };
+    q = split(q, s.k.count, groups), k = split(k, s.k.count, 1), v = split(v, s.k.count, 1);
+    if (added.id() && added.type().rank() > 2) {
+      Dims d = added.type().shape;
+      while (d.size() < 4) d.insert(d.begin(), Dim(1));
+      added = added.with(b.reshape(added, d));
+      added = d[1].is(1) ? split(added, 1, 1) : split(added, s.k.count, groups);
+    }
+  }
+  std::vector<ValueId> operands{q, k, v};
+  if (added.id()) operands.push_back(added);
+  shape.back() = v.type().shape.back();
+  Expr y = q.with(b.add_op("attend", operands, attrs));
+  return y.with(b.reshape(y, shape));
+}
+
 std::vector<ValueId> attention(Builder& b, const View& n) {
   Shapes s = *shapes_of(n);
   Expr q = split_heads(b, n, query, s.q), k = split_heads(b, n, key, s.k), v = split_heads(b, n, value, s.v);
@@ -159,6 +197,11 @@ std::vector<ValueId> attention(Builder& b, const View& n) {
     k = k.with(b.concat({n.operand(past_key), k}, 2));
     v = v.with(b.concat({n.operand(past_value), v}, 2));
   }
+  auto result = [&](Expr y) {
+    Dims out = n.out().shape;
+    return out.size() == 3 ? y.with(b.reshape(b.transpose(y, {0, 2, 1, 3}), out)) : y;
+  };
+  if (Expr y = attended(b, n, s, q, k, v); y.id()) return {result(y), k, v, ValueId{}};
   // The scale is spread over both factors, as ONNX's definition does, so that half types do not overflow.
   DType t = q.dtype();
   const double* given = n.attrs().get<double>("scale");
@@ -180,9 +223,7 @@ std::vector<ValueId> attention(Builder& b, const View& n) {
   if (blocked.id()) p = select(blocked, 0, p);
   if (mode == 3) shown = p;
   Expr y = grouped_product(p.to(v.dtype()), v, 3, 2, s.k).to(t);
-  Dims out = n.out().shape;
-  if (out.size() == 3) y = y.with(b.reshape(b.transpose(y, {0, 2, 1, 3}), out));
-  return {y, k, v, shown};
+  return {result(y), k, v, shown};
 }
 
 std::vector<OpSample> attention_samples() {
