@@ -13,6 +13,7 @@
 // Each node is tried with the groups of its direct producers only, and order between groups is kept as bit sets, so
 // the work is near-linear in the nodes.
 #include <algorithm>
+#include <functional>
 #include <set>
 
 #include "ir/symbols.hpp"
@@ -445,6 +446,28 @@ class Planner {
     // A group has strictly more predecessors than each of its predecessors.
     std::stable_sort(plan_.order.begin(), plan_.order.end(),
                      [&](GroupId a, GroupId b) { return depth[a.index] < depth[b.index]; });
+    delay_first(depth);
+  }
+
+  /// Groups that need inputs and parameters alone, such as filters transformed anew in each training step, run just
+  /// before the first group that needs them: their results live no longer than they must, and are read from the cache.
+  void delay_first(const std::vector<std::size_t>& depth) {
+    std::vector<GroupId> waiting, order;
+    auto run_those = [&](const std::function<bool(GroupId)>& which) {
+      std::vector<GroupId> rest;
+      for (GroupId w : waiting) (which(w) ? order : rest).push_back(w);
+      waiting = std::move(rest);
+    };
+    for (GroupId id : plan_.order) {
+      if (depth[id.index] == 0) {
+        waiting.push_back(id);
+        continue;
+      }
+      run_those([&](GroupId w) { return order_.before(w.index, id.index); });
+      order.push_back(id);
+    }
+    run_those([](GroupId) { return true; });
+    plan_.order = std::move(order);
   }
 
   std::vector<std::pair<ValueId, GroupId>> copies_;

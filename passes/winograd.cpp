@@ -93,6 +93,12 @@ double direct_cycles(const WinogradDesc& d, DType t, const TargetSpec& target) {
 
 namespace {
 
+/// Filters that change from run to run are read, transformed and written: as fast as memory is.
+double transform_cycles(const WinogradDesc& d) {
+  const double points = std::pow(static_cast<double>(d.tile + 2), 2);
+  return number(d.channels) * (9 * number(d.filters) + points * winograd_panel * number(d.panels())) * 4 / memory_bytes;
+}
+
 /// Bytes of constants that may be transformed while compiling.
 constexpr std::size_t max_constant_bytes = 1u << 30;
 constexpr std::size_t max_cone = 64;
@@ -170,11 +176,13 @@ class Chooser {
     const double direct = direct_cycles(d, DType::f32, context_.target);
     double best = direct * margin;
     std::string note = fmt::format("conv %{}: direct {:.0f} us", g_.node(id).result().index, direct / cycles_per_us);
+    const bool constant = constant_cone(map[g_.node(id).operands[1].index]).has_value();
     std::int64_t tile = 0;
     for (std::int64_t t : {2, 4}) {
       if (t > context_.winograd_tile) continue;
       d.tile = t;
-      const double c = winograd_blocking(d, DType::f32, context_.target).cycles;
+      double c = winograd_blocking(d, DType::f32, context_.target).cycles;
+      if (!constant) c += transform_cycles(d);
       note += fmt::format(", F({}x{}) {:.0f} us", t, t, c / cycles_per_us);
       if (c < best) best = c, tile = t;
     }
@@ -248,8 +256,8 @@ class Chooser {
     return u;
   }
 
-  /// f(w) if w depends on constants only.
-  std::optional<Array> constant(ValueId w, const std::function<ValueId(GraphBuilder&, ValueId)>& f) {
+  /// The nodes that w is computed by, in topological order, if they are constants and few ops.
+  std::optional<std::set<NodeId>> constant_cone(ValueId w) const {
     std::set<NodeId> cone;
     std::vector<ValueId> work{w};
     while (!work.empty()) {
@@ -264,11 +272,18 @@ class Chooser {
       for (ValueId v : n.operands)
         if (v) work.push_back(v);
     }
+    return cone;
+  }
+
+  /// f(w) if w depends on constants only.
+  std::optional<Array> constant(ValueId w, const std::function<ValueId(GraphBuilder&, ValueId)>& f) {
+    const auto cone = constant_cone(w);
+    if (!cone) return std::nullopt;
     if (!may_keep(out_.type(w).shape)) return std::nullopt;
     Graph sub;
     GraphBuilder b(sub);
     std::map<ValueId, ValueId> copied;
-    for (NodeId id : cone) {  // in topological order
+    for (NodeId id : *cone) {
       NodeId copy = b.copy(out_, id, [&](ValueId v) { return copied[v]; });
       for (std::uint32_t r = 0; r < out_.node(id).result_count; ++r)
         copied[out_.node(id).result(r)] = sub.node(copy).result(r);
