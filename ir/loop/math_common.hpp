@@ -108,7 +108,8 @@ struct Common {
     return select(abs(x) < P::tiny, x, y);
   }
 
-  /// With e = 1 - exp(-2|x|): e / (2 - e). 2^k p is exact, so e and 2 - e are each rounded once.
+  /// With e = 1 - exp(-2|x|): e / (2 - e). 2^k p is exact, so e and 2 - e are each rounded once. Where that is not
+  /// enough, what the roundings lost is added, divided by d in [1, 2] to one digit.
   template <class V>
   static V tanh(V x) {
     V a = abs(x), y = select(a > P::tanh_max, P::tanh_max, a);
@@ -118,7 +119,12 @@ struct Common {
     static constexpr Mirrored poly(P::expm1_poly);
     V s = power_of_two(as_int(t));
     V p = s * fma(r * r, polynomial(r, poly.c), r);
-    return copysign((p + (V(1.0) - s)) / ((s + 1.0) - p), x);
+    V one_less = V(1.0) - s, one_more = s + 1.0, e = p + one_less, d = one_more - p, q = e / d;
+    if constexpr (P::tanh_corrected) {
+      V e_lo = (one_less - e) + p, d_lo = (one_more - d) - p;
+      q = fma(fma(-q, d, e) + fma(-q, d_lo, e_lo), fma(d, -8.0 / 17, 24.0 / 17), q);
+    }
+    return copysign(q, x);
   }
 
   /// Both sides from exp(-|x|), which cannot overflow and keeps the tail's subnormals.

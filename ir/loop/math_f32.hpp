@@ -12,6 +12,7 @@ struct F32 : Common<F32> {
   static constexpr double log2e_hi = 0x1.715476p0, log2e_lo = 1.9259629911266175e-08;
   static constexpr double exp_min = -104, exp_max = 89, exp2_min = -151, exp2_max = 129, expm1_min = -18;
   static constexpr double tanh_max = 10, tiny = 0x1p-25, correction_limit = 0x1p60;
+  static constexpr bool tanh_corrected = false;
   static constexpr double min_normal = 0x1p-126, subnormal_scale = 0x1p23, subnormal_bits = 23;
   static constexpr std::int64_t sqrt_half_bits = 0x3f3504f3;
   // As in F64; log: (log(1 + f) - f + f^2/2) / f^3 on [sqrt(1/2) - 1, sqrt(2) - 1].
