@@ -11,9 +11,12 @@ fi
 cmake --preset release > /dev/null
 cmake --build --preset release --target ag-bench-gemm ag-bench-codegen ag-bench-exec
 build/release/ag-bench-gemm
+status=0
+bench/instructions.sh || [ $? = 77 ] || status=1
 # Models and training steps beside the peers, where their wheels are installed (./dev bench --peers installs them).
 if [ -x build/peers/bin/python ]; then
   build/peers/bin/python bench/peers.py build/release/ag-compile build/bench-models "$@"
 else
   echo "bench: no peers in build/peers: ./dev bench --peers installs them (gigabytes)"
 fi
+exit $status

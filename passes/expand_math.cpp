@@ -1,6 +1,7 @@
 #include "passes/expand_math.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <map>
 #include <tuple>
 #include <type_traits>
@@ -175,6 +176,7 @@ Expr as_signed(const Expr& a) { return convert(Op::bitcast, a, DType::i64); }
 template <class R, class Slow>
 R rarely(const Expr& flag, const Expr& x, Slow slow, const R& otherwise) {
   Emitter& e = *x.e;
+  if (!std::has_single_bit(static_cast<unsigned>(e.type(flag.v).lanes))) return slow(x);  // reduce_lanes halves
   std::vector<VType> types;
   ValueIds fast;
   otherwise.map([&](const Expr& v) {

@@ -75,7 +75,10 @@ class Runner {
       const Pass* pass = find_pass(name);
       if (!pass) return fail(unknown_pass(labels[i]));
       if (!listed(options_.disabled, labels[i], name)) AG_TRY_(one(*pass, labels[i], result));
-      if (labels[i] == options_.stop_after) break;
+      const bool last = i + 1 == labels.size() || labels[i] == options_.stop_after;
+      const Pass* next = last ? nullptr : find_pass(labels[i + 1].substr(0, labels[i + 1].find('.')));
+      if (!options_.verify_each && (last || (next && next->lower))) AG_TRY_(check(labels[i], result.stage));
+      if (last) break;
     }
     return result;
   }

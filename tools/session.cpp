@@ -256,7 +256,7 @@ runtime::EngineOptions compile_options(const Session& s) {
   c.pipeline.opt_level = o.opt_level;
   c.pipeline.passes = o.passes;
   c.pipeline.disabled = o.disabled;
-  c.pipeline.verify_each = true;
+  c.pipeline.verify_each = o.verify_each;
   c.pipeline.print_before = o.print_before;
   c.pipeline.print_after = o.print_after;
   using Change = passes::PipelineOptions::Change;
