@@ -86,8 +86,11 @@ Result<Compiled> Engine::compile(Graph graph, const EngineOptions& options) {
   if (context.target.kind != TargetSpec::Kind::cpu)
     return fail(error(Code::AG4020, {}, "programs for `" + options.target + "` are not launched yet")
                     .help("--emit ptx shows the code; docs/gpu.md says what is missing"));
+  // With a cache in files most compilations need no LLVM: then nobody shall wait for it to warm up.
+  const bool kept = options.use_cache && !options.cache_folder.empty();
   std::function<void()> prepare;
-  if (!codegen::warm(context.target)) prepare = [&] { codegen::warm_up(context.target, options.pipeline.opt_level); };
+  if (!kept && !codegen::warm(context.target))
+    prepare = [&] { codegen::warm_up(context.target, options.pipeline.opt_level); };
   CompileTeam team(compile_threads(options), std::move(prepare));
   context.fast_math = options.fast_math;
   context.winograd_tile = options.winograd_tile;
