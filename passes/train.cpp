@@ -8,6 +8,7 @@
 #include "ir/op.hpp"
 #include "ir/ops/common.hpp"
 #include "ir/ops/expr.hpp"
+#include "passes/attention.hpp"
 
 namespace ag::passes {
 
@@ -215,6 +216,7 @@ class StepBuilder {
     for (const std::string& p : parameters_) r.names.emplace_back(p, free_name(p + ".grad"));
     g_.grads.push_back(std::move(r));
     const std::size_t before = g_.outputs.size();
+    AG_TRY(g_, attention.on_graph(g_, context_));  // a backward pass would not be recognised
     AG_TRY(g_, autodiff.on_graph(g_, context_));
     for (std::size_t i = 0; i < parameters_.size(); ++i) gradients_.push_back(g_.outputs[before + i].value);
     g_.outputs.resize(own);
