@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <map>
 #include <numeric>
+#include <system_error>
+#include <thread>
 
 #include "ir/op.hpp"
 #include "passes/contraction_model.hpp"
@@ -19,6 +21,8 @@ using Ints = std::vector<std::int64_t>;
 
 /// Elements from which a copy pays.
 constexpr Int min_elements = 2048;
+/// Elements from which a copy is shared among threads.
+constexpr Int parallel_elements = 1 << 20;
 
 /// A constant seen through transposes and reshapes: its elements by strides.
 struct ConstantView {
@@ -109,24 +113,31 @@ Ints offsets(const ConstantView& v, const Ints& axes) {
   return out;
 }
 
-/// [outer][N / width][depth][width] from elements at outer + column * column_step + depth.
+/// What a copy reads: elements at outer + column * column_step + depth.
+struct PanelSource {
+  Ints outer, depth;
+  Int columns, column_step, width;
+  Int panels() const { return (columns + width - 1) / width; }  ///< of one place in `outer`
+};
+
+/// Panels [lo, hi) of [outer][N / width][depth][width].
 template <class T>
-void copy_panels(const T* from, T* to, const Ints& outer, const Ints& depth, Int columns, Int column_step, Int width) {
+void copy_panels(const T* from, T* to, const PanelSource& s, Int lo, Int hi) {
   constexpr std::size_t block = 16;  // steps of depth at a time: lines of both sides stay in the cache
-  for (Int base : outer)
-    for (Int first = 0; first < columns; first += width, to += static_cast<Int>(depth.size()) * width) {
-      const T* panel = from + base + first * column_step;
-      Int count = std::min(width, columns - first);
-      if (column_step == 1) {
-        for (std::size_t k = 0; k < depth.size(); ++k)
-          std::copy_n(panel + depth[k], count, to + static_cast<Int>(k) * width);
-        continue;
-      }
-      for (std::size_t k0 = 0; k0 < depth.size(); k0 += block)
-        for (Int n = 0; n < count; ++n)
-          for (std::size_t k = k0; k < std::min(k0 + block, depth.size()); ++k)
-            to[static_cast<Int>(k) * width + n] = panel[n * column_step + depth[k]];
+  to += lo * static_cast<Int>(s.depth.size()) * s.width;
+  for (Int p = lo; p < hi; ++p, to += static_cast<Int>(s.depth.size()) * s.width) {
+    const Int first = p % s.panels() * s.width, count = std::min(s.width, s.columns - first);
+    const T* panel = from + s.outer[static_cast<std::size_t>(p / s.panels())] + first * s.column_step;
+    if (s.column_step == 1) {
+      for (std::size_t k = 0; k < s.depth.size(); ++k)
+        std::copy_n(panel + s.depth[k], count, to + static_cast<Int>(k) * s.width);
+      continue;
     }
+    for (std::size_t k0 = 0; k0 < s.depth.size(); k0 += block)
+      for (Int n = 0; n < count; ++n)
+        for (std::size_t k = k0; k < std::min(k0 + block, s.depth.size()); ++k)
+          to[static_cast<Int>(k) * s.width + n] = panel[n * s.column_step + s.depth[k]];
+  }
 }
 
 class Packer {
@@ -216,9 +227,24 @@ class Packer {
     shape.push_back(width);
     Array to(v.literal->dtype, shape);
     Int step = v.strides[static_cast<std::size_t>(column)];
+    const PanelSource source{offsets(v, outer), offsets(v, contract), size(column), step, width};
+    const Int panels = static_cast<Int>(source.outer.size()) * source.panels();
     auto copy = [&]<class T>(T) {
-      copy_panels(reinterpret_cast<const T*>(from.bytes().data()), reinterpret_cast<T*>(to.mutable_bytes().data()),
-                  offsets(v, outer), offsets(v, contract), size(column), step, width);
+      const Int parts = to.elems() < parallel_elements ? 1 : std::clamp<Int>(target_.threads, 1, panels);
+      T* out = reinterpret_cast<T*>(to.mutable_bytes().data());
+      auto part = [&, out](Int i) {
+        copy_panels(reinterpret_cast<const T*>(from.bytes().data()), out, source, panels * i / parts,
+                    panels * (i + 1) / parts);
+      };
+      std::vector<std::jthread> others;
+      for (Int i = 1; i < parts; ++i) {
+        try {
+          others.emplace_back(part, i);
+        } catch (const std::system_error&) {  // no more threads
+          part(i);
+        }
+      }
+      part(0);
     };
     switch (dtype_bytes(v.literal->dtype)) {
       case 2: copy(std::uint16_t{}); break;
