@@ -136,7 +136,9 @@ ValueId Layouts::add(const NodeView& n, std::vector<ValueId> operands, Attrs att
 
 void Layouts::copy(const NodeView& n) {
   const LowerClass cls = n.node().op->lower_class;
-  const bool reads_once = cls == LowerClass::map || cls == LowerClass::index || cls == LowerClass::reduce;
+  // A reshape would divide the place of each element before it finds it elsewhere.
+  const bool simple = cls == LowerClass::map || cls == LowerClass::index || cls == LowerClass::reduce,
+             reads_once = simple && n.node().op->name != "reshape";
   Node node = n.node();
   std::vector<ValueId> operands;
   for (ValueId v : node.operands) {

@@ -136,6 +136,7 @@ class CpuScheduler : public CpuNest {
       });
       return;
     }
+    if (const NestLoop* along = turned_axis()) return turned(*along, work, width);
     Dim per_row = work * (col_ ? *col_->size : Dim(1));
     Dim chunk = max(floordiv(Dim(tile_work), max(per_row, Dim(1))), Dim(1)), rows = outer_size();
     tiles(ceildiv(rows, chunk), [&](LV t) {
@@ -174,6 +175,76 @@ class CpuScheduler : public CpuNest {
       if (s.op == Op::for_) return only_sums(s.blocks[0]);
       return is_pure(s) || s.op == Op::load || s.op == Op::store || s.op == Op::yield;
     });
+  }
+
+  // -- transposes --------------------------------------------------------------------------------------------------
+  /// Whether neighbours along a loop are `step` apart in memory at this access; an unknown place is no neighbour.
+  std::optional<Dim> step_along(const Stmt& access, const NestLoop& loop) const {
+    auto symbol = [](LV v) { return "%" + std::to_string(v.index); };
+    auto leaf = [&](LV v) -> std::optional<Dim> {
+      bool index = std::any_of(nest_.loops.begin(), nest_.loops.end(), [&](const NestLoop& l) { return l.iv == v; });
+      return index ? std::optional(Dim::symbol(symbol(v))) : std::nullopt;
+    };
+    auto at = as_dim(k_, access.operands[0], leaf);
+    if (!at) return std::nullopt;
+    return at->substitute({{symbol(loop.iv), Dim::symbol(symbol(loop.iv)) + 1}}) - *at;
+  }
+
+  /// The loop whose neighbours share a line of memory in a load that goes far along the columns.
+  const NestLoop* turned_axis() const {
+    if (!col_ || has_inner_loop(nest_.body)) return nullptr;
+    for (StmtId id : k_.blocks[nest_.body].stmts) {
+      const Stmt& s = k_.stmts[id];
+      if (s.op != Op::load || s.operands.size() != 1) continue;
+      auto across = step_along(s, *col_);
+      if (!across || !across->is_const() || std::abs(across->value()) * 4 < line_elements()) continue;
+      for (const NestLoop* l : outer_)
+        if (auto step = step_along(s, *l); step && step->is(1)) return l;
+    }
+    return nullptr;
+  }
+  std::int64_t line_elements() const { return 64 / static_cast<std::int64_t>(element_bytes()); }
+
+  /// All columns for as many neighbours along `axis` as share a line, one after the other, while it is in the cache.
+  void turned(const NestLoop& axis, const Dim& work, int width) {
+    const Dim block = line_elements(), blocks = ceildiv(*axis.size, block), per_row = work * *col_->size * block;
+    std::erase(outer_, &axis);
+    const Dim chunk = max(floordiv(Dim(tile_work), max(per_row, Dim(1))), Dim(1)), rows = outer_size() * blocks;
+    tiles(ceildiv(rows, chunk), [&](LV t) {
+      LV lo = b_.mul(t, b_.dim(chunk));
+      LV hi = b_.op(Op::min, {b_.add(lo, b_.dim(chunk)), b_.dim(rows)});
+      b_.for_(lo, hi, b_.index(1), {.mapping = Mapping::serial, .role = AxisRole::batch}, {},
+              [&](LV flat, const Builder::Values&) {
+                LV others = b_.dim(outer_size());
+                decode(b_.op(Op::rem, {flat, others}));
+                LV from = b_.mul(b_.op(Op::div, {flat, others}), b_.dim(block));
+                LV to = b_.op(Op::min, {b_.add(from, b_.dim(block)), b_.dim(*axis.size)});
+                columns_in_blocks([&](LV first, LV end) {
+                  b_.for_(from, to, b_.index(1), {.mapping = Mapping::serial, .role = AxisRole::batch}, {},
+                          [&](LV at, const Builder::Values&) {
+                            clone_.set(axis.iv, at);
+                            vector_loop(first, end, width, [&](LV iv) {
+                              clone_.set(col_->iv, iv);
+                              body();
+                            });
+                            return Builder::Values{};
+                          });
+                });
+                return Builder::Values{};
+              });
+    });
+  }
+
+  /// Ranges of columns whose lines stay in the first-level cache.
+  void columns_in_blocks(const std::function<void(LV, LV)>& step) {
+    constexpr std::int64_t block = 128;
+    const Dim& n = *col_->size;
+    if (n.is_const() && n.value() <= block) return step(b_.index(0), b_.dim(n));
+    b_.for_(b_.index(0), b_.dim(n), b_.index(block), {.mapping = Mapping::serial, .role = AxisRole::batch}, {},
+            [&](LV first, const Builder::Values&) {
+              step(first, b_.op(Op::min, {b_.add(first, b_.index(block)), b_.dim(n)}));
+              return Builder::Values{};
+            });
   }
 
   bool has_inner_loop(BlockId block) const {
