@@ -3,6 +3,7 @@
 #include <mutex>
 
 #include "frontend/load.hpp"
+#include "passes/attention.hpp"
 #include "passes/pass.hpp"
 #include "runtime/api/graph_impl.hpp"
 #include "runtime/api/tensor_impl.hpp"
@@ -114,7 +115,9 @@ Graph with_gradients(const Graph& g, const GradOptions& o, bool values) {
   const std::size_t before = to.outputs.size();
   return guarded([&] {
     passes::PassContext context;
-    auto done = passes::autodiff.on_graph(to, context);
+    auto found = passes::attention.on_graph(to, context);  // a backward pass would not be recognised
+    if (!found) raise(found.error());
+    auto done = passes::autodiff.on_graph(*found, context);
     if (!done) raise(done.error());
     for (const Diag& d : context.diagnostics) lazy::warn(d.message);
     impl->graph = std::move(*done);
