@@ -112,6 +112,9 @@ void forward_recurrence(ControlForward& c);
 // ---- Helpers (autodiff_regions.cpp) ---------------------------------------------------------------------------
 /// The part of a graph that `outputs` need, as a closed graph whose inputs are `inputs`, in order.
 Graph extract(const Graph& g, const std::vector<ValueId>& inputs, const std::vector<ValueId>& outputs);
+/// The graph in which `instead[v]` stands for each value v, without the `dropped` nodes. Nodes move behind their
+/// operands, and keep their order otherwise.
+Graph redirect(const Graph& g, const std::vector<ValueId>& instead, const Bits& dropped, ValueMap& map);
 /// Puts the larger nodes in the place of the old ones.
 Graph apply_swaps(const Graph& g, const std::vector<Swap>& swaps, ValueMap& map);
 struct Larger {

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "ir/check.hpp"
+#include "ir/symbols.hpp"
 #include "passes/autodiff_internal.hpp"
 
 namespace ag::passes::ad {
@@ -89,47 +90,65 @@ Graph extract(const Graph& g, const std::vector<ValueId>& inputs, const std::vec
   return out;
 }
 
-Graph apply_swaps(const Graph& g, const std::vector<Swap>& swaps, ValueMap& map) {
-  std::vector<ValueId> instead(g.value_count());
-  Bits dropped(g.node_count()), done(g.node_count());
-  for (std::size_t i = 0; i < instead.size(); ++i) instead[i] = ValueId(i);
-  for (const Swap& s : swaps) {
-    dropped[s.old.index] = true;
-    const Node &old = g.node(s.old), &fresh = g.node(s.fresh);
-    for (std::uint32_t r = 0; r < old.result_count; ++r) instead[old.result(r).index] = fresh.result(s.results[r]);
+namespace {
+
+/// Which node tells a size that only the data knows, now that others stand in the place of the dropped nodes.
+std::map<std::string, NodeId, std::less<>> sizes_told(const Graph& g, const std::vector<ValueId>& instead,
+                                                      const Bits& dropped) {
+  auto out = unbacked_definitions(g);
+  for (auto& [name, id] : out) {
+    if (!dropped[id.index]) continue;
+    const Node& old = g.node(id);
+    for (std::uint32_t r = 0; r < old.result_count; ++r) {
+      ValueId fresh = instead[old.result(r).index];
+      if (fresh != old.result(r) && symbols_of(g.type(fresh)).contains(name)) id = g.value(fresh).node;
+    }
   }
+  std::erase_if(out, [&](const auto& x) { return dropped[x.second.index]; });
+  return out;
+}
+
+}  // namespace
+
+Graph redirect(const Graph& g, const std::vector<ValueId>& instead, const Bits& dropped, ValueMap& map) {
+  Bits done(g.node_count());
   Graph work = g;  // users of the old results use the new ones
   for (NodeId id : work.node_ids()) {
     for (ValueId& v : work.node(id).operands)
       if (v) v = instead[v.index];
     if (ValueId& v = work.node(id).grad_of) v = instead[v.index];
   }
-  for (const Swap& s : swaps)
-    for (std::uint32_t r = 0; r < work.node(s.old).result_count; ++r) {
-      ValueId old = work.node(s.old).result(r), fresh = instead[old.index];
-      std::string name = work.value(old).name;
-      if (!name.empty() && work.value(fresh).name.empty()) {
-        work.set_name(old, {});
-        work.set_name(fresh, name);
-      }
+  for (std::size_t i = 0; i < instead.size(); ++i) {
+    ValueId old(i), fresh = instead[i];
+    std::string name = work.value(old).name;
+    if (fresh != old && !name.empty() && work.value(fresh).name.empty()) {
+      work.set_name(old, {});
+      work.set_name(fresh, name);
     }
+  }
   Graph out = empty_like(g);
   map.assign(g.value_count(), {});
-  // Larger nodes stand behind the values that they replace: operands first, in the old order otherwise.
+  // Larger nodes stand behind the values that they replace: operands first, and what tells a size that only the data
+  // knows; in the old order otherwise.
+  const auto told = sizes_told(work, instead, dropped);
+  auto first_of = [&](NodeId id) -> NodeId {
+    for (ValueId v : work.node(id).operands)
+      if (v && !done[work.value(v).node.index]) return work.value(v).node;
+    if (!told.empty())
+      for (const std::string& s : unbacked_symbols(work, id))
+        if (auto at = told.find(s); at != told.end() && at->second != id && !done[at->second.index]) return at->second;
+    return {};
+  };
   std::vector<NodeId> open;
   for (NodeId root : work.node_ids()) {
     if (dropped[root.index] || done[root.index]) continue;
     open.push_back(root);
     while (!open.empty()) {
       NodeId id = open.back();
-      bool ready = true;
-      for (ValueId v : work.node(id).operands)
-        if (v && !done[work.value(v).node.index]) {
-          open.push_back(work.value(v).node);
-          ready = false;
-          break;
-        }
-      if (!ready) continue;
+      if (NodeId before = first_of(id)) {
+        open.push_back(before);
+        continue;
+      }
       open.pop_back();
       if (done[id.index]) continue;
       done[id.index] = true;
@@ -140,6 +159,18 @@ Graph apply_swaps(const Graph& g, const std::vector<Swap>& swaps, ValueMap& map)
     if (instead[i].index != i) map[i] = map[instead[i].index];
   map_signature(g, map, out);
   return out;
+}
+
+Graph apply_swaps(const Graph& g, const std::vector<Swap>& swaps, ValueMap& map) {
+  std::vector<ValueId> instead(g.value_count());
+  Bits dropped(g.node_count());
+  for (std::size_t i = 0; i < instead.size(); ++i) instead[i] = ValueId(i);
+  for (const Swap& s : swaps) {
+    dropped[s.old.index] = true;
+    const Node &old = g.node(s.old), &fresh = g.node(s.fresh);
+    for (std::uint32_t r = 0; r < old.result_count; ++r) instead[old.result(r).index] = fresh.result(s.results[r]);
+  }
+  return redirect(g, instead, dropped, map);
 }
 
 NodeId must_add(GraphBuilder& b, const OpInfo& op, GraphBuilder::NodeArgs args) {

@@ -3,7 +3,7 @@
 
 #include "ir/base/suggest.hpp"
 #include "ir/op.hpp"
-#include "passes/autodiff.hpp"
+#include "passes/autodiff_internal.hpp"
 #include "passes/rebuild.hpp"
 
 namespace ag::passes {
@@ -178,10 +178,21 @@ class Requests {
     return ValueId{};
   }
 
+  /// What the request says of checkpoints is kept at the loops for the pass checkpoint.
+  void mark_loops(const std::string& policy) {
+    if (policy.empty() || policy == "auto") return;
+    for (NodeId id : g_.node_ids()) {
+      Node& n = g_.node(id);
+      bool marked = std::ranges::any_of(n.extras, [](const auto& e) { return e.first == "x-checkpoint"; });
+      if (ad::is_recurrence(n) && !marked) n.extras.emplace_back("x-checkpoint", '"' + policy + '"');
+    }
+  }
+
   Status differentiate(const GradRequest& r, const ReverseSpec& spec, const std::vector<std::string>& wrt) {
     std::vector<Type> types;
     for (ValueId v : spec.wrt) types.push_back(g_.type(v));
     AG_TRY(std::vector<ValueId> grads, reverse(g_, spec, r.loc));
+    mark_loops(r.checkpoint);
     GraphBuilder b(g_);
     for (std::size_t i = 0; i < wrt.size(); ++i) {
       Loc loc = loc_at(r.wrt_locs, i, r.loc);

@@ -196,13 +196,16 @@ void GraphLowering::advance(const Trips& t, ProgramBufferId condition, bool firs
   call_at(std::move(k), std::move(buffers), place);
 }
 
-/// A carried value that starts as `from`, whose shape in the region is `shape`, and `next` after a trip.
-ProgramBufferId GraphLowering::carry(Trips& t, ProgramBufferId from, const Dims& shape, const Dims& next, bool grows,
+/// A carried value that starts as that operand, whose shape in the region is `shape`, and `next` after a trip.
+ProgramBufferId GraphLowering::carry(Trips& t, std::size_t operand, const Dims& shape, const Dims& next, bool grows,
                                      bool kept) {
+  ProgramBufferId from = buffer(g_.node(t.id).operands[operand]), now = from;
   DType dtype = program().buffers[from].dtype;
-  ProgramBufferId now = p_.temp(dtype, shape, "carried");
-  if (grows) program().buffers[now].place = Place::growable;
-  copy(from, now, t.id);
+  if (!kept || !takes_over(t.id, operand)) {
+    now = p_.temp(dtype, shape, "carried");
+    if (grows) program().buffers[now].place = Place::growable;
+    copy(from, now, t.id);
+  }
   t.inputs.push_back(now);
   ProgramBufferId then;
   if (!kept) {
@@ -351,8 +354,7 @@ Status GraphLowering::lower_loop(NodeId id) {
   std::vector<ProgramBufferId> results;
   for (std::size_t i = 0; i < carried; ++i) {
     bool kept = inside.in_place_root(body.outputs[1 + i].value) == body.inputs[2 + i];
-    results.push_back(carry(t, buffer(operand(2 + i)), body.type(body.inputs[2 + i]).shape, output_shape(1 + i),
-                            sizes.grows[i], kept));
+    results.push_back(carry(t, 2 + i, body.type(body.inputs[2 + i]).shape, output_shape(1 + i), sizes.grows[i], kept));
   }
   for (std::size_t i = 0; i < captures; ++i) t.inputs.push_back(buffer(operand(given - captures + i)));
 
@@ -513,7 +515,7 @@ Status GraphLowering::lower_scan(NodeId id) {
     const Dims& shape = body.type(body.inputs[i]).shape;
     inside.own(body.inputs[i]);
     bool kept = inside.in_place_root(body.outputs[i].value) == body.inputs[i];
-    ProgramBufferId c = carry(t, buffer(n.operands[i]), shape, shape, false, kept);
+    ProgramBufferId c = carry(t, i, shape, shape, false, kept);
     carries.push_back(c);
   }
   for (std::size_t i = 0; i < sequences; ++i) {

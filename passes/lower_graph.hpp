@@ -85,6 +85,8 @@ class GraphLowering {
   void count_users() const;
   bool dies_before(ValueId v, NodeId except) const;
   bool updates_in_place(NodeId id);
+  /// A loop that updates a carried value in place may do so in the memory of the initial value, which dies there.
+  bool takes_over(NodeId id, std::size_t operand);
 
   struct Region;
   struct Trips;
@@ -114,7 +116,7 @@ class GraphLowering {
   Status lower_loop(NodeId id);
   Status lower_scan(NodeId id);
   void advance(const Trips& t, loop::ProgramBufferId condition, bool first, std::uint32_t place);
-  loop::ProgramBufferId carry(Trips& t, loop::ProgramBufferId from, const Dims& shape, const Dims& next, bool grows,
+  loop::ProgramBufferId carry(Trips& t, std::size_t operand, const Dims& shape, const Dims& next, bool grows,
                               bool kept);
   loop::ProgramBufferId slot(Trips& t, loop::ProgramBufferId of, const Dims& shape, bool backwards, loop::Seq& where);
   void gather(Trips& t, const Graph& body, std::size_t o, loop::ProgramBufferId all, bool backwards, Late& late);

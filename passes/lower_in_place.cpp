@@ -1,4 +1,6 @@
 // Updates in place: a scatter writes into its operand's own memory where nothing reads the operand afterwards.
+#include <algorithm>
+
 #include "passes/lower_graph.hpp"
 
 namespace ag::passes {
@@ -25,7 +27,7 @@ bool GraphLowering::dies_before(ValueId v, NodeId except) const {
     work.pop_back();
     for (const Output& o : g_.outputs)
       if (o.value == x) return false;
-    if (copied_.contains(x)) return false;
+    if (copied_.contains(x) && (x != v || !is_virtual(g_, g_.value(v).node))) return false;
     for (NodeId user : users_[x.index]) {
       if (user == except && x == v) continue;
       const Node& n = g_.node(user);
@@ -47,6 +49,15 @@ bool GraphLowering::updates_in_place(NodeId id) {
   if (g_.def(v).op->lower_class == LowerClass::source ? !owned_.contains(v) : is_virtual(g_, g_.value(v).node))
     return false;
   return plan_.stored[v.index] && g_.type(v) == g_.type(n.result()) && dies_before(v, id);
+}
+
+bool GraphLowering::takes_over(NodeId id, std::size_t operand) {
+  ValueId v = g_.node(id).operands[operand];
+  if (!p_.context.fuse || std::ranges::count(g_.node(id).operands, v) != 1) return false;
+  if (g_.def(v).op->lower_class == LowerClass::source ? !owned_.contains(v) : !plan_.stored[v.index]) return false;
+  if (!dies_before(v, id)) return false;
+  const loop::ProgramBuffer& b = program().buffers[buffer(v)];
+  return b.kind == loop::BufferKind::temp && b.place == loop::Place::arena && !b.alias_of;
 }
 
 ValueId GraphLowering::in_place_root(ValueId v) {

@@ -28,6 +28,7 @@ struct PassContext {
   bool fuse = true;  ///< -O0: every op is a kernel of its own
   std::vector<std::string> fusion_notes;  ///< out: --print-fusion
   std::vector<GraphPtr> host_graphs;  ///< out: what each HostCall::function evaluates
+  std::int64_t memory_limit = 0;  ///< bytes a run may take (--mem-limit); 0: none
 };
 
 /// The level that a pass works on decides which member is set.
@@ -39,7 +40,7 @@ struct Pass {
   Result<loop::Program> (*on_program)(loop::Program, PassContext&) = nullptr;
 };
 
-extern const Pass autodiff, fold, algebra, cse, dce, winograd, decompose;  // Graph -> Graph
+extern const Pass autodiff, checkpoint, fold, algebra, cse, dce, winograd, decompose;  // Graph -> Graph
 extern const Pass lower;  // Graph -> Program
 extern const Pass schedule, vectorise, gpu_map, expand_math, plan_memory;  // Program -> Program
 const std::vector<const Pass*>& all_passes();

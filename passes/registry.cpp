@@ -10,11 +10,11 @@ namespace ag::passes {
 
 const std::vector<const Pass*>& all_passes() {
   static const std::vector<const Pass*> passes{
-      &autodiff,    &cse,         &algebra,   &fold,           &dce, &attention, &horizontal, &decompose_early,
-      &layout,      &winograd,    &decompose, &pack_constants,
+      &autodiff,        &checkpoint,       &cse,      &algebra,   &fold,           &dce, &attention, &horizontal,
+      &decompose_early, &layout,           &winograd, &decompose, &pack_constants,
       &lower,                                            // Graph -> Program
-      &collapse,    &split_reductions, &schedule,    &vectorise, &gpu_map,  // Program -> Program
-      &expand_math, &plan_memory,
+      &collapse,        &split_reductions, &schedule, &vectorise, &gpu_map,  // Program -> Program
+      &expand_math,     &plan_memory,
   };
   return passes;
 }

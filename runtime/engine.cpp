@@ -94,6 +94,7 @@ Result<Compiled> Engine::compile(Graph graph, const EngineOptions& options) {
   CompileTeam team(compile_threads(options), std::move(prepare));
   context.fast_math = options.fast_math;
   context.winograd_tile = options.winograd_tile;
+  context.memory_limit = options.memory_limit;
   context.fuse = options.pipeline.opt_level > 0;
   Compiled out;
   for (ValueId v : graph.inputs)

@@ -21,6 +21,7 @@ struct EngineOptions {
   passes::PipelineOptions pipeline;   ///< its opt_level is the optimisation level
   bool fast_math = false;
   int winograd_tile = 2;              ///< 2, or 4: faster, less exact (PassContext)
+  std::int64_t memory_limit = 0;      ///< bytes that a run may take: loops keep checkpoints to stay below; 0: none
   int compile_threads = 0;            ///< 0: as many as there are cores
   bool use_cache = true;              ///< objects of kernels compiled before in this process
   std::string cache_folder;           ///< with use_cache: objects kept between processes (DiskCache); empty: none

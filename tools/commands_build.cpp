@@ -64,6 +64,9 @@ Result<passes::PipelineResult> staged(Session& s, Graph g, const std::string& st
   AG_TRY(context.target, codegen::describe_target(s.options.target));
   context.fast_math = s.options.fast_math;
   context.fuse = s.options.opt_level > 0;
+  if (!s.options.memory_limit.empty()) {
+    AG_TRY(context.memory_limit, parse_bytes(s.options.memory_limit));
+  }
   runtime::EngineOptions options = compile_options(s);
   context.winograd_tile = options.winograd_tile;
   options.pipeline.stop_after = stop_after;

@@ -251,6 +251,7 @@ runtime::EngineOptions compile_options(const Session& s) {
   c.fast_math = o.fast_math;
   c.winograd_tile = o.winograd.empty() ? (o.fast_math ? 4 : 2) : o.winograd == "f4" ? 4 : 2;
   c.compile_threads = thread_count(o);
+  c.memory_limit = parse_bytes(o.memory_limit).value_or(0);  // what is wrong with it is said where it is run
   c.use_cache = !o.no_cache;
   c.cache_folder = runtime::DiskCache::default_folder();
   c.pipeline.opt_level = o.opt_level;

@@ -30,12 +30,20 @@ extern const Recipe full;              // T, value (real), sizes
 extern const Recipe full_like;         // T, value (real); operand gives the shape
 extern const Recipe arange;            // T, n; operands start, step
 
+// Random numbers. The generator's key moves on by key_step with each draw. Parameters: number of the draw, T,
+// distribution, a, b (reals; integers: the lowest and how many), whether an operand gives the shape, sizes. Operands:
+// key (u64), [that operand], trip numbers of the loops around.
+enum class Random : std::uint8_t { uniform, normal, integers };
+inline constexpr std::uint64_t key_step = 0x9e3779b97f4a7c15ull;
+extern const Recipe random;
+
 // Reductions: keepdim, axes.
 extern const Recipe sum, sum_dim, mean, mean_dim, prod, prod_dim, amax, amax_all, amin, amin_all, all, any, logsumexp;
 extern const Recipe var, stddev;       // correction (real), keepdim, axes
 extern const Recipe norm;              // p (real), keepdim, axes
 extern const Recipe max_dim, min_dim;  // axis, keepdim: values, indices
 extern const Recipe argmax, argmin;    // axis, keepdim
+extern const Recipe argsort, sort, topk;  // axis, descending; topk: k
 extern const Recipe cumsum;            // axis
 extern const Recipe cumprod;           // axis
 

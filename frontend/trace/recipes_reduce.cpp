@@ -109,6 +109,28 @@ Values extreme(Emit& e, ValueId x, std::int64_t axis, bool keepdim, std::string_
 Values build_max_dim(Emit& e, In in, Params p) { return extreme(e, in[0], p[0], p[1], "ArgMax"); }
 Values build_min_dim(Emit& e, In in, Params p) { return extreme(e, in[0], p[0], p[1], "ArgMin"); }
 
+/// Places in sorted order, all or the first k of them (p[2], unless negative).
+ValueId order_of(Emit& e, ValueId x, std::int64_t axis, Params p) {
+  Attrs attrs{{"axis", axis}, {"descending", p[1] != 0}};
+  if (p.size() > 2) {
+    const Dim& n = e.type(x).shape[static_cast<std::size_t>(axis)];
+    if (p[2] < 0 || (n.is_const() && p[2] > n.value())) e.reject(Code::AG2206, "selected index k out of range");
+    attrs.set("count", Dims{Dim(p[2])});
+  }
+  return e.op("argsort", {x}, std::move(attrs));
+}
+Values build_argsort(Emit& e, In in, Params p) {
+  if (e.rank(in[0]) == 0) return {e.b().scalar_int(DType::i64, 0)};
+  return {order_of(e, in[0], e.axis(p[0], e.rank(in[0])), p)};
+}
+/// The gradient goes to the places that were taken.
+Values build_sort(Emit& e, In in, Params p) {
+  if (e.rank(in[0]) == 0) return {e.op("Identity", {in[0]}), e.b().scalar_int(DType::i64, 0)};
+  const std::int64_t axis = e.axis(p[0], e.rank(in[0]));
+  ValueId place = order_of(e, in[0], axis, p);
+  return {e.op("GatherElements", {in[0], place}, {{"axis", axis}}), place};
+}
+
 template <Name op>
 Values build_arg(Emit& e, In in, Params p) {
   ValueId x = in[0];
@@ -224,6 +246,9 @@ const Recipe max_dim{"max", "MaxBackward0", build_max_dim};
 const Recipe min_dim{"min", "MinBackward0", build_min_dim};
 const Recipe argmax{"argmax", "", build_arg<"ArgMax">};
 const Recipe argmin{"argmin", "", build_arg<"ArgMin">};
+const Recipe argsort{"argsort", "", build_argsort};
+const Recipe sort{"sort", "SortBackward0", build_sort};
+const Recipe topk{"topk", "TopkBackward0", build_sort};
 const Recipe cumsum{"cumsum", "CumsumBackward0", build_cumsum};
 const Recipe cumprod{"cumprod", "CumprodBackward0", build_cumprod};
 const Recipe dot{"dot", "DotBackward0", build_dot};

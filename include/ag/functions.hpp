@@ -147,6 +147,11 @@ AG_API_NAMESPACE {
   Tensor var(const Tensor& x, bool unbiased = true, Place place = Place::current());
   Tensor std(const Tensor& x, bool unbiased = true, Place place = Place::current());
   Tensor logsumexp(const Tensor& x, IntList axes, bool keepdim = false, Place place = Place::current());
+  Tensor argsort(const Tensor& x, std::int64_t axis = -1, bool descending = false, Place place = Place::current());
+  std::tuple<Tensor, Tensor> sort(const Tensor& x, std::int64_t axis = -1, bool descending = false,
+                                  Place place = Place::current());
+  std::tuple<Tensor, Tensor> topk(const Tensor& x, std::int64_t k, std::int64_t axis = -1, bool largest = true,
+                                  Place place = Place::current());
   Tensor cumsum(const Tensor& x, std::int64_t axis, Place place = Place::current());
   bool equal(const Tensor& a, const Tensor& b);
   bool allclose(const Tensor& a, const Tensor& b, double rtol = 1e-5, double atol = 1e-8);

@@ -275,10 +275,11 @@ AG_API_NAMESPACE {
   M(neg) \
   M(abs) \
   M(sign) \
-  M(square) M(reciprocal) M(sqrt) M(rsqrt) M(exp) M(exp2) M(expm1) M(log) M(log2) M(log10) M(log1p) M(sin) M(cos) \
-      M(tan) M(asin) M(acos) M(atan) M(sinh) M(cosh) M(tanh) M(asinh) M(acosh) M(atanh) M(sigmoid) M(erf) M(erfc) \
-          M(floor) M(ceil) M(round) M(trunc) M(relu) M(isnan) M(isinf) M(isfinite) M(logical_not) M(silu) M(softplus) \
-              M(mish) M(selu) M(hardsigmoid) M(hardswish) M(softsign)
+  M(square) \
+  M(reciprocal) M(sqrt) M(rsqrt) M(exp) M(exp2) M(expm1) M(log) M(log2) M(log10) M(log1p) M(sin) M(cos) M(tan) M(asin) \
+      M(acos) M(atan) M(sinh) M(cosh) M(tanh) M(asinh) M(acosh) M(atanh) M(sigmoid) M(erf) M(erfc) M(floor) M(ceil) \
+          M(round) M(trunc) M(relu) M(isnan) M(isinf) M(isfinite) M(logical_not) M(silu) M(softplus) M(mish) M(selu) \
+              M(hardsigmoid) M(hardswish) M(softsign)
     AG_EACH_UNARY(AG_METHOD)
 #undef AG_METHOD
     Tensor add(Operand o) const;
@@ -325,6 +326,14 @@ AG_API_NAMESPACE {
     Tensor std(IntList axes = {}, bool unbiased = true, bool keepdim = false, Place place = Place::current()) const;
     Tensor norm(double p = 2, IntList axes = {}, bool keepdim = false, Place place = Place::current()) const;
     Tensor logsumexp(IntList axes, bool keepdim = false, Place place = Place::current()) const;
+    /// The places of the elements in sorted order along an axis; stable, NaN above all numbers.
+    Tensor argsort(std::int64_t axis = -1, bool descending = false, Place place = Place::current()) const;
+    /// Sorted elements and their places.
+    std::tuple<Tensor, Tensor> sort(std::int64_t axis = -1, bool descending = false,
+                                    Place place = Place::current()) const;
+    /// The k largest (smallest) elements in order, and their places; of equal ones the first.
+    std::tuple<Tensor, Tensor> topk(std::int64_t k, std::int64_t axis = -1, bool largest = true,
+                                    Place place = Place::current()) const;
     Tensor cumsum(std::int64_t axis, Place place = Place::current()) const;
     Tensor cumprod(std::int64_t axis, Place place = Place::current()) const;
 

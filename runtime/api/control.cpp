@@ -26,7 +26,11 @@ std::unique_ptr<TraceFrame> region(const std::string& name, const std::vector<st
   auto frame = std::make_unique<TraceFrame>(session(), name, capture);
   AutoGradMode off(false);
   Tensors in;
-  for (const auto& [n, t] : inputs) in.push_back(lazy::make_tensor(frame->input(n, t)));
+  for (const auto& [n, t] : inputs) {
+    ValueRef v = frame->input(n, t);
+    if (n == "trip") frame->trip = v;
+    in.push_back(lazy::make_tensor(std::move(v)));
+  }
   const Tensors out = f(in);
   for (const Tensor& t : out) {
     lazy::Value& v = lazy::value_of(t, "the result of a body", place);
@@ -79,14 +83,17 @@ struct Captured {
   }
 };
 
-/// A region's graph with all captures as its last inputs, in the common order.
-GraphPtr with_captures(TraceFrame& frame, std::size_t own_inputs, const Captured& all) {
+/// A region's graph with all captures as its last inputs, in the common order. `drop_trip`: nothing needs its number.
+GraphPtr with_captures(TraceFrame& frame, std::size_t own_inputs, const Captured& all, bool drop_trip = false) {
   const ag::Graph& g = frame.graph();
   ag::Graph out;
   out.name = g.name;
   GraphBuilder b(out);
   std::vector<ag::ValueId> args;
-  for (std::size_t i = 0; i < own_inputs; ++i) args.push_back(b.input(g.value(g.inputs[i]).name, g.type(g.inputs[i])));
+  for (std::size_t i = 0; i < own_inputs; ++i)
+    args.push_back(drop_trip && g.value(g.inputs[i]).name == "trip"
+                       ? b.scalar_int(ag::DType::i64, 0)
+                       : b.input(g.value(g.inputs[i]).name, g.type(g.inputs[i])));
   std::vector<ag::ValueId> captured;
   for (std::size_t i = 0; i < all.values.size(); ++i)
     captured.push_back(b.input("c" + std::to_string(i), all.values[i]->type->type));
@@ -268,7 +275,7 @@ std::pair<Tensor, Tensor> scan(const std::function<std::pair<Tensor, Tensor>(con
         if (slice.shape.empty()) raise(Code::AG2204, "ag::scan runs along the first axis of xs, which has none", place);
         slice.shape.erase(slice.shape.begin());
         Region r(region(
-            "body", {{"state", type_of(start, place)}, {"x", slice}},
+            "body", {{"state", type_of(start, place)}, {"x", slice}, {"trip", {ag::DType::i64, {}}}},
             [&](const Tensors& in) {
               auto [state, element] = body(in[0], in[1]);
               return Tensors{state, element};
@@ -277,10 +284,14 @@ std::pair<Tensor, Tensor> scan(const std::function<std::pair<Tensor, Tensor>(con
         Captured all;
         for (const ValueRef& v : r.keep) all.index(v);
         Tensors operands{start, xs};
+        const bool numbered = r.frame->trip_used;  // random numbers: the number of the trip is a second sequence
+        Tensor each = xs;
+        while (each.dim() > 1) each = each.select(1, 0);
+        if (numbered) operands.push_back(cumsum(ones_like(each, api::i64), 0) - 1);
         append(operands, tensors_of(all, {r.frame.get()}));
         Attrs attrs{{"captures", count(all)}};
-        attrs.set("num_scan_inputs", std::int64_t{1});
-        Tensors out = emit("Scan", operands, {}, std::move(attrs), {with_captures(*r.frame, 2, all)}, place);
+        attrs.set("num_scan_inputs", std::int64_t{numbered ? 2 : 1});
+        Tensors out = emit("Scan", operands, {}, std::move(attrs), {with_captures(*r.frame, 3, all, !numbered)}, place);
         return {out[0], out[1]};
       },
       place);

@@ -3,8 +3,9 @@
 #include <cmath>
 
 #include "frontend/trace/recipes.hpp"
-#include "ir/random.hpp"
+#include "ir/op.hpp"
 #include "runtime/api/tensor_impl.hpp"
+#include "runtime/api/trace_frame.hpp"
 
 namespace ag::api {
 namespace {
@@ -158,71 +159,90 @@ Tensor empty_like(const Tensor& x, TensorOptions o, Place place) { return full_l
 // ---------------------------------------------------------------------------------------------------
 
 namespace {
-Tensor random(Distribution d, double scale, const IntList& sizes, DType t) {
+using rec::r::Random;
+
+/// The trace that draws, where one is under way: it gets its keys when it runs.
+lazy::TraceFrame* drawing_trace() {
+  lazy::TraceFrame* f = lazy::Session::current().frame;
+  while (f && f->outer()) f = f->outer();
+  return f && !f->captures_values() ? f : nullptr;
+}
+
+/// The numbers of one draw. In a trace they are an operation of it; otherwise the same operation is evaluated at once.
+Tensor draw(Random d, DType t, std::int64_t a, std::int64_t b, const std::vector<std::int64_t>& sizes,
+            const Tensor* like = nullptr, const Place& place = Place::current()) {
+  lazy::Session& s = lazy::Session::current();
+  lazy::TraceFrame* trace = drawing_trace();
+  std::vector<std::int64_t> params{trace ? static_cast<std::int64_t>(trace->draws++) : 0,
+                                   static_cast<std::int64_t>(ir(t)),
+                                   static_cast<std::int64_t>(d),
+                                   a,
+                                   b,
+                                   trace && like ? 1 : 0};
+  if (!params.back()) params.insert(params.end(), sizes.begin(), sizes.end());
+  if (trace) {
+    AutoGradMode off(false);
+    Tensors operands{lazy::make_tensor(trace->generator(place))};
+    if (like) operands.push_back(*like);
+    for (lazy::TraceFrame* f = s.frame; f; f = f->outer())
+      if (f->trip) {
+        operands.push_back(lazy::make_tensor(f->trip));
+        f->trip_used = true;
+      }
+    std::vector<lazy::Arg> args;
+    for (const Tensor& o : operands) args.push_back(lazy::arg_of(o, place));
+    return lazy::apply(r::random, args, params, place);
+  }
+  ag::Graph g;
+  rec::Emit e(g, lazy::loc_of(place));
+  const std::vector<ag::ValueId> key{e.b().input("key", {ag::DType::u64, {}})};
+  g.outputs.push_back({"y", r::random.build(e, key, params)[0], {}});
+  Array k(ag::DType::u64, {});
+  k.set_int(0, static_cast<std::int64_t>(s.next_key()));
   lazy::ValueRef v = fresh(t, sizes);
-  Array a(ir(t), sizes.values());
-  fill_random(a, d, scale, lazy::Session::current().next_key());
-  if (v->type->bytes) std::memcpy(v->data, a.bytes().data(), v->type->bytes);
+  auto values = interpret(g, std::vector<Array>{std::move(k)});
+  if (!values) lazy::raise(values.error());
+  if (v->type->bytes) std::memcpy(v->data, (*values)[0].bytes().data(), v->type->bytes);
   return lazy::make_tensor(std::move(v));
 }
-/// Bits i of the generator's next key.
-class Stream {
- public:
-  Stream() : key_(lazy::Session::current().next_key()) {}
-  std::uint64_t operator()(std::uint64_t i) const {
-    const auto w = philox4x32(key_, i);
-    return std::uint64_t{w[1]} << 32 | w[0];
-  }
-  /// In [0, n), without bias that matters: n is far below 2^64.
-  std::int64_t below(std::uint64_t i, std::int64_t n) const {
-    return static_cast<std::int64_t>(static_cast<unsigned __int128>((*this)(i)) * static_cast<std::uint64_t>(n) >> 64);
-  }
-
- private:
-  std::uint64_t key_;
-};
+std::vector<std::int64_t> static_sizes(const Tensor& x) {
+  return drawing_trace() ? std::vector<std::int64_t>{} : x.sizes();
+}
 }  // namespace
 
 Tensor randn(IntList sizes, TensorOptions o) {
-  Tensor t = random(Distribution::normal, 1, sizes, o.type.value_or(f32));
+  Tensor t = draw(Random::normal, o.type.value_or(f32), rec::bits(0), rec::bits(1), sizes.values());
   return o.grad ? t.requires_grad_() : t;
 }
 Tensor rand(IntList sizes, TensorOptions o) {
-  const Stream bits;
-  const DType t = o.type.value_or(f32);
-  // 24 (53) bits: below one after rounding.
-  if (t == f64)
-    return generate(t, sizes, o, [&](std::int64_t i) {
-      return static_cast<double>(bits(static_cast<std::uint64_t>(i)) >> 11) * 0x1p-53;
-    });
-  return generate(t, sizes, o, [&](std::int64_t i) {
-    return static_cast<double>(bits(static_cast<std::uint64_t>(i)) >> 40) * 0x1p-24;
-  });
+  Tensor t = draw(Random::uniform, o.type.value_or(f32), 0, 0, sizes.values());
+  return o.grad ? t.requires_grad_() : t;
 }
-Tensor randn_like(const Tensor& x, TensorOptions o) { return randn(x.sizes(), o.type ? o : o.dtype(x.dtype())); }
-Tensor rand_like(const Tensor& x, TensorOptions o) { return rand(x.sizes(), o.type ? o : o.dtype(x.dtype())); }
+Tensor randn_like(const Tensor& x, TensorOptions o) {
+  Tensor t = draw(Random::normal, o.type.value_or(x.dtype()), rec::bits(0), rec::bits(1), static_sizes(x), &x);
+  return o.grad ? t.requires_grad_() : t;
+}
+Tensor rand_like(const Tensor& x, TensorOptions o) {
+  Tensor t = draw(Random::uniform, o.type.value_or(x.dtype()), 0, 0, static_sizes(x), &x);
+  return o.grad ? t.requires_grad_() : t;
+}
 Tensor randint(std::int64_t low, std::int64_t high, IntList sizes, TensorOptions o) {
   if (low >= high)
     raise(Code::AG5404,
           "random_ expects 'from' to be less than 'to', but got from=" + std::to_string(low) +
               " >= to=" + std::to_string(high),
           {});
-  const Stream bits;
-  return generate(o.type.value_or(i64), sizes, o,
-                  [&](std::int64_t i) { return low + bits.below(static_cast<std::uint64_t>(i), high - low); });
+  Tensor t = draw(Random::integers, o.type.value_or(i64), low, high - low, sizes.values());
+  return o.grad ? t.requires_grad_() : t;
 }
 Tensor randint(std::int64_t high, IntList sizes, TensorOptions o) { return randint(0, high, std::move(sizes), o); }
 Tensor randperm(std::int64_t n, TensorOptions o) {
-  const Stream bits;
-  std::vector<std::int64_t> p(static_cast<std::size_t>(std::max<std::int64_t>(0, n)));
-  for (std::size_t i = 0; i < p.size(); ++i) p[i] = static_cast<std::int64_t>(i);
-  for (std::size_t i = p.size(); i > 1; --i)
-    std::swap(p[i - 1], p[static_cast<std::size_t>(bits.below(i, static_cast<std::int64_t>(i)))]);
-  return generate(o.type.value_or(i64), n, o, [&](std::int64_t i) { return p[static_cast<std::size_t>(i)]; });
+  Tensor order = draw(Random::integers, i64, 0, std::int64_t{1} << 62, {std::max<std::int64_t>(0, n)}).argsort(0);
+  if (o.type && *o.type != i64) order = order.to(*o.type);
+  return lazy::Session::current().frame ? order : order.eval();
 }
 Tensor normal(double mean, double std, IntList sizes, TensorOptions o) {
-  Tensor t = random(Distribution::normal, std, sizes, o.type.value_or(f32));
-  if (mean != 0) t = (t + mean).eval();
+  Tensor t = draw(Random::normal, o.type.value_or(f32), rec::bits(mean), rec::bits(std), sizes.values());
   return o.grad ? t.requires_grad_() : t;
 }
 Tensor bernoulli(const Tensor& p) {

@@ -112,35 +112,40 @@ std::pair<Tensor, Tensor> jvp(const Function& f, const Tensor& x, const Tensor& 
   return {nested ? y : y.detach({}), t};
 }
 
+namespace {
+
+/// The gradients for many seeds, [n, shape of y]: one program for all of them, by vmap; one after the other where an
+/// operation on the way cannot be batched. `row` is the gradient for one seed.
+Tensor gradient_rows(const Function& row, const Tensor& seeds) {
+  try {
+    return vmap(row)(seeds);
+  } catch (const Error&) {
+    Tensors rows;
+    for (const Tensor& seed : seeds.unbind(0)) rows.push_back(row(seed));
+    return stack(rows, 0);
+  }
+}
+
+/// One seed for each element of y, and the shape of the Jacobian.
+std::pair<Tensor, std::vector<std::int64_t>> seeds_for(const Tensor& y, const Tensor& x) {
+  std::vector<std::int64_t> each = y.sizes(), shape = y.sizes();
+  const auto of = x.sizes();
+  shape.insert(shape.end(), of.begin(), of.end());
+  each.insert(each.begin(), y.numel());
+  return {eye(y.numel(), y.dtype()).reshape(each), shape};
+}
+
+}  // namespace
+
 Tensor jacobian(const Function& f, const Tensor& x) {
   AutoGradMode on(true);
   bool nested;
   const Tensors in = variables({x}, nested);
   Tensor y = f(in[0]);
-  std::vector<std::int64_t> shape = y.sizes();
-  const auto of = x.sizes();
-  const std::int64_t n = y.numel();
-  shape.insert(shape.end(), of.begin(), of.end());
-  if (n == 0 || !needs_grad(y)) return zeros(shape, x.dtype());
-  const bool alone = !nested && !lazy::Session::current().frame;
-  if (alone) y.eval({});
-  // One program for a row, run for each.
-  Tensors rows;
-  for (std::int64_t i = 0; i < n; ++i) {
-    Tensor seed = zeros({n}, y.dtype());
-    AutoGradMode off(false);
-    if (y.dtype() == f32)
-      seed.data<float>()[i] = 1;
-    else if (y.dtype() == f64)
-      seed.data<double>()[i] = 1;
-    else
-      seed = (arange(n) == i).to(y.dtype());
-    AutoGradMode again(true);
-    rows.push_back(gradients({y}, {seed.reshape(y.sizes())}, in, true, nested)[0]);
-    if (alone) rows.back().eval({});
-  }
-  Tensor all = stack(rows, 0);
-  return all.reshape(shape);
+  auto [seeds, shape] = seeds_for(y, x);
+  if (y.numel() == 0 || !needs_grad(y)) return zeros(shape, x.dtype());
+  auto row = [&](const Tensor& seed) { return gradients({y}, {seed}, in, true, nested)[0]; };
+  return gradient_rows(row, seeds).reshape(shape);
 }
 Tensor hessian(const Function& f, const Tensor& x) { return jacobian(grad(f), x); }
 Tensor hvp(const Function& f, const Tensor& x, const Tensor& v) {
@@ -258,18 +263,15 @@ Tensor GradientTape::gradient(const Tensor& target, const Tensor& source, const 
 }
 Tensor GradientTape::jacobian(const Tensor& target, const Tensor& source) {
   const bool persistent = std::exchange(persistent_, true);
-  Tensors rows;
-  const std::int64_t n = target.numel();
-  for (std::int64_t i = 0; i < n; ++i) {
-    Tensor seed = (arange(n) == i).to(target.dtype()).reshape(target.sizes());
-    Tensor row = gradient(target, source, seed);
-    rows.push_back(row.defined() ? row : zeros_like(source));
-  }
+  auto [seeds, shape] = seeds_for(target, source);
+  Tensor rows = gradient_rows(
+      [&](const Tensor& seed) {
+        Tensor row = gradient(target, source, seed);
+        return row.defined() ? row : zeros_like(source);
+      },
+      seeds);
   persistent_ = persistent;
-  std::vector<std::int64_t> shape = target.sizes();
-  const auto of = source.sizes();
-  shape.insert(shape.end(), of.begin(), of.end());
-  return stack(rows).reshape(shape);
+  return rows.reshape(shape);
 }
 
 }  // namespace ag::api

@@ -65,7 +65,7 @@ Graph trace(std::string name, std::vector<Argument> args, const std::function<Na
       lazy::Value& v = lazy::value_of(t, "the result of ag::trace", place);
       frame.output(out, v, place);
     }
-    ag::Graph& g = frame.graph();
+    ag::Graph& g = frame.finish();
     for (ag::Output& o : g.outputs)
       if (g.value(o.value).name.empty() && !g.find(o.name)) g.set_name(o.value, o.name);
     auto impl = std::make_shared<Graph::Impl>();
@@ -137,6 +137,7 @@ struct Executable::Impl {
   std::vector<Type> input_types, output_types;
   std::shared_ptr<const runtime::Executable> executable;
   runtime::ExecOptions options;
+  Generator generator;
   mutable std::mutex mutex;
   mutable std::vector<std::unique_ptr<runtime::ExecContext>> free;  ///< contexts that nobody uses
 
@@ -157,11 +158,23 @@ struct Executable::Impl {
   }
 };
 
+Generator Generator::of(const ag::Graph& g, const std::vector<Port>& inputs) {
+  Generator out;
+  for (const auto& [key, text] : g.extras) {
+    if (key == "x-draws") out.draws = std::strtoull(text.c_str(), nullptr, 10);
+    if (key != "x-generator") continue;
+    for (std::size_t i = 0; i < inputs.size(); ++i)
+      if ('"' + inputs[i].name + '"' == text) out.input = i;
+  }
+  return out;
+}
+
 Executable compile(const Graph& g, const CompileOptions& o) {
   return guarded([&] {
     runtime::EngineOptions options = lazy::engine_options();
     options.target = o.target == "cpu" ? "cpu:native" : o.target;
     options.pipeline.opt_level = o.opt_level;
+    options.memory_limit = o.memory_limit;
     ag::Graph graph = g.impl()->graph;
     auto compiled = lazy::engine().compile(std::move(graph), options);
     if (!compiled) raise(compiled.error());
@@ -177,6 +190,7 @@ Executable compile(const Graph& g, const CompileOptions& o) {
       impl->outputs.push_back(std::move(p));
       impl->output_types.push_back(compiled->outputs[i].type);
     }
+    impl->generator = Generator::of(g.impl()->graph, impl->inputs);
     impl->executable = compiled->executable;
     impl->options = lazy::exec_options();
     if (o.threads > 0) {
@@ -228,7 +242,7 @@ HostArray host_array(const View& v, const Port& port, const Type& type, bool out
 }
 
 void settle(const Bindings& given, const std::vector<Port>& ports, const std::vector<Type>& types, bool output,
-            std::vector<HostArray>& arrays) {
+            std::vector<HostArray>& arrays, Key* key) {
   const char* what = output ? "output" : "input";
   for (const Binding& b : given)
     if (std::none_of(ports.begin(), ports.end(), [&](const Port& p) { return p.name == b.name; }))
@@ -236,15 +250,36 @@ void settle(const Bindings& given, const std::vector<Port>& ports, const std::ve
   arrays.clear();
   for (std::size_t i = 0; i < ports.size(); ++i) {
     auto it = std::find_if(given.begin(), given.end(), [&](const Binding& b) { return b.name == ports[i].name; });
+    if (it == given.end() && key && key->input == i) {
+      key->drawn = true;
+      arrays.push_back(key->array());
+      continue;
+    }
     if (it == given.end()) raise(Code::AG5404, std::string(what) + " `" + ports[i].str() + "` is not bound", {});
     arrays.push_back(host_array(it->view, ports[i], types[i], output));
   }
 }
 
+void settle(const Tensors& given, const std::vector<Port>& ports, const std::vector<Type>& types,
+            std::vector<HostArray>& arrays, Key& key) {
+  const std::size_t needed = ports.size() - (key.input ? 1 : 0);
+  key.drawn = key.input && given.size() == needed;
+  if (given.size() != needed && given.size() != ports.size())
+    raise(Code::AG5404, std::to_string(given.size()) + " inputs are given, " + std::to_string(needed) + " are needed",
+          {});
+  arrays.clear();
+  for (std::size_t i = 0, next = 0; i < ports.size(); ++i)
+    arrays.push_back(key.drawn && i == *key.input ? key.array()
+                                                  : host_array(View(given[next++]), ports[i], types[i], false));
+}
+
 void Executable::run(const Bindings& inputs, const Bindings& outputs) const {
   std::vector<HostArray> in, out;
-  settle(inputs, impl_->inputs, impl_->input_types, false, in);
+  std::uint64_t memory = 0;
+  Key key{impl_->generator.input, &memory};
+  settle(inputs, impl_->inputs, impl_->input_types, false, in, &key);
   settle(outputs, impl_->outputs, impl_->output_types, true, out);
+  if (key.drawn) memory = impl_->generator.next_key();
   auto context = impl_->take();
   const Status s = context->run(in, out);
   impl_->give(std::move(context));
@@ -255,6 +290,8 @@ struct BoundCall::Impl {
   std::shared_ptr<const Executable::Impl> executable;
   std::unique_ptr<runtime::ExecContext> context;
   std::vector<HostArray> inputs, outputs;
+  bool draws = false;  ///< each call takes a key from the generator
+  std::uint64_t key = 0;
 };
 BoundCall::BoundCall(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 BoundCall::~BoundCall() {
@@ -266,13 +303,16 @@ BoundCall& BoundCall::operator=(BoundCall&& o) noexcept {
   return *this;
 }
 void BoundCall::operator()() {
+  if (impl_->draws) impl_->key = impl_->executable->generator.next_key();
   if (Status s = impl_->context->run(impl_->inputs, impl_->outputs); !s) [[unlikely]]
     raise(s.error());
 }
 
 BoundCall Executable::bind(const Bindings& inputs, const Bindings& outputs) const {
   auto call = std::make_unique<BoundCall::Impl>();
-  settle(inputs, impl_->inputs, impl_->input_types, false, call->inputs);
+  Key key{impl_->generator.input, &call->key};
+  settle(inputs, impl_->inputs, impl_->input_types, false, call->inputs, &key);
+  call->draws = key.drawn;
   settle(outputs, impl_->outputs, impl_->output_types, true, call->outputs);
   call->executable = impl_;
   call->context = impl_->take();
@@ -280,13 +320,11 @@ BoundCall Executable::bind(const Bindings& inputs, const Bindings& outputs) cons
 }
 
 Tensors Executable::operator()(const Tensors& inputs) const {
-  if (inputs.size() != impl_->inputs.size())
-    raise(Code::AG5404,
-          std::to_string(inputs.size()) + " inputs are given, " + std::to_string(impl_->inputs.size()) + " are needed",
-          {});
+  std::uint64_t memory = 0;
+  Key key{impl_->generator.input, &memory};
   std::vector<HostArray> in, out;
-  for (std::size_t i = 0; i < inputs.size(); ++i)
-    in.push_back(host_array(View(inputs[i]), impl_->inputs[i], impl_->input_types[i], false));
+  settle(inputs, impl_->inputs, impl_->input_types, in, key);
+  if (key.drawn) memory = impl_->generator.next_key();
   auto context = impl_->take();
   auto shapes = context->output_shapes(in);
   if (!shapes) raise(shapes.error());

@@ -152,13 +152,13 @@ Tensor embedding(const Tensor& weight, const Tensor& indices, Place place) {
 Tensor one_hot(const Tensor& indices, std::int64_t classes, Place place) {
   return apply(r::one_hot, {&indices}, {classes}, place);
 }
-/// The mask is drawn at once, from the session's generator; elements that stay are scaled up.
+/// The mask is drawn from the session's generator (in a trace: when it runs); elements that stay are scaled up.
 Tensor dropout(const Tensor& x, double p, bool training, Place place) {
   if (p < 0 || p > 1)
     raise(Code::AG5404, "dropout probability has to be between 0 and 1, but got " + std::to_string(p), place);
   if (!training || p == 0) return x;
   if (p == 1) return x * 0.0;
-  Tensor mask = rand(x.sizes(), f32);
+  Tensor mask = rand_like(x, f32);
   return x * (Operand(mask, place) >= Operand(p, place)).to(x.dtype(), place) * (1 / (1 - p));
 }
 Tensor scaled_dot_product_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask,

@@ -183,11 +183,12 @@ AG_SAME(abs)
 AG_SAME(sign)
 AG_SAME(square)
 AG_SAME(relu)
-AG_REAL(reciprocal) AG_REAL(sqrt) AG_REAL(rsqrt) AG_REAL(exp) AG_REAL(exp2) AG_REAL(expm1) AG_REAL(log) AG_REAL(log2)
-    AG_REAL(log10) AG_REAL(log1p) AG_REAL(sin) AG_REAL(cos) AG_REAL(tan) AG_REAL(asin) AG_REAL(acos) AG_REAL(atan)
-        AG_REAL(sinh) AG_REAL(cosh) AG_REAL(tanh) AG_REAL(asinh) AG_REAL(acosh) AG_REAL(atanh) AG_REAL(sigmoid)
-            AG_REAL(erf) AG_REAL(erfc) AG_REAL(isnan) AG_REAL(isinf) AG_REAL(isfinite) AG_REAL(silu) AG_REAL(softplus)
-                AG_REAL(mish) AG_REAL(selu) AG_REAL(hardsigmoid) AG_REAL(hardswish) AG_REAL(softsign)
+AG_REAL(reciprocal)
+AG_REAL(sqrt) AG_REAL(rsqrt) AG_REAL(exp) AG_REAL(exp2) AG_REAL(expm1) AG_REAL(log) AG_REAL(log2) AG_REAL(log10)
+    AG_REAL(log1p) AG_REAL(sin) AG_REAL(cos) AG_REAL(tan) AG_REAL(asin) AG_REAL(acos) AG_REAL(atan) AG_REAL(sinh)
+        AG_REAL(cosh) AG_REAL(tanh) AG_REAL(asinh) AG_REAL(acosh) AG_REAL(atanh) AG_REAL(sigmoid) AG_REAL(erf)
+            AG_REAL(erfc) AG_REAL(isnan) AG_REAL(isinf) AG_REAL(isfinite) AG_REAL(silu) AG_REAL(softplus) AG_REAL(mish)
+                AG_REAL(selu) AG_REAL(hardsigmoid) AG_REAL(hardswish) AG_REAL(softsign)
 #undef AG_REAL
 #undef AG_SAME
 // Integers are whole already.
@@ -221,9 +222,10 @@ AG_ALPHA(celu)
 AG_BINARY_METHOD(add)
 AG_BINARY_METHOD(sub)
 AG_BINARY_METHOD(mul)
-AG_BINARY_METHOD(div) AG_BINARY_METHOD(pow) AG_BINARY_METHOD(remainder) AG_BINARY_METHOD(fmod)
-    AG_BINARY_METHOD(floor_divide) AG_BINARY_METHOD(maximum) AG_BINARY_METHOD(minimum) AG_BINARY_METHOD(eq)
-        AG_BINARY_METHOD(ne) AG_BINARY_METHOD(lt) AG_BINARY_METHOD(le) AG_BINARY_METHOD(gt) AG_BINARY_METHOD(ge)
+AG_BINARY_METHOD(div)
+AG_BINARY_METHOD(pow) AG_BINARY_METHOD(remainder) AG_BINARY_METHOD(fmod) AG_BINARY_METHOD(floor_divide)
+    AG_BINARY_METHOD(maximum) AG_BINARY_METHOD(minimum) AG_BINARY_METHOD(eq) AG_BINARY_METHOD(ne) AG_BINARY_METHOD(lt)
+        AG_BINARY_METHOD(le) AG_BINARY_METHOD(gt) AG_BINARY_METHOD(ge)
 #undef AG_BINARY_METHOD
 
 #define AG_LOGICAL(name) \
@@ -379,6 +381,33 @@ Tensor Tensor::argmax(std::optional<std::int64_t> axis, bool keepdim, Place plac
 }
 Tensor Tensor::argmin(std::optional<std::int64_t> axis, bool keepdim, Place place) const {
   return place_of_extreme(r::argmin, *this, axis, keepdim, place);
+}
+
+namespace {
+std::tuple<Tensor, Tensor> sorted(const Recipe& recipe, const Tensor& x, std::span<const std::int64_t> params,
+                                  const Place& place) {
+  const Arg a = lazy::arg_of(x, place);
+  auto both = lazy::apply_all(&recipe, nullptr, std::span(&a, 1), params, place);
+  return {std::move(both[0]), std::move(both[1])};
+}
+}  // namespace
+Tensor Tensor::argsort(std::int64_t axis, bool descending, Place place) const {
+  return lazy::apply(r::argsort, {this}, {axis, descending}, place);
+}
+std::tuple<Tensor, Tensor> Tensor::sort(std::int64_t axis, bool descending, Place place) const {
+  return sorted(r::sort, *this, std::array<std::int64_t, 2>{axis, descending}, place);
+}
+std::tuple<Tensor, Tensor> Tensor::topk(std::int64_t k, std::int64_t axis, bool largest, Place place) const {
+  return sorted(r::topk, *this, std::array<std::int64_t, 3>{axis, largest, k}, place);
+}
+Tensor argsort(const Tensor& x, std::int64_t axis, bool descending, Place place) {
+  return x.argsort(axis, descending, place);
+}
+std::tuple<Tensor, Tensor> sort(const Tensor& x, std::int64_t axis, bool descending, Place place) {
+  return x.sort(axis, descending, place);
+}
+std::tuple<Tensor, Tensor> topk(const Tensor& x, std::int64_t k, std::int64_t axis, bool largest, Place place) {
+  return x.topk(k, axis, largest, place);
 }
 
 Tensor sum(const Tensor& x, Place place) { return x.sum(place); }

@@ -3,6 +3,7 @@
 #include <functional>
 #include <source_location>
 
+#include "frontend/trace/recipes.hpp"
 #include "runtime/api/small.hpp"
 #include "runtime/api/value.hpp"
 #include "runtime/engine.hpp"
@@ -89,7 +90,13 @@ class Session {
       if (mask == wanted) return &vjp;
     return nullptr;
   }
-  std::uint64_t next_key() { return key_mix(seed, draws++); }
+  /// The generator's key: it moves on by a fixed step with each draw, so that a compiled graph of n draws knows all
+  /// of its keys from the first.
+  std::uint64_t next_key(std::uint64_t n = 1) {
+    const std::uint64_t key = key_mix(seed, 0) + draws * rec::r::key_step;
+    draws += n;
+    return key;
+  }
   static std::uint64_t key_mix(std::uint64_t seed, std::uint64_t n);
   void clear();
 

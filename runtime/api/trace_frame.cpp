@@ -89,6 +89,20 @@ std::vector<ValueRef> TraceFrame::control(std::string_view name, std::span<Value
   return results;
 }
 
+ValueRef TraceFrame::generator(const Place& place) {
+  if (generator_) return generator_;
+  std::string name = "rng";
+  while (graph_.find(name)) name += '_';
+  generator_ = input(name, {DType::u64, {}}, loc_of(place));
+  graph_.extras.emplace_back("x-generator", '"' + name + '"');
+  return generator_;
+}
+
+Graph& TraceFrame::finish() {
+  if (draws) graph_.extras.emplace_back("x-draws", std::to_string(draws));
+  return graph_;
+}
+
 void TraceFrame::output(const std::string& name, Value& value, const Place& place) {
   const ValueId id = id_of(value, place);
   graph_.outputs.push_back({name, id, graph_.loc(id)});

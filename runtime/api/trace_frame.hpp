@@ -30,11 +30,18 @@ class TraceFrame final : public Recording {
   ValueRef constant(const Array& array, const Place& place);
   void output(const std::string& name, Value& value, const Place& place);
   Graph& graph() { return graph_; }
+  /// The graph, with what running it must know of its random numbers.
+  Graph& finish();
   TraceFrame* outer() const { return outer_; }
   /// Values of the outside that became inputs, in order.
   const std::vector<ValueRef>& captures() const { return captures_; }
   void forget(std::uint32_t) override {}
   bool captures_values() const { return capture_ != Capture::none; }
+  /// The key that random numbers of this trace follow from: an input that the caller or the generator gives.
+  ValueRef generator(const Place& place);
+  std::uint64_t draws = 0;  ///< of random numbers, in this trace and the bodies inside
+  ValueRef trip;            ///< the body of a loop: the number of the trip (i64)
+  bool trip_used = false;
   /// Where the gradient of a captured value goes (an Edge): kept for the operation that the region belongs to.
   std::map<const Value*, std::any> histories;
 
@@ -48,6 +55,7 @@ class TraceFrame final : public Recording {
   std::map<const Value*, ValueId> outside_;
   std::vector<ValueRef> keep_;       ///< concrete values that became constants
   std::vector<ValueRef> captures_;
+  ValueRef generator_;
   std::vector<Value*> made_;         ///< pending values of this frame, to be cut off at its end
   friend class Session;
 };

@@ -22,6 +22,8 @@ struct TrainStep::Impl {
   std::unique_ptr<runtime::State> state;
   std::unique_ptr<runtime::ExecContext> context;
   std::vector<HostArray> in, out;             ///< of the run in progress
+  Generator generator;                        ///< of random numbers
+  std::uint64_t key = 0;
   std::vector<runtime::OwnedArray> unwanted;  ///< outputs that a run did not ask for
 
   std::size_t find(const std::string& name) const {
@@ -71,7 +73,9 @@ TrainStep compile_step(ag::Graph graph, const optim::Rule& rule, const passes::T
   runtime::EngineOptions options = lazy::engine_options();
   options.target = o.target == "cpu" ? "cpu:native" : o.target;
   options.pipeline.opt_level = o.opt_level;
+  options.memory_limit = o.memory_limit;
   passes::PassContext context;
+  const ag::Graph traced = graph;
   auto step = passes::train_step(std::move(graph), rule_of(rule), context, spec);
   if (!step) raise(step.error());
   for (const Diag& d : context.diagnostics) lazy::warn(d.message);
@@ -82,6 +86,7 @@ TrainStep compile_step(ag::Graph graph, const optim::Rule& rule, const passes::T
     impl->inputs.push_back(port_of(p.name, p.type));
     impl->input_types.push_back(p.type);
   }
+  impl->generator = Generator::of(traced, impl->inputs);
   for (const auto& p : compiled->outputs) {
     impl->outputs.push_back(port_of(p.name, p.type));
     impl->output_types.push_back(p.type);
@@ -175,7 +180,7 @@ TrainStep train_step(std::string name, const nn::NamedTensors& parameters, const
         spec.carried.emplace_back(n, next);
       }
     }
-    ag::Graph& g = frame.graph();
+    ag::Graph& g = frame.finish();
     for (ag::Output& o : g.outputs)
       if (g.value(o.value).name.empty() && !g.find(o.name)) g.set_name(o.value, o.name);
     TrainStep step = compile_step(std::move(g), rule, spec, options);
@@ -197,7 +202,9 @@ std::vector<Port> TrainStep::state() const { return impl_->states; }
 
 void TrainStep::run(const Bindings& inputs, const Bindings& outputs) {
   Impl& m = *impl_;
-  settle(inputs, m.inputs, m.input_types, false, m.in);
+  Key key{m.generator.input, &m.key};
+  settle(inputs, m.inputs, m.input_types, false, m.in, &key);
+  if (key.drawn) m.key = m.generator.next_key();
   for (const Binding& b : outputs)
     if (std::none_of(m.outputs.begin(), m.outputs.end(), [&](const Port& p) { return p.name == b.name; }))
       raise(Code::AG5404, "there is no output `" + b.name + "`", {});
@@ -227,12 +234,9 @@ void TrainStep::run(const Bindings& inputs, const Bindings& outputs) {
 
 Tensors TrainStep::operator()(const Tensors& inputs) {
   Impl& m = *impl_;
-  if (inputs.size() != m.inputs.size())
-    raise(Code::AG5404,
-          std::to_string(inputs.size()) + " inputs are given, " + std::to_string(m.inputs.size()) + " are needed", {});
-  m.in.clear();
-  for (std::size_t i = 0; i < inputs.size(); ++i)
-    m.in.push_back(host_array(View(inputs[i]), m.inputs[i], m.input_types[i], false));
+  Key key{m.generator.input, &m.key};
+  settle(inputs, m.inputs, m.input_types, m.in, key);
+  if (key.drawn) m.key = m.generator.next_key();
   auto shapes = m.context->output_shapes(m.in);
   if (!shapes) raise(shapes.error());
   std::vector<lazy::ValueRef> values;

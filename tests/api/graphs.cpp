@@ -175,3 +175,70 @@ TEST_CASE("parameters to a file and back") {
   CHECK(ag::equal(a(x), b(x)));
   CHECK(a.named_parameters()[2].first == "2.weight");
 }
+
+TEST_CASE("random numbers of a trace are drawn when it runs: from the generator, or under a key that is given") {
+  auto f = [](const ag::Tensor& x) {
+    ag::Tensor noise = ag::randn({4}) + ag::rand_like(x) * 10;
+    return ag::dropout(x, 0.5) + noise + ag::randint(0, 100, {4}).to(ag::f32);
+  };
+  ag::Tensor x = ag::ones({4});
+  ag::manual_seed(7);
+  const ag::Tensor first = f(x).eval(), second = f(x).eval();
+  CHECK_FALSE(ag::equal(first, second));
+  ag::Graph g = ag::trace("noise", f, ag::arg("x", ag::f32, {4}));
+  REQUIRE(g.inputs().size() == 2);
+  CHECK(g.inputs()[1].str() == "rng: u64[]");
+  ag::Executable e = ag::compile(g);
+  ag::manual_seed(7);
+  CHECK(ag::allclose(e({x})[0], first));
+  CHECK(ag::allclose(e({x})[0], second));
+  const ag::Tensor key = ag::tensor(std::vector<std::uint64_t>{12345}).reshape({});
+  CHECK(ag::equal(e({x, key})[0], e({x, key})[0]));
+  std::vector<float> in(4, 1), a(4), b(4);
+  std::uint64_t number = 3;
+  const std::string y = g.outputs()[0].name;
+  auto bound = e.bind({{"x", in}}, {{y, a}});
+  bound();
+  b = a;
+  bound();
+  CHECK(a != b);
+  e.run({{"x", in}, {"rng", number}}, {{y, a}});
+  e.run({{"x", in}, {"rng", number}}, {{y, b}});
+  CHECK(a == b);
+}
+
+TEST_CASE("random numbers in the body of a traced loop differ from trip to trip") {
+  auto distinct = [](const ag::Tensor& v) {
+    auto [s, places] = v.sort();
+    return (s.slice(0, 1, 8) > s.slice(0, 0, 7)).all().item<bool>();
+  };
+  ag::Graph g = ag::trace(
+      "noise",
+      [](const ag::Tensor& x) {
+        auto body = [](const ag::Tensor& i, const ag::Tensors& s) {
+          return ag::Tensors{s[0].scatter(0, i.reshape({1}), ag::rand({1}))};
+        };
+        ag::Tensor drawn = ag::fori_loop(0, 8, body, {x})[0];
+        auto [last, all] = ag::scan(
+            [](const ag::Tensor& s, const ag::Tensor& e) { return std::pair{s + ag::rand({}), e + ag::rand({})}; },
+            ag::zeros({}), x);
+        return ag::Tensors{drawn, all};
+      },
+      ag::arg("x", ag::f32, {8}));
+  auto out = ag::compile(g)({ag::zeros({8})});
+  CHECK(distinct(out[0]));
+  CHECK(distinct(out[1]));
+}
+
+TEST_CASE("sort, argsort and topk: values, places, gradients") {
+  ag::Tensor x = ag::tensor({{3., 1., 2.}, {-1., 5., 4.}}).requires_grad_();
+  auto [v, p] = x.sort();
+  CHECK(ag::equal(v, ag::tensor({{1., 2., 3.}, {-1., 4., 5.}})));
+  CHECK(ag::equal(p, ag::tensor({{1, 2, 0}, {0, 2, 1}})));
+  CHECK(ag::equal(x.argsort(0, true), ag::tensor({{0, 1, 1}, {1, 0, 0}})));
+  auto [top, where] = ag::topk(x, 2);
+  CHECK(ag::equal(top, ag::tensor({{3., 2.}, {5., 4.}})));
+  (top * ag::tensor({1., 10.})).sum().backward();
+  CHECK(ag::equal(x.grad(), ag::tensor({{1., 0., 10.}, {0., 1., 10.}})));
+  CHECK_THROWS_AS(x.topk(4), ag::Error);
+}

@@ -152,3 +152,18 @@ TEST_CASE("graphs from files and traces are trained too") {
   CHECK_THROWS_AS(ag::train_step(g, ag::optim::sgd({}), {"v"}), ag::Error);
   CHECK_THROWS_AS(ag::train_step(g, ag::optim::sgd({})), ag::Error);
 }
+
+TEST_CASE("dropout in a compiled step draws at each step what the same steps draw op by op") {
+  Net net;
+  auto loss = [&](const Tensor& x, const Tensor& y) {
+    return cross_entropy(net.last(ag::dropout(ag::gelu(net.first(x)), 0.5)), y);
+  };
+  auto step = ag::train_step("step", net, ag::optim::sgd({.lr = 0.0}), loss, x_arg, y_arg);
+  ag::manual_seed(3);
+  std::vector<double> compiled, eager;
+  for (int i = 0; i < 4; ++i) compiled.push_back(step({images(), labels()})[0].item<double>());
+  ag::manual_seed(3);
+  for (int i = 0; i < 4; ++i) eager.push_back(loss(images(), labels()).item<double>());
+  for (int i = 0; i < 4; ++i) CHECK(compiled[i] == Approx(eager[i]).epsilon(1e-5));
+  CHECK(compiled[0] != compiled[1]);
+}

@@ -1,48 +1,13 @@
 // Derivatives of If, Loop and Scan: differences, forward mode, second order, and the same programs unrolled.
 #include <catch2/catch.hpp>
 
-#include "frontend/json/import.hpp"
 #include "runtime/engine.hpp"
-#include "tests/gradients/probe.hpp"
+#include "tests/gradients/programs.hpp"
 
 using namespace ag;
 using namespace ag::test;
 
 namespace {
-
-Graph import(const std::string& text) {
-  auto doc = json::Document::parse(text, std::make_shared<std::string>("test.json"));
-  if (!doc) FAIL(messages(doc.error()));
-  auto g = json::import_graph(**doc);
-  if (!g) FAIL(messages(g.error()));
-  return std::move(*g);
-}
-
-/// The graph with `inputs`, `nodes` and the scalar output `y`; real inputs are differentiated.
-Probe program(const std::string& inputs, const std::string& nodes, std::vector<Array> values) {
-  Probe p;
-  p.graph = import(R"({ "ag": 1, "inputs": [)" + inputs + R"(], "nodes": [)" + nodes + R"(], "outputs": ["y"] })");
-  p.loss = p.graph.outputs[0].value;
-  p.values = std::move(values);
-  for (std::size_t i = 0; i < p.graph.inputs.size(); ++i)
-    if (p.graph.type(p.graph.inputs[i]).dtype == DType::f64) {
-      p.wrt.push_back(p.graph.inputs[i]);
-      p.places.push_back(i);
-    }
-  return p;
-}
-
-Array reals(std::vector<std::int64_t> shape, const std::vector<double>& v) {
-  return Array::of<double>(DType::f64, std::move(shape), v);
-}
-Array real(double v) { return Array::scalar(DType::f64, v); }
-
-void sound(const Graph& g) {
-  if (auto ok = verify(g); !ok) FAIL(messages(ok.error()));
-  auto again = parse_graph(print(g));
-  if (!again) FAIL(messages(again.error()));
-  CHECK(print(*again) == print(g));
-}
 
 /// The compiled program, its regions included, gives what the interpreter gives.
 void check_compiled(const Graph& g, const std::vector<Array>& values) {
@@ -65,7 +30,23 @@ void check_compiled(const Graph& g, const std::vector<Array>& values) {
   }
 }
 
+/// The same bits with checkpoints instead of the values of all trips; products over all trips are summed in parts.
+void check_checkpoints(const Graph& g, const std::vector<Array>& values) {
+  const std::vector<Array> want = run(g, values);
+  for (std::int64_t limit : {300, 1000, 4000}) {
+    Graph bounded = with_checkpoints(g, limit);
+    if (count_ops(bounded, "Loop") == count_ops(g, "Loop")) continue;
+    sound(bounded);
+    check_compiled(bounded, values);
+    const std::vector<Array> got = run(bounded, values);
+    for (std::size_t k = 0; k < want.size(); ++k)
+      for (std::int64_t i = 0; i < want[k].elems(); ++i)
+        CHECK(got[k].get_double(i) == Approx(want[k].get_double(i)).epsilon(1e-13));
+  }
+}
+
 void check_all(const Probe& p) {
+  check_checkpoints(gradient(p), p.values);
   check_compiled(gradient(p), p.values);
   sound(gradient(p));
   check_reverse(p, "control");
@@ -73,6 +54,7 @@ void check_all(const Probe& p) {
   Probe second = slope_probe(p, directions(p, "u"));
   sound(gradient(second));
   check_compiled(gradient(second), second.values);
+  check_checkpoints(gradient(second), second.values);
   check_second(p, "control");
 }
 
@@ -83,15 +65,6 @@ void check_same(const Probe& a, const Probe& b) {
   REQUIRE(ga.size() == gb.size());
   for (std::size_t k = 0; k < ga.size(); ++k)
     for (std::int64_t i = 0; i < ga[k].elems(); ++i) CHECK(ga[k].get_double(i) == Approx(gb[k].get_double(i)));
-}
-
-std::size_t count_ops(const Graph& g, std::string_view name) {
-  std::size_t n = 0;
-  for (NodeId id : g.node_ids()) {
-    n += g.node(id).op->name == name;
-    for (const GraphPtr& r : g.node(id).regions) n += count_ops(*r, name);
-  }
-  return n;
 }
 
 }  // namespace
