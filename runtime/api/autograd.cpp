@@ -172,13 +172,14 @@ class Walk {
   }
 
   void accumulate(GradNode& n, const Tensor& ct) {
+    before_grad_changes(*n.variable);
     Tensor& grad = n.variable->more().grad;
     if (!grad.defined()) {
       grad = separate(ct);
       return;
     }
     Tensor total = sum_of(grad, ct);
-    if (create_graph_) {
+    if (create_graph_ || Session::current().frame) {
       grad = total;
     } else {
       grad.impl()->value = total.impl()->value;

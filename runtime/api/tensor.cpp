@@ -144,10 +144,18 @@ Tensor Tensor::grad() const {
   return impl.extra ? impl.extra->grad : Tensor();
 }
 Tensor& Tensor::mutable_grad() { return impl_of(*this).more().grad; }
-void Tensor::set_grad(const Tensor& g) { impl_of(*this).more().grad = g; }
+void Tensor::set_grad(const Tensor& g) {
+  lazy::before_grad_changes(impl_of(*this));
+  impl_of(*this).more().grad = g;
+}
 void Tensor::zero_grad(bool set_to_none) {
   lazy::TensorImpl& impl = impl_of(*this);
   if (!impl.extra || !impl.extra->grad.defined()) return;
+  lazy::before_grad_changes(impl);
+  if (!set_to_none && lazy::Session::current().frame) {
+    impl.extra->grad = zeros_like(impl.extra->grad.detach(), {}, {});
+    return;
+  }
   if (set_to_none) {
     impl.extra->grad = Tensor();
     return;

@@ -7,6 +7,14 @@
 
 namespace ag::lazy {
 
+void before_grad_changes(TensorImpl& impl) {
+  TraceFrame* frame = Session::current().frame;
+  if (!frame) return;
+  frame->undo.push_back([keep = ImplRef(&impl), was = impl.extra ? impl.extra->grad : api::Tensor()] {
+    if (keep->extra) keep->extra->grad = was;
+  });
+}
+
 using api::Tensor;
 
 void TensorImpl::destroy() {

@@ -44,6 +44,9 @@ struct TensorImpl {
   bool tracked() const { return requires_grad || grad_fn; }
 };
 
+/// Before a gradient is given or dropped: a trace puts back what was there when it ends.
+void before_grad_changes(TensorImpl& impl);
+
 struct Edge {
   NodeRef node;
   std::uint32_t nr = 0;

@@ -11,6 +11,10 @@ TraceFrame::TraceFrame(Session& session, std::string name, Capture capture)
 }
 
 TraceFrame::~TraceFrame() {
+  while (!undo.empty()) {
+    undo.back()();
+    undo.pop_back();
+  }
   session_.frame = outer_;
   static const auto over = std::make_shared<const std::string>("the trace that this tensor belongs to has ended");
   for (Value* v : made_)

@@ -44,6 +44,8 @@ class TraceFrame final : public Recording {
   bool trip_used = false;
   /// Where the gradient of a captured value goes (an Edge): kept for the operation that the region belongs to.
   std::map<const Value*, std::any> histories;
+  /// Run when the trace ends, the last first: what it changed outside is as it was.
+  std::vector<std::function<void()>> undo;
 
  private:
   ValueId id_of(Value& value, const Place& place);

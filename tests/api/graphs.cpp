@@ -242,3 +242,27 @@ TEST_CASE("sort, argsort and topk: values, places, gradients") {
   CHECK(ag::equal(x.grad(), ag::tensor({{1., 0., 10.}, {0., 1., 10.}})));
   CHECK_THROWS_AS(x.topk(4), ag::Error);
 }
+
+TEST_CASE("backward inside a trace leaves no gradient of the trace behind") {
+  ag::Tensor w = ag::tensor({1., 2.}).requires_grad_();
+  (w * 3).sum().backward();
+  ag::Graph g = ag::trace(
+      "step",
+      [&](const ag::Tensor& x) {
+        w.zero_grad();
+        (w * x).pow(2).sum().backward();
+        (w * x).sum().backward();
+        return w.grad();
+      },
+      ag::arg("x", ag::f32, {2}));
+  CHECK(ag::equal(w.grad(), ag::tensor({3., 3.})));
+  CHECK(ag::equal(ag::compile(g)({ag::tensor({2., 5.})})[0], ag::tensor({10., 105.})));
+  ag::trace(
+      "step",
+      [&](const ag::Tensor& x) {
+        (w * x).sum().backward();
+        return w.grad() * 2;
+      },
+      ag::arg("x", ag::f32, {2}));
+  CHECK(ag::equal(w.grad(), ag::tensor({3., 3.})));
+}
