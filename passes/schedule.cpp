@@ -136,6 +136,7 @@ class CpuScheduler : public CpuNest {
       });
       return;
     }
+    if (col_ && few_taps(nest_.body)) return taps(work);
     if (const NestLoop* along = turned_axis()) return turned(*along, work, width);
     Dim per_row = work * (col_ ? *col_->size : Dim(1));
     Dim chunk = max(floordiv(Dim(tile_work), max(per_row, Dim(1))), Dim(1)), rows = outer_size();
@@ -152,6 +153,51 @@ class CpuScheduler : public CpuNest {
                   });
                 else
                   body();
+                return Builder::Values{};
+              });
+    });
+  }
+
+  // -- sums over few taps ----------------------------------------------------------------------------------------
+  /// Trips of all loops in a body together, if it has sums and nothing else and its trips are known.
+  std::int64_t trips_in(BlockId block) const {
+    std::int64_t all = 1;
+    for (StmtId id : k_.blocks[block].stmts)
+      if (const Stmt& s = k_.stmts[id]; s.op == Op::for_)
+        all = std::min<std::int64_t>(all * trips(s).value_or(1 << 20) * trips_in(s.blocks[0]), 1 << 20);
+    return all;
+  }
+  /// Windows and depthwise convolutions: neighbours along the last outer axis share taps or weights.
+  bool few_taps(BlockId block) const {
+    const std::int64_t all = trips_in(block);
+    const auto& size = outer_.back()->size;
+    return all > 1 && all <= 64 && registers_in(block) > 1 && size->is_const() && size->value() >= 3;
+  }
+
+  /// A tile of some neighbours times two registers of lanes; a tile of threads takes whole lines of neighbours.
+  void taps(const Dim& work) {
+    const NestLoop* line = outer_.back();
+    outer_.pop_back();
+    const bool many = target_.vector_registers >= 32;
+    const std::int64_t n = line->size->value(), most = many ? 6 : 4, blocks = (n + most - 1) / most;
+    const int rows = static_cast<int>((n + blocks - 1) / blocks), width = width_for(col_->size, many ? 2 : 1);
+    Dim lines = outer_size(),
+        chunk = max(floordiv(Dim(tile_work), max(work * *col_->size * *line->size, Dim(1))), Dim(1));
+    tiles(ceildiv(lines, chunk), [&](LV t) {
+      LV lo = b_.mul(t, b_.dim(chunk)), hi = b_.op(Op::min, {b_.add(lo, b_.dim(chunk)), b_.dim(lines)});
+      b_.for_(lo, hi, b_.index(1), {.mapping = Mapping::serial, .role = AxisRole::batch}, {},
+              [&](LV flat, const Builder::Values&) {
+                decode(flat);
+                ForOptions o{
+                    .mapping = Mapping::rows, .role = AxisRole::row, .width = static_cast<std::uint16_t>(rows)};
+                b_.for_(b_.index(0), b_.index(n), b_.index(rows), o, {}, [&](LV r, const Builder::Values&) {
+                  vector_loop(b_.index(0), b_.dim(*col_->size), width, [&](LV iv) {
+                    clone_.set(line->iv, r);
+                    clone_.set(col_->iv, iv);
+                    body();
+                  });
+                  return Builder::Values{};
+                });
                 return Builder::Values{};
               });
     });

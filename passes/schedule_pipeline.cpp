@@ -132,7 +132,8 @@ class RowPipeline : public CpuNest {
     for (int p = 0; p < count(); ++p)
       for (StmtId id : k_.blocks[body_of(p)].stmts)
         statements += describe(k_.stmts[id].op).cls == OpClass::math ? statements_of_function : 1;
-    return statements <= most_statements;
+    // Without a function there is nothing to overlap with memory, and one row at a time is faster.
+    return statements <= most_statements && statements > statements_of_function;
   }
 
   /// Rows in scratch memory are written by one pass and read at the same place; what is written elsewhere is of the

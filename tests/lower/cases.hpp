@@ -73,6 +73,16 @@ inline std::vector<Case> cases() {
                     output(b, "y", b.dot_general(s, b.input("v", f32({2, 3, 12, 8})), {3}, {2}, {0, 1}, {0, 1}));
                   }});
   list.push_back({"softmax", [](GraphBuilder& b) { output(b, "y", softmax(b, b.input("x", f32({11, 300})), 1)); }});
+  list.push_back({"few_taps", [](GraphBuilder& b) {  // rows of neighbours x lanes, 3 taps
+                    ValueId x = b.input("x", f32({5, 9, 40})), w = b.input("w", f32({3, 40})), sum;
+                    for (std::int64_t k = 0; k < 3; ++k) {
+                      ValueId part = b.reshape(b.slice(x, {0, k, 0}, f32({5, 7 + k, 40}).shape, {1, 1, 1}),
+                                               f32({1, 5, 7, 40}).shape);
+                      sum = k ? b.concat({sum, part}, 0) : part;
+                    }
+                    ValueId taps = b.broadcast_in_dim(w, f32({3, 5, 7, 40}).shape, {0, 3});
+                    output(b, "y", b.reduce("reduce_sum", b.mul(sum, taps), {0}, false));
+                  }});
   list.push_back({"softmax_pipelined",
                   [](GraphBuilder& b) { output(b, "y", softmax(b, b.input("x", f32({N, 75})), 1)); },
                   {{"N", 70}}});
