@@ -29,7 +29,8 @@ Int ceil_div(Int a, Int b) { return (a + b - 1) / b; }
 double step_cycles(Int rows, Int registers) {
   double fma = static_cast<double>(rows * registers),
          loads = static_cast<double>(registers) + 0.5 * static_cast<double>(rows);
-  double panel = static_cast<double>(registers) * 64 / l2_rate, latency = 4;
+  // Longer runs of a row of columns are fetched a little faster: it decides where a few rows wait for columns.
+  double panel = (static_cast<double>(registers) + 0.5) * 64 / l2_rate, latency = 4;
   return std::max({fma, loads, panel, latency});
 }
 
@@ -135,7 +136,8 @@ class Planner {
     if (columns_.run == OperandLayout::Run::transposed) return true;
     if (columns_.run == OperandLayout::Run::scattered) return rows >= 4;
     if (!columns_.step || !s_.depth) return false;
-    return rows >= 256 && collides(k_, *columns_.step, width_ * s_.element_bytes, target_.l2_bytes);
+    bool pages = *columns_.step >= 2048 && k_ * *columns_.step > 2 * target_.l2_bytes;  // a page for each step
+    return rows >= 256 && (pages || collides(k_, *columns_.step, width_ * s_.element_bytes, target_.l2_bytes));
   }
 
   /// Rows that stay in no cache are read once for two panels.
