@@ -6,6 +6,7 @@
 #include <cmath>
 #include <map>
 #include <set>
+#include <system_error>
 #include <thread>
 
 #include <fmt/format.h>
@@ -250,7 +251,13 @@ class Chooser {
     auto part = [&](std::int64_t i) {
       transform_filters(from, view, tile, panels * i / parts, panels * (i + 1) / parts, u);
     };
-    for (std::int64_t i = 1; i < parts; ++i) others.emplace_back(part, i);
+    for (std::int64_t i = 1; i < parts; ++i) {
+      try {
+        others.emplace_back(part, i);
+      } catch (const std::system_error&) {  // no more threads for this process
+        part(i);
+      }
+    }
     part(0);
     others.clear();  // joins
     return u;

@@ -150,6 +150,23 @@ TEST_CASE("the input gradient of a 3 x 3 convolution is one with turned filters"
   CHECK(error(got.values[0], (*want)[0]) < 3e-6);
 }
 
+TEST_CASE("images that are views are read through a copy of each tile") {
+  const Shape3x3 s{2, 15, 14, 32, 64, 15, 14};
+  Graph g;
+  GraphBuilder b(g);
+  ValueId x = b.input("x", {DType::f32, {2, 16, 15, 40}}), w = b.input("w", {DType::f32, {64, 32, 3, 3}});
+  x = b.slice(x, {0, 1, 1, 8}, {2, 16, 15, 40}, {1, 1, 1, 1});
+  g.outputs.push_back({"y", convolution(b, x, b.transpose(w, {2, 3, 1, 0}), s), {}});
+  std::vector<Array> inputs = random_inputs(g, 2);
+  auto want = interpret(g, inputs);
+  if (!want) FAIL(messages(want.error()));
+  for (std::string target : {"cpu:native", "cpu:x86-64-v3"}) {
+    Ran got = run(g, inputs, with(2, target));
+    CHECK(got.winograd == 2);
+    CHECK(error(got.values[0], (*want)[0]) < 3e-6);
+  }
+}
+
 TEST_CASE("F(2x2) is as exact as a direct sum") {
   const Shape3x3 s{1, 14, 14, 128, 64, 14, 14};
   Graph g = block(s, DType::f32);
