@@ -1,6 +1,7 @@
 // What each elementwise statement means on an element, in LLVM instructions. The table is ir/loop/kernel.hpp.
 #include <llvm/IR/Intrinsics.h>
 #include <llvm/IR/IntrinsicsX86.h>
+#include <llvm/Support/DivisionByConstantInfo.h>
 
 #include "codegen/llvm/emit_internal.hpp"
 
@@ -11,6 +12,13 @@ using llvm::Intrinsic::ID;
 using loop::Op;
 
 namespace {
+
+/// The constant that all lanes hold, if `v` is one.
+llvm::ConstantInt* constant_of_lanes(Value* v) {
+  auto* c = llvm::dyn_cast<llvm::Constant>(v);
+  if (c && v->getType()->isVectorTy()) c = c->getSplatValue();
+  return llvm::dyn_cast_or_null<llvm::ConstantInt>(c);
+}
 
 bool is_half(DType t) { return t == DType::f16 || t == DType::bf16; }
 
@@ -247,10 +255,16 @@ Value* Arith::div_rem(bool rem, DType t, Value* x, Value* y) {
     if (rem) return s ? b_.CreateSRem(x, d) : b_.CreateURem(x, d);
     return s ? b_.CreateSDiv(x, d) : b_.CreateUDiv(x, d);
   };
-  auto* c = llvm::dyn_cast<llvm::ConstantInt>(y);
-  if (c && !c->isZero() && !c->isMinusOne()) return plain(y);
-  Value* zero = b_.CreateICmpEQ(y, int_like(y, 0));
   bool vector = x->getType()->isVectorTy();
+  auto* c = constant_of_lanes(y);
+  if (c && !c->isZero() && !c->isMinusOne()) {
+    const llvm::APInt& d = c->getValue();
+    bool wide = vector && d.getBitWidth() == 64 && target_.kind == TargetSpec::Kind::cpu;
+    if (!wide || !s || d.isPowerOf2() || d.isNegatedPowerOf2()) return plain(y);
+    Value* q = divide_by_constant(x, d);
+    return rem ? b_.CreateSub(x, b_.CreateMul(q, y)) : q;
+  }
+  Value* zero = b_.CreateICmpEQ(y, int_like(y, 0));
   Value* harmful = zero;
   unsigned bits = x->getType()->getScalarSizeInBits();
   if (s) {
@@ -263,6 +277,21 @@ Value* Arith::div_rem(bool rem, DType t, Value* x, Value* y) {
     return b_.CreateSelect(zero, rem ? x : int_like(x, 0), r);
   }
   return b_.CreateSelect(zero, rem ? x : int_like(x, 0), plain(safe));
+}
+
+// LLVM takes vectors of 64-bit integers apart for this. Hacker's Delight, 10-3: the high half of a product, shifted;
+// the high half of a signed product is the unsigned one less the other factor where one is negative.
+Value* Arith::divide_by_constant(Value* x, const llvm::APInt& d) {
+  const auto magic = llvm::SignedDivisionByConstantInfo::get(d);
+  Value* m = llvm::ConstantInt::get(x->getType(), magic.Magic);
+  Value* q = b_.CreateSub(mulhi(x, m), b_.CreateAnd(b_.CreateAShr(x, 63), m));
+  // Less x where the factor is negative; plus x, less x where its sign is not the divisor's.
+  const int more = (d.isStrictlyPositive() && magic.Magic.isNegative()) -
+                   (d.isNegative() && magic.Magic.isStrictlyPositive()) - magic.Magic.isNegative();
+  if (more > 0) q = b_.CreateAdd(q, x);
+  if (more < 0) q = b_.CreateSub(q, x);
+  q = b_.CreateAShr(q, magic.ShiftAmount);
+  return b_.CreateAdd(q, b_.CreateLShr(q, 63));
 }
 
 // Vectors have no integer division. The quotient of two n-bit integers in a float of at least 2n+1 bits, or of
@@ -312,6 +341,14 @@ Value* Arith::ldexp(DType t, Value* x, Value* k) {
 
 Value* Arith::mulhi(Value* x, Value* y) {
   unsigned bits = x->getType()->getScalarSizeInBits();
+  if (bits == 64 && x->getType()->isVectorTy()) {  // from products of halves: there is no wider vector product
+    Value* low = int_like(x, 0xffffffff);
+    auto half = [&](Value* v, bool high) { return high ? b_.CreateLShr(v, 32) : b_.CreateAnd(v, low); };
+    auto product_of = [&](bool hx, bool hy) { return b_.CreateMul(half(x, hx), half(y, hy)); };
+    Value* t = b_.CreateAdd(product_of(true, false), half(product_of(false, false), true));
+    Value* u = b_.CreateAdd(product_of(false, true), half(t, false));
+    return b_.CreateAdd(b_.CreateAdd(product_of(true, true), half(t, true)), half(u, true));
+  }
   Type* wide = with_shape(b_.getIntNTy(2 * bits), x);
   Value* product = b_.CreateMul(b_.CreateZExt(x, wide), b_.CreateZExt(y, wide));
   return b_.CreateTrunc(b_.CreateLShr(product, bits), x->getType());

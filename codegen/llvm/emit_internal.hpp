@@ -41,6 +41,7 @@ class Arith {
   llvm::Value* all_lanes(const llvm::Value* v);
   llvm::Value* int_binary(loop::Op op, DType t, llvm::Value* x, llvm::Value* y);
   llvm::Value* div_rem(bool rem, DType t, llvm::Value* x, llvm::Value* y);
+  llvm::Value* divide_by_constant(llvm::Value* x, const llvm::APInt& d);
   llvm::Value* div_rem_by_float(bool rem, DType t, llvm::Value* x, llvm::Value* y);
   llvm::Value* shift(loop::Op op, DType t, llvm::Value* x, llvm::Value* count);
   llvm::Value* ldexp(DType t, llvm::Value* x, llvm::Value* k);

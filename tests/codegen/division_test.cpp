@@ -1,0 +1,35 @@
+// Quotients and remainders by constants: lanes must not be taken apart for them, and every bit must be right.
+#include <catch2/catch.hpp>
+#include <limits>
+
+#include "harness.hpp"
+
+using namespace ag;
+using namespace ag::loop;
+using namespace ag::test;
+
+TEST_CASE("vectors of integers are divided by constants") {
+  constexpr std::int64_t tiles = 60, lanes = 16;
+  using L = std::numeric_limits<std::int64_t>;
+  for (DType t : {DType::i64, DType::i32, DType::i16, DType::u64, DType::u32})
+    for (std::int64_t d : {std::int64_t{1}, std::int64_t{-1}, std::int64_t{0}, std::int64_t{2}, std::int64_t{3},
+                           std::int64_t{5}, std::int64_t{7}, std::int64_t{-3}, std::int64_t{-7}, std::int64_t{10},
+                           std::int64_t{64}, std::int64_t{-64}, std::int64_t{641}, std::int64_t{1000003},
+                           std::int64_t{6700417}, L::max(), L::min(), L::max() - 1, L::min() + 1}) {
+      Builder b("k0");
+      BufferId x = b.param(t, tiles * lanes, Access::read);
+      BufferId quotient = b.param(t, tiles * lanes, Access::write), rest = b.param(t, tiles * lanes, Access::write);
+      b.for_each(b.index(tiles), {.mapping = Mapping::tile}, [&](ValueId i) {
+        ValueId base = b.mul(i, b.index(lanes)), zero = b.index(0), one = b.index(1);
+        ValueId v = b.load_tile(x, {t, 1, lanes}, base, zero, one), c = b.constant_int(t, d);
+        b.store_tile(quotient, base, zero, one, b.op(Op::div, {v, c}));
+        b.store_tile(rest, base, zero, one, b.op(Op::rem, {v, c}));
+      });
+      b.kernel().tiles = tiles;
+      Kernel k = std::move(b).finish();
+      INFO(dtype_name(t) << " by " << d);
+      const auto size = static_cast<std::size_t>(tiles * lanes);
+      const Bytes out(size * dtype_bytes(t) + 64);
+      for (std::uint64_t seed : {0, 1}) CHECK(compare(k, {sample(t, size, seed), out, out}) == "");
+    }
+}
