@@ -45,7 +45,7 @@ Bits doubtful_values(const Graph& g) {
     const Node& n = g.node(id);
     LowerClass c = n.op->lower_class;
     if (c != LowerClass::map && c != LowerClass::index && n.op->tier != Tier::composite) continue;
-    bool doubtful = n.op->unbounded_derivative;
+    bool doubtful = unbounded_derivative(g, id);
     for (ValueId v : n.operands) doubtful = doubtful || (v && out[v.index]);
     for (std::uint32_t r = 0; r < n.result_count; ++r) out[n.result(r).index] = doubtful;
   }
@@ -108,7 +108,7 @@ class Reverse {
     } else if (op.partials) {
       Grads d(n.operands.size());
       op.partials(b_, view, d);
-      bool masked = guarded && (op.unbounded_derivative ||
+      bool masked = guarded && (unbounded_derivative(g_, id) ||
                                 std::ranges::any_of(n.operands, [&](ValueId v) { return v && doubtful_[v.index]; }));
       for (std::size_t i = 0; i < d.size(); ++i)
         if (d[i] && wants(n.operands[i])) grads[i] = product(cts[0], d[i], masked);

@@ -3,30 +3,54 @@
 #include "ir/ops/common.hpp"
 #include "ir/ops/dims.hpp"
 #include "ir/ops/families.hpp"
+#include "ir/ops/norm.hpp"
 
 namespace ag {
+
+namespace ops {
+
+Normalised normalise(Expr x, const Ints& axes, double eps) {
+  Expr m = mean(x, axes, true), d = x - m;
+  return {d, call("rsqrt", mean(call("square", d), axes, true) + eps), m};
+}
+
+Expr per_channel(Expr v, int rank) {
+  Dims shape(static_cast<std::size_t>(rank), 1);
+  shape[1] = v.type().shape[0];
+  return v.with(v.builder().reshape(v, shape));
+}
+
+Ints layer_norm_axes(const View& n) {
+  std::int64_t rank = n.in(0).rank(), axis = *normalize_axis(attr_int(n.attrs(), "axis", -1), static_cast<int>(rank));
+  return iota_ints(rank - axis, axis);
+}
+
+Ints batch_norm_axes(const View& n) {
+  Ints axes{0};
+  for (std::int64_t d = 2; d < n.in(0).rank(); ++d) axes.push_back(d);
+  return axes;
+}
+
+bool in_training(const View& n) { return attr_int(n.attrs(), "training_mode", 0) != 0; }
+DType batch_norm_dtype(const View& n) {
+  DType t = n.in(0).dtype;
+  return n.in(3).dtype == t ? t : accumulator_dtype(n.in(3).dtype);
+}
+BatchStatistics batch_statistics(Builder& b, const View& n, Expr x) {
+  if (!in_training(n)) return {Expr(b, n.operand(3)).to(x.dtype()), Expr(b, n.operand(4)).to(x.dtype())};
+  Ints axes = batch_norm_axes(n);
+  Expr m = mean(x, axes);
+  return {m, mean(call("square", x - per_channel(m, n.in(0).rank())), axes)};
+}
+
+}  // namespace ops
+
 using namespace ops;
 namespace {
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
-double epsilon(const View& n) { return attr_number(n.attrs(), "epsilon", 1e-5); }
+double epsilon(const View& n) { return norm_epsilon(n); }
 AttrSpec epsilon_attr() { return number_attr("epsilon", 1e-5); }
-
-struct Normalised {
-  Expr y, mean, inverse;  ///< (x - mean) * inverse, mean, 1/sqrt(variance + epsilon)
-};
-Normalised normalise(Expr x, const Ints& axes, double eps) {
-  Expr m = mean(x, axes, true), d = x - m;
-  Expr inverse = call("rsqrt", mean(call("square", d), axes, true) + eps);
-  return {d * inverse, m, inverse};
-}
-
-/// A vector of one value a channel (axis 1), ready to meet a value of that rank.
-Expr per_channel(Expr v, int rank) {
-  Dims shape(at(rank), 1);
-  shape[1] = v.type().shape[0];
-  return v.with(v.builder().reshape(v, shape));
-}
 
 Status check_channels(const InferCtx& c, std::size_t first) {
   if (c.in(0).rank() < 2)
@@ -47,11 +71,6 @@ Status check_channels(const InferCtx& c, std::size_t first) {
 }
 
 // ---- LayerNormalization, RMSNormalization -----------------------------------------------------------------
-
-Ints trailing_axes(const View& n) {
-  std::int64_t rank = n.in(0).rank(), axis = *normalize_axis(attr_int(n.attrs(), "axis", -1), static_cast<int>(rank));
-  return iota_ints(rank - axis, axis);
-}
 
 Types infer_layer_norm(const InferCtx& c) {
   const Type& x = c.in(0);
@@ -74,15 +93,15 @@ Types infer_layer_norm(const InferCtx& c) {
 
 std::vector<ValueId> layer_norm(Builder& b, const View& n) {
   Expr x(b, n.operand(0)), scale(b, n.operand(1));
-  Normalised z = normalise(x.to(accumulator_dtype(x.dtype())), trailing_axes(n), epsilon(n));
-  Expr y = z.y.to(x.dtype()) * scale;
+  Normalised z = normalise(x.to(accumulator_dtype(x.dtype())), layer_norm_axes(n), epsilon(n));
+  Expr y = z.y().to(x.dtype()) * scale;
   if (n.has(2)) y = y + Expr(b, n.operand(2));
   return {y, z.mean, z.inverse};
 }
 
 std::vector<ValueId> rms_norm(Builder& b, const View& n) {
   Expr x(b, n.operand(0)), scale(b, n.operand(1)), wide = x.to(accumulator_dtype(x.dtype()));
-  Expr y = wide * call("rsqrt", mean(call("square", wide), trailing_axes(n), true) + epsilon(n));
+  Expr y = wide * call("rsqrt", mean(call("square", wide), layer_norm_axes(n), true) + epsilon(n));
   return {y.to(scale.dtype()) * scale};
 }
 
@@ -96,16 +115,11 @@ Types infer_batch_norm(const InferCtx& c) {
 
 std::vector<ValueId> batch_norm(Builder& b, const View& n) {
   int rank = n.in(0).rank();
-  DType t = n.in(0).dtype, wide = n.in(3).dtype == t ? t : accumulator_dtype(n.in(3).dtype);
-  bool training = attr_int(n.attrs(), "training_mode", 0) != 0;
+  DType t = n.in(0).dtype, wide = batch_norm_dtype(n);
+  bool training = in_training(n);
   auto operand = [&](std::size_t i) { return Expr(b, n.operand(i)).to(wide); };
-  Expr x = operand(0), m = operand(3), v = operand(4);
-  if (training) {
-    Ints axes{0};
-    for (std::int64_t d = 2; d < rank; ++d) axes.push_back(d);
-    m = mean(x, axes);
-    v = mean(call("square", x - per_channel(m, rank)), axes);
-  }
+  Expr x = operand(0);
+  auto [m, v] = batch_statistics(b, n, x);
   Expr inverse = call("rsqrt", v + epsilon(n));
   Expr y = (x - per_channel(m, rank)) * per_channel(inverse * operand(1), rank) + per_channel(operand(2), rank);
   std::vector<ValueId> out{y.to(t)};
@@ -127,7 +141,7 @@ Types infer_instance_norm(const InferCtx& c) {
 std::vector<ValueId> instance_norm(Builder& b, const View& n) {
   int rank = n.in(0).rank();
   Expr x(b, n.operand(0));
-  Expr y = normalise(x.to(accumulator_dtype(x.dtype())), iota_ints(rank - 2, 2), epsilon(n)).y.to(x.dtype());
+  Expr y = normalise(x.to(accumulator_dtype(x.dtype())), iota_ints(rank - 2, 2), epsilon(n)).y().to(x.dtype());
   return {y * per_channel(Expr(b, n.operand(1)), rank) + per_channel(Expr(b, n.operand(2)), rank)};
 }
 
@@ -157,7 +171,7 @@ std::vector<ValueId> group_norm(Builder& b, const View& n) {
                                        floordiv(shape[1], attr_int(n.attrs(), "num_groups", 1))};
   grouped.insert(grouped.end(), shape.begin() + 2, shape.end());
   Expr g = x.with(b.reshape(x, grouped)).to(accumulator_dtype(x.dtype()));
-  Expr y = normalise(g, iota_ints(static_cast<std::int64_t>(grouped.size()) - 2, 2), epsilon(n)).y.to(x.dtype());
+  Expr y = normalise(g, iota_ints(static_cast<std::int64_t>(grouped.size()) - 2, 2), epsilon(n)).y().to(x.dtype());
   int rank = static_cast<int>(shape.size());
   if (n.node().op->name == "GroupNormalization_18")
     return {b.reshape(y * per_channel(scale, rank + 1) + per_channel(bias, rank + 1), shape)};
@@ -209,6 +223,7 @@ std::vector<OpInfo> norm_ops() {
                  .attrs = {int_attr("axis", -1), epsilon_attr(), int_attr("stash_type", 1)},
                  .infer = infer_layer_norm,
                  .decompose = layer_norm,
+                 .vjp = layer_norm_vjp,
                  .samples =
                      [] {
                        return std::vector<OpSample>{sample({"f64[3,4]", "f64[4]", "f64[4]"}),
@@ -238,6 +253,7 @@ std::vector<OpInfo> norm_ops() {
                  .attrs = {epsilon_attr(), number_attr("momentum", 0.9), int_attr("training_mode", 0)},
                  .infer = infer_batch_norm,
                  .decompose = batch_norm,
+                 .vjp = batch_norm_vjp,
                  .samples =
                      [] {
                        OpSample given = sample({"f64[2,3,4]", "f64[3]", "f64[3]", "f64[3]"});
