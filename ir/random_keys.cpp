@@ -41,6 +41,7 @@ struct Keys {
   bool outer = false;          ///< a u64 key as the last capture
   bool trip_is_first = false;  ///< its first input is the trip number (Loop)
   std::optional<std::size_t> new_trip = {};  ///< the trip number becomes this input (Scan)
+  std::string trip_name = "trip";
 };
 
 class Rebuilder {
@@ -81,7 +82,7 @@ class Rebuilder {
   void inputs() {
     ValueId trip;
     for (std::size_t i = 0; i <= g_.inputs.size(); ++i) {
-      if (keys_.new_trip == i) trip = b_.input(free_name("trip"), {DType::i64, {}});
+      if (keys_.new_trip == i) trip = b_.input(free_name(keys_.trip_name), {DType::i64, {}});
       if (i == g_.inputs.size()) break;
       NodeId id = g_.value(g_.inputs[i]).node;
       bind(id, b_.copy(g_, id, [](ValueId v) { return v; }));
@@ -170,6 +171,12 @@ Graph with_random_keys(Graph graph) {
   for (NodeId id : graph.node_ids())
     if (any_random_region(graph.node(id))) return Rebuilder(graph, {}).run();
   return graph;
+}
+
+Graph with_run_keys(Graph graph, const std::string& name) {
+  if (!any_random(graph)) return graph;
+  const std::size_t inputs = graph.inputs.size();
+  return Rebuilder(graph, {.new_trip = inputs, .trip_name = name}).run();
 }
 
 }  // namespace ag

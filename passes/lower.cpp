@@ -349,6 +349,7 @@ std::vector<ProgramBufferId> add_inputs(const Graph& g, loop::Program& p) {
                     .kind = state ? BufferKind::state : BufferKind::input,
                     .dtype = g.type(v).dtype,
                     .shape = g.type(v).shape};
+    b.axes = g.def(v).attrs.get_or<std::vector<std::int64_t>>("axes", {});
     b.index = state ? states++ : static_cast<std::uint32_t>(p.inputs.size());
     all.push_back(p.buffers.push(std::move(b)));
     if (!state) p.inputs.push_back(all.back());

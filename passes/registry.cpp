@@ -5,16 +5,34 @@
 #include "passes/pack_constants.hpp"
 #include "passes/pass.hpp"
 #include "passes/split_reductions.hpp"
+#include "passes/state_layout.hpp"
 
 namespace ag::passes {
 
 const std::vector<const Pass*>& all_passes() {
   static const std::vector<const Pass*> passes{
-      &autodiff,        &checkpoint,       &cse,      &algebra,   &fold,           &dce, &attention, &horizontal,
-      &decompose_early, &layout,           &winograd, &decompose, &pack_constants,
+      &autodiff,
+      &checkpoint,
+      &cse,
+      &algebra,
+      &fold,
+      &dce,
+      &attention,
+      &horizontal,
+      &decompose_early,
+      &layout,
+      &winograd,
+      &decompose,
+      &pack_constants,
+      &state_layout,
       &lower,                                            // Graph -> Program
-      &collapse,        &split_reductions, &schedule, &vectorise, &gpu_map,  // Program -> Program
-      &expand_math,     &plan_memory,
+      &collapse,
+      &split_reductions,
+      &schedule,
+      &vectorise,
+      &gpu_map,  // Program -> Program
+      &expand_math,
+      &plan_memory,
   };
   return passes;
 }

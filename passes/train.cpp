@@ -8,6 +8,7 @@
 #include "ir/op.hpp"
 #include "ir/ops/common.hpp"
 #include "ir/ops/expr.hpp"
+#include "ir/random_keys.hpp"
 #include "passes/attention.hpp"
 
 namespace ag::passes {
@@ -103,6 +104,7 @@ class StepBuilder {
   Result<TrainStep> run() {
     g_.grads.clear();
     if (g_.outputs.empty()) return fail(Code::AG5303, {}, "the graph has no output that could be the loss");
+    number_steps();
     AG_TRY_(parameters_to_states());
     AG_TRY_(carried_to_states());
     statistics_to_states();
@@ -121,6 +123,7 @@ class StepBuilder {
   std::vector<std::string> parameters_;
   std::vector<std::pair<std::string, std::string>> running_;  // statistics: state, next value
   std::vector<ValueId> gradients_;
+  std::string step_;  // the input with the number of the step, if random ops draw by it
 
   bool taken(const std::string& name) const {
     return g_.find(name).valid() ||
@@ -130,6 +133,13 @@ class StepBuilder {
     std::string name = wanted;
     for (int i = 1; taken(name); ++i) name = wanted + "_" + std::to_string(i);
     return name;
+  }
+
+  /// Random ops draw new numbers in every step.
+  void number_steps() {
+    const std::size_t inputs = g_.inputs.size();
+    g_ = with_run_keys(std::move(g_), free_name("optimizer.step"));
+    if (g_.inputs.size() > inputs) step_ = g_.value(g_.inputs.back()).name;
   }
 
   /// The constant or input becomes an input that is state.
@@ -233,6 +243,13 @@ class StepBuilder {
     return v;
   }
 
+  ValueId run_number() {
+    const ValueId v = g_.find(step_);
+    to_state(g_.value(v).node);
+    states_.back().initial = make_splat(DType::i64, {}, 0);
+    return v;
+  }
+
   /// `next` is what the state holds after the step.
   void keep(ValueId state, ValueId next) {
     std::string name = g_.value(next).name;
@@ -273,8 +290,8 @@ class StepBuilder {
     const bool adam = o_.kind != Optimiser::Kind::sgd, counts = adam || o_.dampening != 0;
     Rates r;
     r.lr = {b, new_state("optimizer.lr", make_splat(DType::f64, {}, o_.lr))};
-    if (counts) {
-      const ValueId step = new_state("optimizer.step", make_splat(DType::i64, {}, 0));
+    if (counts || !step_.empty()) {
+      const ValueId step = step_.empty() ? new_state("optimizer.step", make_splat(DType::i64, {}, 0)) : run_number();
       const Expr next = Expr(b, b.add(step, b.scalar_int(DType::i64, 1))), t = next.to(DType::f64);
       r.first = Expr(b, b.compare("eq", step, b.scalar_int(DType::i64, 0)));
       if (adam) {

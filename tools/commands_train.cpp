@@ -40,7 +40,11 @@ Result<std::vector<Array>> compiled_steps(Session& s, const runtime::Compiled& c
     values.clear();
     for (const auto& o : outputs) values.push_back(array_of(o.view()));
   }
-  for (std::size_t i = 0; i < state->size(); ++i) values.push_back(array_of(state->array(i)));
+  for (std::size_t i = 0; i < state->size(); ++i) {
+    Array value(state->dtype(i), state->shape(i));
+    AG_TRY_(state->get(i, {value.dtype(), value.shape(), value.mutable_bytes().data(), value.bytes_size()}));
+    values.push_back(std::move(value));
+  }
   return values;
 }
 

@@ -78,6 +78,7 @@ std::string buffer_text(const ProgramBuffer& b, std::size_t i) {
   if (numbered(b.kind)) s += fmt::format(" {}", b.index);
   s += fmt::format(" {}[{}]", dtype_name(b.dtype), sizes(b.shape));
   if (b.place != Place::arena) s += fmt::format(" {}", place_names[static_cast<std::size_t>(b.place)]);
+  if (!b.axes.empty()) s += fmt::format(" axes({})", joined(b.axes, [](std::int64_t a) { return std::to_string(a); }));
   if (b.planned) s += fmt::format(" offset({})", b.offset.str());
   if (b.alias_of) s += " alias " + name(b.alias_of);
   auto bytes = constant_bytes(b);
@@ -285,6 +286,15 @@ class ProgramParser {
     }
     for (std::size_t i = 1; i < place_names.size(); ++i)
       if (lex_.accept(place_names[i])) b.place = static_cast<Place>(i);
+    if (lex_.accept("axes")) {
+      AG_TRY_(lex_.expect("("));
+      for (bool first = true; !lex_.accept(")"); first = false) {
+        if (!first) AG_TRY_(lex_.expect(","));
+        std::uint32_t axis = 0;
+        AG_TRY_(number(axis));
+        b.axes.push_back(axis);
+      }
+    }
     b.planned = lex_.accept("offset");
     if (b.planned) AG_TRY_(parenthesised(b.offset));
     if (lex_.accept("alias")) {

@@ -34,6 +34,8 @@ struct ProgramBuffer {
   // Filled by the pass plan_memory for temps. Bytes, 64-aligned, in the arena of the buffer's segment.
   Dim offset;
   bool planned = false;
+  /// A state whose axes lie in another order than its owner sees them: axis i of the owner's is axes[i] of `shape`.
+  std::vector<std::int64_t> axes;
   /// A temp or output that shares an earlier buffer's memory (in place, views).
   ProgramBufferId alias_of;
 };

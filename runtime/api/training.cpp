@@ -32,10 +32,9 @@ struct TrainStep::Impl {
     return *i;
   }
   Tensor copy(std::size_t i) const {
-    const HostArray& a = state->array(i);
-    auto type = rec::TypeInfo::make(a.dtype, a.shape);
+    auto type = rec::TypeInfo::make(state->dtype(i), state->shape(i));
     auto value = lazy::Value::concrete(type, lazy::Buffer::allocate(type->bytes));
-    std::copy_n(static_cast<const char*>(a.data), type->bytes, static_cast<char*>(value->data));
+    if (Status s = state->get(i, {state->dtype(i), state->shape(i), value->data, type->bytes}); !s) raise(s.error());
     return lazy::make_tensor(std::move(value));
   }
   void set(std::size_t i, const Tensor& t) {
@@ -253,7 +252,10 @@ Tensors TrainStep::operator()(const Tensors& inputs) {
 }
 
 double TrainStep::learning_rate() const {
-  return *static_cast<const double*>(impl_->state->array(impl_->find("optimizer.lr")).data);
+  double lr = 0;
+  if (Status s = impl_->state->get(impl_->find("optimizer.lr"), {ag::DType::f64, {}, &lr, sizeof lr}); !s)
+    raise(s.error());
+  return lr;
 }
 void TrainStep::set_learning_rate(double lr) {
   const HostArray value{ag::DType::f64, {}, &lr, sizeof lr};

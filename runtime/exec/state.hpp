@@ -18,10 +18,13 @@ class State {
   std::size_t size() const { return names_.size(); }
   const std::string& name(std::size_t i) const { return names_[i]; }
   std::optional<std::size_t> find(std::string_view name) const;
-  /// Where array `i` lies; it stays there.
-  const HostArray& array(std::size_t i) const { return views_[i]; }
-  /// Copies the elements of `from`. Errors: AG5002 to AG5004, AG5007 if it is not of that element type and shape.
+  DType dtype(std::size_t i) const { return views_[i].dtype; }
+  const std::vector<std::int64_t>& shape(std::size_t i) const { return shapes_[i]; }
+  /// Copies the elements of `from`, into the layout that the program wants. Errors: AG5002 to AG5004, AG5007 if it is not
+  /// of that element type and shape.
   Status set(std::size_t i, const HostArray& from);
+  /// The other way round; the same errors.
+  Status get(std::size_t i, const HostArray& to) const;
   bool spoilt() const { return phase_.load(std::memory_order_acquire) == Phase::spoilt; }
 
  private:
@@ -30,11 +33,14 @@ class State {
   State() = default;
   Status begin();
   void end(bool completed);
+  Status check(std::size_t i, const HostArray& array) const;
 
   std::shared_ptr<const Executable> executable_;
   std::vector<std::string> names_;
   std::vector<OwnedArray> memory_;
   std::vector<HostArray> views_;  ///< by state index: what a run takes
+  std::vector<std::vector<std::int64_t>> shapes_;  ///< as the owner sees them: axis i lies at axes_[..][i]
+  std::vector<std::vector<std::int64_t>> axes_;    ///< empty: in order
   std::vector<bool> fresh_;       ///< set since a step failed
   std::atomic<Phase> phase_{Phase::ready};
 };
