@@ -1,9 +1,9 @@
 // Normalisations. f16 and bf16 are normalised in f32 (ONNX's stash_type); f64 stays f64. Variances are of the
 // population, computed from the centred values.
+#include "ir/ops/norm.hpp"
 #include "ir/ops/common.hpp"
 #include "ir/ops/dims.hpp"
 #include "ir/ops/families.hpp"
-#include "ir/ops/norm.hpp"
 
 namespace ag {
 

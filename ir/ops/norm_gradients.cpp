@@ -1,6 +1,6 @@
-// Gradients of normalisations in closed form. With z = (x - mean) r and r = 1/sqrt(variance + epsilon), a cotangent g of z
-// becomes r (g - mean(g) - z mean(g z)); taking the decomposition apart instead needs a third sum, which is nothing but
-// rounding, and another pass over x.
+// Gradients of normalisations in closed form. With z = (x - mean) r and r = 1/sqrt(variance + epsilon), a cotangent g
+// of z becomes r (g - mean(g) - z mean(g z)); taking the decomposition apart instead needs a third sum, which is
+// nothing but rounding, and another pass over x.
 #include "ir/ops/norm.hpp"
 
 namespace ag::ops {

@@ -9,7 +9,8 @@ namespace ag::runtime {
 
 namespace {
 
-/// Calls f(place as the owner sees it, place in memory, bytes) for runs that cover an array whose axis i lies at axes[i].
+/// Calls f(place as the owner sees it, place in memory, bytes) for runs that cover an array whose axis i lies at
+/// axes[i].
 template <class F>
 void for_each_run(const std::vector<std::int64_t>& shape, const std::vector<std::int64_t>& axes, std::size_t element,
                   F f) {
@@ -59,8 +60,7 @@ Result<std::unique_ptr<State>> State::create(std::shared_ptr<const Executable> e
     std::vector<std::int64_t> shape;
     for (const Dim& d : b.shape) shape.push_back(d.eval({}).value_or(-1));  // negative: AG5008
     s->shapes_[b.index] = shape;
-    for (std::size_t i = 0; i < b.axes.size(); ++i)
-      s->shapes_[b.index][i] = shape[static_cast<std::size_t>(b.axes[i])];
+    for (std::size_t i = 0; i < b.axes.size(); ++i) s->shapes_[b.index][i] = shape[static_cast<std::size_t>(b.axes[i])];
     AG_TRY(OwnedArray array, OwnedArray::allocate(b.dtype, std::move(shape)));
     std::memset(array.view().data, 0, array.view().bytes);
     s->names_[b.index] = b.name;
@@ -110,8 +110,9 @@ Status State::get(std::size_t i, const HostArray& to) const {
   char* target = static_cast<char*>(to.data);
   if (axes_[i].empty() && views_[i].bytes > 0) std::memcpy(target, from, views_[i].bytes);
   if (!axes_[i].empty())
-    for_each_run(shapes_[i], axes_[i], dtype_bytes(to.dtype),
-                 [&](std::size_t seen, std::size_t lies, std::size_t n) { std::memcpy(target + seen, from + lies, n); });
+    for_each_run(shapes_[i], axes_[i], dtype_bytes(to.dtype), [&](std::size_t seen, std::size_t lies, std::size_t n) {
+      std::memcpy(target + seen, from + lies, n);
+    });
   return {};
 }
 

@@ -20,8 +20,8 @@ class State {
   std::optional<std::size_t> find(std::string_view name) const;
   DType dtype(std::size_t i) const { return views_[i].dtype; }
   const std::vector<std::int64_t>& shape(std::size_t i) const { return shapes_[i]; }
-  /// Copies the elements of `from`, into the layout that the program wants. Errors: AG5002 to AG5004, AG5007 if it is not
-  /// of that element type and shape.
+  /// Copies the elements of `from`, into the layout that the program wants. Errors: AG5002 to AG5004, AG5007 if it is
+  /// not of that element type and shape.
   Status set(std::size_t i, const HostArray& from);
   /// The other way round; the same errors.
   Status get(std::size_t i, const HostArray& to) const;
@@ -40,8 +40,8 @@ class State {
   std::vector<OwnedArray> memory_;
   std::vector<HostArray> views_;  ///< by state index: what a run takes
   std::vector<std::vector<std::int64_t>> shapes_;  ///< as the owner sees them: axis i lies at axes_[..][i]
-  std::vector<std::vector<std::int64_t>> axes_;    ///< empty: in order
-  std::vector<bool> fresh_;       ///< set since a step failed
+  std::vector<std::vector<std::int64_t>> axes_;  ///< empty: in order
+  std::vector<bool> fresh_;  ///< set since a step failed
   std::atomic<Phase> phase_{Phase::ready};
 };
 
