@@ -98,14 +98,14 @@ class Finder {
   }
 };
 
-/// The value that `v` is a transpose of, and the permutation of all transposes between.
+/// The value that `v` is a transpose of, stored or not, and the permutation of all transposes between.
 std::pair<ValueId, Perm> untransposed(const Graph& g, ValueId v) {
   Perm perm(static_cast<std::size_t>(g.type(v).rank()));
   for (std::size_t i = 0; i < perm.size(); ++i) perm[i] = static_cast<std::int64_t>(i);
-  while (is_op(g, v, "transpose")) {
+  for (; is_op(g, v, "transpose") || is_op(g, v, "materialize"); v = g.def(v).operands[0]) {
+    if (is_op(g, v, "materialize")) continue;
     const auto inner = g.def(v).attrs.get_or<Perm>("perm", {});
     for (std::int64_t& p : perm) p = inner[static_cast<std::size_t>(p)];
-    v = g.def(v).operands[0];
   }
   return {v, perm};
 }
@@ -169,6 +169,13 @@ Result<Graph> run(const Graph& g, PassContext&) {
         Perm both;
         for (std::int64_t p : perm) both.push_back(s->second[static_cast<std::size_t>(p)]);
         map[v.index] = b.transpose(stored[source.index], both);
+        continue;
+      }
+    }
+    if (n.op->name == "materialize") {  // of what lies so already
+      const ValueId x = map[n.operands[0].index];
+      if (is_op(out, x, "input") && out.def(x).attrs.find("axes")) {
+        map[v.index] = x;
         continue;
       }
     }
