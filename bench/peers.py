@@ -83,7 +83,7 @@ def inference(peer, name, folder, threads):
 
 
 def worker(kind, peer, name, folder, threads):
-    """Builds, says how long that took, then runs as long as each line of standard input says and answers with minima."""
+    """Builds, says how long that took, then runs as long as each line of standard input says, answering with minima."""
     start = time.perf_counter()
     with contextlib.redirect_stdout(sys.stderr):
         if kind == "train":

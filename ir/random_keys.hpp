@@ -10,8 +10,8 @@ namespace ag {
 /// graph without random ops in regions comes back as it is. For importers and tracers, once a graph is complete.
 Graph with_random_keys(Graph graph);
 
-/// For a graph that is run again and again, as a training step is: a last input `name`, i64[], the number of the run, from
-/// which the keys of all its random ops follow that have none. A graph without such ops comes back as it is.
+/// For a graph that is run again and again, as a training step is: a last input `name`, i64[], the number of the run,
+/// from which the keys of all its random ops follow that have none. A graph without such ops comes back as it is.
 Graph with_run_keys(Graph graph, const std::string& name);
 
 }  // namespace ag

@@ -134,8 +134,8 @@ Graph instantiate(const Graph& outer, const Node& n, const Recurrence& r);
 std::set<std::string> symbols_of(const Type& t);
 std::set<std::string> symbols_of_graph(const Graph& g);
 
-/// Whether the derivative of a node may be infinite where its operands are finite: log, division and the like, unless what
-/// they are taken of provably stays away from 0.
+/// Whether the derivative of a node may be infinite where its operands are finite: log, division and the like, unless
+/// what they are taken of provably stays away from 0.
 bool unbounded_derivative(const Graph& g, NodeId id);
 
 }  // namespace ag::passes::ad

@@ -11,7 +11,8 @@ class KernelCloner {
  public:
   KernelCloner(const loop::Kernel& from, loop::Builder& to) : from_(from), b_(to) {}
 
-  /// Declares the parameters (and local buffers) of `from` in the new kernel, in order, and its dims; `keep` tells which.
+  /// Declares the parameters (and local buffers) of `from` in the new kernel, in order, and its dims; `keep` tells
+  /// which.
   void clone_buffers(const std::function<bool(loop::BufferId)>& keep = {});
   loop::ValueId get(loop::ValueId v);
   void set(loop::ValueId old_value, loop::ValueId new_value) { values_[old_value] = new_value; }

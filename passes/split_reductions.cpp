@@ -129,7 +129,7 @@ class Splitter {
   std::vector<StmtId> before_, after_;
   StmtId parts_;
   Dim count_, results_ = 1;
-  Values partials_;          // what the loop over parts adds to each carried value
+  Values partials_;  // what the loop over parts adds to each carried value
   std::vector<Op> combine_;  // and how
 
   bool find_partials() {

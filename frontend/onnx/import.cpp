@@ -113,8 +113,7 @@ bool is_model_json(json::View root) {
   return graph.is(json::Kind::object) && graph.find("node");
 }
 
-Importer::Importer(pb::ModelProto& model, const std::string& file, const ImportOptions& options,
-                   const Places* places)
+Importer::Importer(pb::ModelProto& model, const std::string& file, const ImportOptions& options, const Places* places)
     : model_(model),
       options_(options),
       file_(std::make_shared<const std::string>(file)),

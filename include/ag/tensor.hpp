@@ -276,9 +276,10 @@ AG_API_NAMESPACE {
   M(abs) \
   M(sign) \
   M(square) \
-  M(reciprocal) M(sqrt) M(rsqrt) M(exp) M(exp2) M(expm1) M(log) M(log2) M(log10) M(log1p) M(sin) M(cos) M(tan) M(asin) \
-      M(acos) M(atan) M(sinh) M(cosh) M(tanh) M(asinh) M(acosh) M(atanh) M(sigmoid) M(erf) M(erfc) M(floor) M(ceil) \
-          M(round) M(trunc) M(relu) M(isnan) M(isinf) M(isfinite) M(logical_not) M(silu) M(softplus) M(mish) M(selu) \
+  M(reciprocal) \
+  M(sqrt) M(rsqrt) M(exp) M(exp2) M(expm1) M(log) M(log2) M(log10) M(log1p) M(sin) M(cos) M(tan) M(asin) M(acos) \
+      M(atan) M(sinh) M(cosh) M(tanh) M(asinh) M(acosh) M(atanh) M(sigmoid) M(erf) M(erfc) M(floor) M(ceil) M(round) \
+          M(trunc) M(relu) M(isnan) M(isinf) M(isfinite) M(logical_not) M(silu) M(softplus) M(mish) M(selu) \
               M(hardsigmoid) M(hardswish) M(softsign)
     AG_EACH_UNARY(AG_METHOD)
 #undef AG_METHOD

@@ -18,9 +18,10 @@ V evaluate(V x, [[maybe_unused]] V y) {
   AG_MATH_1(exp)
   AG_MATH_1(exp2)
   AG_MATH_1(expm1)
-  AG_MATH_1(log) AG_MATH_1(log2) AG_MATH_1(log1p) AG_MATH_1(tanh) AG_MATH_1(sigmoid) AG_MATH_1(erf) AG_MATH_1(erfc)
-      AG_MATH_1(sin) AG_MATH_1(cos) AG_MATH_1(tan) AG_MATH_1(asin) AG_MATH_1(acos) AG_MATH_1(atan) AG_MATH_1(sinh)
-          AG_MATH_1(cosh) AG_MATH_1(asinh) AG_MATH_1(acosh) AG_MATH_1(atanh) AG_MATH_1(rsqrt) AG_MATH_1(cbrt)
+  AG_MATH_1(log)
+  AG_MATH_1(log2) AG_MATH_1(log1p) AG_MATH_1(tanh) AG_MATH_1(sigmoid) AG_MATH_1(erf) AG_MATH_1(erfc) AG_MATH_1(sin)
+      AG_MATH_1(cos) AG_MATH_1(tan) AG_MATH_1(asin) AG_MATH_1(acos) AG_MATH_1(atan) AG_MATH_1(sinh) AG_MATH_1(cosh)
+          AG_MATH_1(asinh) AG_MATH_1(acosh) AG_MATH_1(atanh) AG_MATH_1(rsqrt) AG_MATH_1(cbrt)
 #undef AG_MATH_1
               if constexpr (op == Op::pow) return P::pow(x, y);
   else if constexpr (op == Op::atan2) return P::atan2(x, y);

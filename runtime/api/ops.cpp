@@ -184,11 +184,12 @@ AG_SAME(sign)
 AG_SAME(square)
 AG_SAME(relu)
 AG_REAL(reciprocal)
-AG_REAL(sqrt) AG_REAL(rsqrt) AG_REAL(exp) AG_REAL(exp2) AG_REAL(expm1) AG_REAL(log) AG_REAL(log2) AG_REAL(log10)
-    AG_REAL(log1p) AG_REAL(sin) AG_REAL(cos) AG_REAL(tan) AG_REAL(asin) AG_REAL(acos) AG_REAL(atan) AG_REAL(sinh)
-        AG_REAL(cosh) AG_REAL(tanh) AG_REAL(asinh) AG_REAL(acosh) AG_REAL(atanh) AG_REAL(sigmoid) AG_REAL(erf)
-            AG_REAL(erfc) AG_REAL(isnan) AG_REAL(isinf) AG_REAL(isfinite) AG_REAL(silu) AG_REAL(softplus) AG_REAL(mish)
-                AG_REAL(selu) AG_REAL(hardsigmoid) AG_REAL(hardswish) AG_REAL(softsign)
+AG_REAL(sqrt)
+AG_REAL(rsqrt) AG_REAL(exp) AG_REAL(exp2) AG_REAL(expm1) AG_REAL(log) AG_REAL(log2) AG_REAL(log10) AG_REAL(log1p)
+    AG_REAL(sin) AG_REAL(cos) AG_REAL(tan) AG_REAL(asin) AG_REAL(acos) AG_REAL(atan) AG_REAL(sinh) AG_REAL(cosh)
+        AG_REAL(tanh) AG_REAL(asinh) AG_REAL(acosh) AG_REAL(atanh) AG_REAL(sigmoid) AG_REAL(erf) AG_REAL(erfc)
+            AG_REAL(isnan) AG_REAL(isinf) AG_REAL(isfinite) AG_REAL(silu) AG_REAL(softplus) AG_REAL(mish) AG_REAL(selu)
+                AG_REAL(hardsigmoid) AG_REAL(hardswish) AG_REAL(softsign)
 #undef AG_REAL
 #undef AG_SAME
 // Integers are whole already.
@@ -223,9 +224,10 @@ AG_BINARY_METHOD(add)
 AG_BINARY_METHOD(sub)
 AG_BINARY_METHOD(mul)
 AG_BINARY_METHOD(div)
-AG_BINARY_METHOD(pow) AG_BINARY_METHOD(remainder) AG_BINARY_METHOD(fmod) AG_BINARY_METHOD(floor_divide)
-    AG_BINARY_METHOD(maximum) AG_BINARY_METHOD(minimum) AG_BINARY_METHOD(eq) AG_BINARY_METHOD(ne) AG_BINARY_METHOD(lt)
-        AG_BINARY_METHOD(le) AG_BINARY_METHOD(gt) AG_BINARY_METHOD(ge)
+AG_BINARY_METHOD(pow)
+AG_BINARY_METHOD(remainder) AG_BINARY_METHOD(fmod) AG_BINARY_METHOD(floor_divide) AG_BINARY_METHOD(maximum)
+    AG_BINARY_METHOD(minimum) AG_BINARY_METHOD(eq) AG_BINARY_METHOD(ne) AG_BINARY_METHOD(lt) AG_BINARY_METHOD(le)
+        AG_BINARY_METHOD(gt) AG_BINARY_METHOD(ge)
 #undef AG_BINARY_METHOD
 
 #define AG_LOGICAL(name) \

@@ -352,7 +352,7 @@ AG_IN_PLACE(sqrt)
 AG_IN_PLACE(sigmoid)
 AG_IN_PLACE(tanh)
 #undef AG_IN_PLACE
-    Tensor& Tensor::clamp_(std::optional<Scalar> low, std::optional<Scalar> high, Place place) {
+Tensor& Tensor::clamp_(std::optional<Scalar> low, std::optional<Scalar> high, Place place) {
   check_leaf(*this, place);
   return put(*this, clamp(low, high, place), "clamp_", place);
 }

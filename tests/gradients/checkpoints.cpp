@@ -44,7 +44,8 @@ Probe long_loop(const std::string& type, const std::string& count, const std::st
                      count + ", " + first + R"(, "x", "start"], "out": ["last", "scale"], "regions": {"body": {
            "inputs": ["i", "go", "s", "e"],
            "nodes": [{"op": "Mul", "in": ["s", "w"], "out": "m"}, {"op": "Add", "in": ["m", "x"], "out": "a"},
-                     {"op": "Tanh", "in": ["a"], "out": "t"}, {"op": "ReduceMax", "in": ["t"], "out": "h", "attrs": {"keepdims": 0}},
+                     {"op": "Tanh", "in": ["a"], "out": "t"},
+                     {"op": "ReduceMax", "in": ["t"], "out": "h", "attrs": {"keepdims": 0}},
                      {"op": "Mul", "in": ["e", 0.99], "out": "c0"}, {"op": "Mul", "in": ["c0", "h"], "out": "c1"},
                      {"op": "Less", "in": ["i", "n"], "out": "more"}],
            "outputs": [")" +

@@ -46,7 +46,8 @@ std::string json(const Program& p, const std::string& m, const std::string& n, c
   }
   return fmt::format(R"({{ "ag": 1, "opset": 21, "inputs": [ {{ "name": "x", "type": "{0}[{1},{2}]" }},
       {{ "name": "w", "type": "{0}[{2}]" }} ],
-    "initializers": [ {{ "name": "first", "type": "i64[1]", "fill": 0 }}, {{ "name": "last", "type": "i64[1]", "fill": 1 }} ],
+    "initializers": [ {{ "name": "first", "type": "i64[1]", "fill": 0 }},
+      {{ "name": "last", "type": "i64[1]", "fill": 1 }} ],
     "nodes": [ {3}, {{ "op": "ReduceSumSquare", "in": ["y"], "out": "loss", "attrs": {{ "keepdims": 0 }} }} ],
     "outputs": ["y"]{4} }})",
                      dtype, m, n, p.nodes, grad);
