@@ -1,7 +1,8 @@
 // Reductions that lowering takes in parts (terms_per_part in plan.hpp) have few results or none side by side. Each
 // kernel that does nothing else becomes two: the first computes all parts, which are independent, the second adds them
 // up in order. Where the parts are depends on shapes alone, and a kernel that stays whole takes them in the same order,
-// so the bits are those of the kernel as it was, at any number of threads.
+// so the bits are those of the kernel as it was, at any number of threads. What a loop calls for sizes that only the
+// run tells stays whole: most such loops are short programs over small data, and a second call each trip slows them.
 #include <algorithm>
 #include <map>
 #include <set>
@@ -116,6 +117,7 @@ class Splitter {
     return out;
   }
   Dim partial_elems() const { return count_ * results_; }
+  bool known_count() const { return count_.is_const(); }
   std::vector<DType> partial_types() const {
     std::vector<DType> out;
     for (LV v : partials_) out.push_back(k_.type(v).elem);
@@ -217,12 +219,29 @@ void split_calls(loop::Program& p, loop::Seq& seq, const std::map<std::size_t, S
   seq.steps = std::move(steps);
 }
 
+/// Kernels called by the trips of a loop.
+void collect_repeated(const loop::Seq& seq, bool repeated, std::set<loop::KernelId>& out) {
+  for (const loop::Step& step : seq.steps) {
+    if (auto* s = std::get_if<loop::IfStep>(&step.value)) {
+      collect_repeated(*s->then, repeated, out);
+      collect_repeated(*s->otherwise, repeated, out);
+    } else if (auto* w = std::get_if<loop::WhileStep>(&step.value)) {
+      collect_repeated(*w->cond, true, out);
+      collect_repeated(*w->body, true, out);
+    } else if (auto* call = std::get_if<loop::KernelCall>(&step.value); call && repeated) {
+      out.insert(call->kernel);
+    }
+  }
+}
+
 Result<loop::Program> run(loop::Program program, PassContext&) {
+  std::set<loop::KernelId> repeated;
+  collect_repeated(program.body, false, repeated);
   std::map<std::size_t, Split> splits;
   for (std::size_t i = 0, n = program.kernels.size(); i < n; ++i) {
     const Kernel whole = program.kernels[loop::KernelId(i)];
     Splitter s(whole);
-    if (!s.applies()) continue;
+    if (!s.applies() || (!s.known_count() && repeated.contains(loop::KernelId(i)))) continue;
     Kernel second = s.second();
     second.name = "k" + std::to_string(program.kernels.size());
     program.kernels[loop::KernelId(i)] = s.first();
