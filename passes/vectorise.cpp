@@ -196,10 +196,9 @@ class Vectoriser {
 
   bool not_negative(ValueId v, int depth = 0) const {
     if (auto c = b_.int_value(v)) return *c >= 0 && *c <= INT32_MAX;  // no product of a few wraps
-    if (depth > 16) return false;
     if (auto it = indices_.find(v); it != indices_.end()) return not_negative(it->second.lo, depth + 1);
     StmtId def = b_.kernel().values[v].def;
-    if (!def) return false;
+    if (!def || depth > 16) return false;
     const Stmt& s = b_.kernel().stmts[def];
     auto operand = [&](std::size_t i) { return not_negative(s.operands[i], depth + 1); };
     switch (s.op) {
@@ -208,18 +207,29 @@ class Vectoriser {
       case Op::mul:
       case Op::div:
       case Op::min: return operand(0) && operand(1);
-      case Op::max: return operand(0) || operand(1);
-      case Op::sub: return at_least(s.operands[0], s.operands[1], depth + 1);
+      case Op::max:
+      case Op::and_: return operand(0) || operand(1);
+      case Op::sub: return at_least(s.operands[0], s.operands[1], depth + 1) || floor_quotient(s, depth + 1);
       case Op::rem:
       case Op::shr: return operand(0);
-      case Op::and_: return operand(0) || operand(1);
       default: return false;
     }
   }
 
+  /// A quotient of numbers that are not negative, rounded down as the builder writes it: less one where signs differ.
+  bool floor_quotient(const Stmt& s, int depth) const {
+    auto made = [&](ValueId v) { return b_.kernel().stmts[b_.kernel().values[v].def]; };
+    auto is = [&](ValueId v, Op op) { return b_.kernel().values[v].def && made(v).op == op; };
+    ValueId q = s.operands[0], v = s.operands[1];
+    for (auto [op, next] : {std::pair{Op::cast, 0}, {Op::and_, 1}, {Op::cmp_lt, 0}})
+      if (is(v, op)) v = made(v).operands[static_cast<std::size_t>(next)];
+    if (!is(q, Op::div) || !is(v, Op::xor_) || !is(made(v).operands[0], Op::rem)) return false;
+    const Values of = made(q).operands, sign = made(v).operands;
+    return made(sign[0]).operands == of && sign[1] == of[1] && not_negative(of[0], depth) && not_negative(of[1], depth);
+  }
+
   bool at_least(ValueId v, ValueId low, int depth) const {
-    if (v == low) return true;
-    if (depth > 16) return false;
+    if (v == low || depth > 16) return v == low;
     if (auto it = indices_.find(v); it != indices_.end()) return at_least(it->second.lo, low, depth + 1);
     StmtId def = b_.kernel().values[v].def;
     if (!def || b_.kernel().stmts[def].op != Op::add) return false;
