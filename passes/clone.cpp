@@ -69,6 +69,7 @@ void KernelCloner::clone(StmtId id) {
   if (cls == OpClass::memory) return clone_memory(s);
   if (s.op == Op::barrier) return b_.barrier();
   if (s.op == Op::poll) return b_.poll();
+  if (s.op == Op::prefetch) return b_.prefetch(buffers_.at(s.attr.buffer), get(s.operands[0]), s.attr.index);
   if (s.op == Op::trap)
     return b_.trap(get(s.operands[0]), s.attr.index, s.operands.size() > 1 ? get(s.operands[1]) : LV{});
   const loop::VType& t = from_.type(s.results[0]);

@@ -139,6 +139,7 @@ class Vectoriser {
     if (!scalars && s.op == Op::load) return load(s, c);
     if (!scalars && s.op == Op::store) return store(s, c);
     if (!scalars && s.op == Op::trap) return trap(s, c);
+    if (!scalars && s.op == Op::prefetch) return prefetch(s, c);
     if (!plain && (affine(s) || divided(s, c))) return;
     Values operands;
     for (ValueId v : s.operands) operands.push_back(tile(v, c));
@@ -312,6 +313,20 @@ class Vectoriser {
     }
     VType t = b_.type(index.value);
     b_.store(s.attr.buffer, index.value, broadcast(value, t), mask(t, c, own));
+  }
+
+  /// One hint for each line of each row; scattered elements are not asked for.
+  void prefetch(const Stmt& s, const Context& c) {
+    const Wide& index = map_[s.operands[0]];
+    if (!index.affine() && !b_.type(index.value).scalar()) return;
+    const ValueId base = index.affine() ? index.base : index.value;
+    const auto line = static_cast<int>(64 / dtype_bytes(k_.buffers[s.attr.buffer.index].dtype));
+    const bool along = index.lane_stride && b_.int_value(index.lane_stride) == 1;
+    for (int r = 0; r < (index.row_stride ? c.rows : 1); ++r) {
+      ValueId row = r ? b_.add(base, b_.mul(b_.index(r), index.row_stride)) : base;
+      for (int l = 0; l < (along ? c.lanes : 1); l += line)
+        b_.prefetch(s.attr.buffer, b_.add(row, b_.index(l)), s.attr.index);
+    }
   }
 
   /// A trap is one for all elements: it reports the detail of the first, row by row.

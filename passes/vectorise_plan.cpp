@@ -92,7 +92,7 @@ void WideningPlan::visit(StmtId id, const Scope& scope) {
   bool scalars = std::all_of(s.operands.begin(), s.operands.end(), scalar) &&
                  std::all_of(s.results.begin(), s.results.end(), scalar);
   bool allowed = is_elementwise(cls) || s.op == Op::constant || s.op == Op::dim || s.op == Op::load ||
-                 s.op == Op::store || s.op == Op::yield || s.op == Op::poll || s.op == Op::trap;
+                 s.op == Op::store || s.op == Op::yield || s.op == Op::poll || s.op == Op::prefetch || s.op == Op::trap;
   if (!scalars || !allowed) refuse(scope, inside);
   // A store to one place by all lanes of one and the same value is one store; of different values it is a race.
   if (s.op == Op::store) {

@@ -107,6 +107,7 @@ void Emitter::emit_stmt(const loop::Stmt& s) {
     case Op::if_: return emit_if(s);
     case Op::barrier: return dialect.barrier(*this);
     case Op::poll: return emit_poll();
+    case Op::prefetch: return prefetch(s);
     case Op::trap: return emit_trap(s);
     default: return set(elementwise(s));
   }

@@ -144,6 +144,7 @@ class Emitter {
   void store_tile(const loop::Stmt& s);
   Tile load_indexed(const loop::Stmt& s);
   void store_indexed(const loop::Stmt& s);
+  void prefetch(const loop::Stmt& s);
   llvm::Value* load_part(loop::BufferId b, llvm::Value* pointer, int lanes, llvm::Value* mask);
   void store_part(loop::BufferId b, llvm::Value* pointer, int lanes, llvm::Value* value, llvm::Value* mask);
   llvm::Value* gather_part(loop::BufferId b, llvm::Value* base, llvm::Value* index, int lanes, llvm::Value* mask);

@@ -333,4 +333,14 @@ void Emitter::store_indexed(const loop::Stmt& s) {
     }
 }
 
+/// The address is one that may lie outside of the buffer, so it is not said to be `inbounds`.
+void Emitter::prefetch(const loop::Stmt& s) {
+  if (target.kind != TargetSpec::Kind::cpu) return;
+  Value* p = at(s.attr.buffer, pointer(s.attr.buffer), scalar(s.operands[0]));
+  const auto locality = 4 - s.attr.index;  // LLVM's 3 is the first level
+  auto* call = b.CreateIntrinsic(llvm::Intrinsic::prefetch, {p->getType()},
+                                 {p, b.getInt32(0), b.getInt32(locality), b.getInt32(1)});
+  annotate(call, s.attr.buffer);
+}
+
 }  // namespace ag::codegen

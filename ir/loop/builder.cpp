@@ -276,6 +276,13 @@ void Builder::store_tile(BufferId b, ValueId base, ValueId row_stride, ValueId l
   append(std::move(s));
 }
 
+void Builder::prefetch(BufferId b, ValueId index, std::uint32_t level) {
+  Stmt s{Op::prefetch, {}, {index}};
+  s.attr.buffer = b;
+  s.attr.index = level;
+  append(std::move(s));
+}
+
 // Control.
 
 BlockId Builder::open(const std::vector<VType>& args, bool loop) {

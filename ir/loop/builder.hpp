@@ -62,6 +62,9 @@ class Builder {
   ValueId load_tile(BufferId b, VType type, ValueId base, ValueId row_stride, ValueId lane_stride, ValueId mask = {});
   void store_tile(BufferId b, ValueId base, ValueId row_stride, ValueId lane_stride, ValueId value, ValueId mask = {});
 
+  /// Asks for the line of an element to be brought into the cache of this level, 1 to 3; a hint without bounds.
+  void prefetch(BufferId b, ValueId index, std::uint32_t level = 1);
+
   /// for iv in [lo, hi) by step; `body(iv, carried)` returns the next carried values. Returns the final ones.
   using Values = std::vector<ValueId>;
   Values for_(ValueId lo, ValueId hi, ValueId step, ForOptions options, Values init,

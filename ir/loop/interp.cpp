@@ -123,7 +123,8 @@ bool Machine::exec(const Instr& in) {
     case Op::if_: return code_.lockstep ? if_lockstep(in) : if_serial(in);
     case Op::while_: return code_.lockstep ? while_lockstep(in) : while_serial(in);
     case Op::barrier: return barrier(in);
-    case Op::poll: return true;
+    case Op::poll:
+    case Op::prefetch: return true;
     case Op::trap: return trap(in);
     case Op::reduce_lanes: return reduce_lanes(in), true;
     case Op::reduce_rows: return reduce_rows(in), true;

@@ -17,6 +17,9 @@
 //  * reduce_lanes over C lanes: halves are combined (l with l + C/2) until one is left; C is a power of two.
 //  * Masked loads give 0 where the mask is false, and do not touch memory there; nor do masked stores. A mask,
 //    an index tile and a stored value have exactly the access's shape (`broadcast` makes them so).
+//  * prefetch asks for the cache line of an element that will be read soon. It is a hint: it reads nothing, changes
+//    nothing, and its index is not checked, so that it may run past the end of the buffer. In a widened loop it asks
+//    for the lines of all rows and lanes. On a GPU it is dropped.
 //  * Conditions of if_, while_ and trap, bounds of loops, bases and strides are scalars.
 //
 // Mapping. Lowering emits schedule-free loops: `serial` where order matters, `parallel` where iterations are
@@ -98,8 +101,8 @@ enum class AxisRole : std::uint8_t { none, batch, row, col, reduce };
 /// Numbers of a statement beyond its operands; which apply depends on the op.
 struct Attr {
   std::uint64_t imm = 0;  ///< constant: bits of the element, zero-extended
-  std::uint32_t index = 0;  ///< dim, extract, shuffle_xor, trap
-  BufferId buffer;  ///< load, store, load_tile, store_tile
+  std::uint32_t index = 0;  ///< dim, extract, shuffle_xor, trap; prefetch: cache level
+  BufferId buffer;  ///< load, store, load_tile, store_tile, prefetch
   ReduceKind reduce = ReduceKind::sum;  ///< reduce_lanes, reduce_rows
   Mapping mapping = Mapping::serial;  ///< for_
   AxisRole role = AxisRole::none;  ///< for_

@@ -305,6 +305,7 @@ class KernelParser {
       case Op::store:
       case Op::load_tile:
       case Op::store_tile: return memory(s);
+      case Op::prefetch: AG_TRY_(parameter(s)); return memory(s);
       case Op::reduce_lanes:
       case Op::reduce_rows:
       case Op::extract:

@@ -221,6 +221,10 @@ class Printer {
       case Op::extract:
       case Op::shuffle_xor:
       case Op::trap: out_ += fmt::format("({})", s.attr.index); break;
+      case Op::prefetch:
+        if (s.operands.empty()) break;
+        out_ += fmt::format("({}) {}[{}]", s.attr.index, buffer(s.attr.buffer), use(s.operands[0]));
+        return;
       case Op::load:
         if (!memory) break;
         out_ += fmt::format(" {}[{}]{}", buffer(s.attr.buffer), use(s.operands[0]), mask(s, 1));

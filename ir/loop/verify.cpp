@@ -178,6 +178,7 @@ class Verifier {
       case Op::while_: return while_loop(s, nesting);
       case Op::if_: return conditional(s, nesting);
       case Op::trap: return trap(s);
+      case Op::prefetch: return prefetch(s);
       default: return check(s.op == Op::yield || s.operands.empty(), Code::AG1803, "no operands are allowed here");
     }
   }
@@ -283,6 +284,12 @@ class Verifier {
       if (!operand_is(s, i, index_type, "base and strides")) return false;
     if (!tile && !operand_is(s, 0, t.with(DType::i64), "the index")) return false;
     return n == fixed || operand_is(s, n - 1, t.with(DType::boolean), "the mask");
+  }
+
+  bool prefetch(const Stmt& s) {
+    return check(s.attr.buffer.index < k_.buffers.size(), Code::AG1805, "there is no such buffer") &&
+           check(s.attr.index >= 1 && s.attr.index <= 3, Code::AG1803, "there is no cache level {}", s.attr.index) &&
+           operand_is(s, 0, index_type, "the index");
   }
 
   bool trap(const Stmt& s) {

@@ -99,6 +99,22 @@ TEST_CASE("the first trap is kept") {
   CHECK(compare(std::move(b).finish(), {sample(DType::i64, 40, 1), sample(DType::i64, 40, 2)}) == "");
 }
 
+TEST_CASE("prefetches of any address change nothing") {
+  Builder b("k0");
+  BufferId x = b.param(DType::f32, 64, Access::read), out = b.param(DType::f32, 64, Access::write);
+  b.for_each(b.index(64), {}, [&](ValueId i) {
+    for (std::uint32_t level : {1, 2, 3}) b.prefetch(x, b.mul(i, b.index(1'000'003)), level);
+    b.prefetch(x, b.sub(b.index(-5), i));
+    b.store(out, i, b.load(x, i));
+  });
+  Kernel k = std::move(b).finish();
+  auto target = codegen::describe_target("cpu");
+  auto text = codegen::backend_of(*target).emit(k, *target, codegen::EmitKind::assembly, {});
+  REQUIRE(text.has_value());
+  for (const char* hint : {"prefetcht0", "prefetcht1", "prefetcht2"}) CHECK(text->find(hint) != std::string::npos);
+  CHECK(compare(k, {sample(DType::f32, 64, 1), sample(DType::f32, 64, 2)}) == "");
+}
+
 TEST_CASE("a poll leaves a cancelled kernel") {
   Builder b("k0");
   BufferId out = b.param(DType::i64, 4, Access::write);

@@ -42,6 +42,7 @@ Kernel everything() {
     b.store_tile(y, i, size, one, all, mask);
     ValueId e = b.op(Op::transpose, {b.extract(b.op(Op::exp, {t}), 3)});
     b.store_tile(z, b.index(0), one, one, e);
+    b.prefetch(x, b.add(i, size), 2);
     b.poll();
     return Builder::Values{};
   });
@@ -147,6 +148,9 @@ const Fault faults[] = {
     {"%0: i64 = dim N\n%1: f32 = load b9[%0]\n", Code::AG1805, 3, 16},
     {"%0: i64 = dim N\n%1: f32 = load b1[%0]\n", Code::AG1805, 3, 11},
     {"%0: i64 = dim N\n%1: f64 = load b0[%0]\n", Code::AG2801, 3, 11},
+    {"%0: i64 = dim N\nprefetch(1) b9[%0]\n", Code::AG1805, 3, 13},
+    {"%0: i64 = dim N\nprefetch(4) b0[%0]\n", Code::AG1803, 3, 1},
+    {"%0: f32 = constant 1.0\nprefetch(1) b0[%0]\n", Code::AG2801, 3, 1},
     {"%0: i64 = dim N\nfor.serial %1 = %0 to %0 step %0 {\n}\n", Code::AG1803, 3, 1},
     {"%0: i64 = dim N\nfor.cereal %1 = %0 to %0 step %0 {\n}\n", Code::AG0801, 3, 1},
     {"%0: i64 = dim N\nfor.vector %1 = %0 to %0 step %0 width 8 {\nyield\n}\n", Code::AG1804, 3, 1},

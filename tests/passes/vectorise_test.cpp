@@ -423,3 +423,27 @@ TEST_CASE("what cannot be widened runs serially") {
     });
   }
 }
+
+TEST_CASE("a prefetch of widened loops asks for each line once") {
+  Dim n = Dim::symbol("N");
+  Builder b("k0");
+  BufferId x = b.param(DType::f32, 64 * n, Access::read), y = b.param(DType::f32, 64 * n, Access::write);
+  ValueId size = b.dim(n);
+  b.for_(b.index(0), b.index(64), b.index(4), rows(4), {}, [&](ValueId r, const Values&) {
+    b.for_(b.index(0), size, b.index(32), lanes(32), {}, [&](ValueId i, const Values&) {
+      ValueId at = b.add(b.mul(r, size), i);
+      b.prefetch(x, b.add(at, b.index(256)), 2);
+      b.prefetch(x, b.mul(at, at));  // scattered: dropped
+      b.store(y, at, b.load(x, at));
+      return Values{};
+    });
+    return Values{};
+  });
+  Kernel k = std::move(b).finish();
+  for (std::int64_t size : {1, 31, 32, 100}) same(k, {{"N", size}});
+  Kernel w = widened(k);
+  std::size_t hints = 0, loops = 0;
+  for (const Stmt& s : w.stmts) hints += s.op == Op::prefetch, loops += s.op == Op::store_tile;
+  INFO(print(w));
+  CHECK(hints == 8 * loops);  // four rows of two lines
+}
