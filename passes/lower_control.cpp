@@ -8,6 +8,7 @@
 #include "ir/loop/abi.hpp"
 #include "ir/symbols.hpp"
 #include "passes/lower_graph.hpp"
+#include "passes/regions.hpp"
 
 namespace ag::passes {
 
@@ -24,21 +25,6 @@ namespace {
 
 std::size_t capture_count(const Node& n) {
   return static_cast<std::size_t>(std::max<std::int64_t>(0, n.attrs.get_or<std::int64_t>("captures", 0)));
-}
-
-/// A region as the passes before lowering would leave it: primitives, simplified unless at -O0.
-Result<Graph> prepared(const Graph& region, PassContext& context) {
-  Graph g = region;
-  std::vector<std::string_view> passes{"decompose", "dce"};
-  if (context.fuse) passes = {"cse", "algebra", "fold", "dce", "decompose", "cse", "algebra", "fold", "dce"};
-  if (context.fuse && context.target.kind == TargetSpec::Kind::cpu)
-    passes.insert(passes.begin() + 4, {"decompose_early", "cse", "algebra", "fold", "dce", "layout", "winograd"});
-  g.stage = "dce";  // names of constants are no variables any more
-  for (std::string_view name : passes) {
-    AG_TRY(g, find_pass(name)->on_graph(g, context));
-    g.stage = "dce";
-  }
-  return g;
 }
 
 void add_symbols(const Dims& dims, std::set<std::string>& out) {
@@ -71,7 +57,7 @@ Result<std::unique_ptr<GraphLowering::Region>> GraphLowering::region(NodeId id, 
                                                                      const std::vector<std::optional<Dims>>& given,
                                                                      SymbolMap own) {
   auto r = std::make_unique<Region>();
-  AG_TRY(Graph g, prepared(*g_.node(id).regions[index], p_.context));
+  AG_TRY(Graph g, prepare_region(*g_.node(id).regions[index], p_.context));
   r->symbols = std::move(own);
   auto require = [&](const Dim& a, const Dim& b) {
     if (a != b)

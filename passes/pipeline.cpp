@@ -14,16 +14,16 @@
 namespace ag::passes {
 namespace {
 
-const std::vector<std::string> graph_o0{"autodiff", "checkpoint", "decompose", "dce"};
-const std::vector<std::string> graph_o2{"attention", "autodiff",  "checkpoint", "cse", "algebra",
-                                        "fold",      "dce",       "decompose",  "cse", "algebra",
-                                        "fold",      "attention", "horizontal", "dce"};
+const std::vector<std::string> graph_o0{"autodiff", "checkpoint", "decompose", "regions", "dce"};
+const std::vector<std::string> graph_o2{"attention",  "autodiff",  "checkpoint", "cse",     "algebra", "fold",
+                                        "dce",        "decompose", "cse",        "algebra", "fold",    "attention",
+                                        "horizontal", "dce",       "regions",    "dce"};
 /// With what is for vectors of lanes.
 const std::vector<std::string> graph_cpu{
-    "attention", "autodiff",        "checkpoint", "cse",          "algebra",        "fold",
-    "dce",       "decompose_early", "cse",        "algebra",      "fold",           "dce",
-    "layout",    "winograd",        "decompose",  "cse",          "algebra",        "fold",
-    "attention", "horizontal",      "dce",        "state_layout", "pack_constants", "dce"};
+    "attention",       "autodiff",     "checkpoint",     "cse",  "algebra",   "fold",       "dce",
+    "decompose_early", "cse",          "algebra",        "fold", "dce",       "layout",     "winograd",
+    "decompose",       "cse",          "algebra",        "fold", "attention", "horizontal", "dce",
+    "regions",         "state_layout", "pack_constants", "dce"};
 const std::vector<std::string> cpu_program{"lower",     "collapse",    "split_reductions", "schedule",
                                            "vectorise", "expand_math", "plan_memory"};
 const std::vector<std::string> cuda_program{"lower", "gpu_map", "expand_math", "plan_memory"};

@@ -12,17 +12,10 @@ void map_signature(const Graph& from, const ValueMap& map, Graph& to) {
   for (const Output& o : from.outputs) to.outputs.push_back({o.name, map[o.value.index], o.loc});
 }
 
-namespace {
-
-/// Appends a copy of `id` with mapped operands, its types as they were, and records its results in `map`.
-NodeId copy_node(const Graph& g, NodeId id, Graph& out, ValueMap& map, bool keep_names = true) {
-  Node node = g.node(id);
-  for (ValueId& v : node.operands)
-    if (v) v = map[v.index];
-  if (node.grad_of) node.grad_of = map[node.grad_of.index];
-  std::vector<Type> types;
-  for (std::uint32_t r = 0; r < node.result_count; ++r) types.push_back(g.type(node.result(r)));
+NodeId append_as(const Graph& g, NodeId id, Node node, Graph& out, ValueMap& map, bool keep_names) {
   const Node& old = g.node(id);
+  std::vector<Type> types;
+  for (std::uint32_t r = 0; r < old.result_count; ++r) types.push_back(g.type(old.result(r)));
   NodeId fresh = out.append(std::move(node), std::move(types));
   for (std::uint32_t r = 0; r < old.result_count; ++r) {
     ValueId from = old.result(r), to = out.node(fresh).result(r);
@@ -33,7 +26,13 @@ NodeId copy_node(const Graph& g, NodeId id, Graph& out, ValueMap& map, bool keep
   return fresh;
 }
 
-}  // namespace
+NodeId copy_node(const Graph& g, NodeId id, Graph& out, ValueMap& map, bool keep_names) {
+  Node node = g.node(id);
+  for (ValueId& v : node.operands)
+    if (v) v = map[v.index];
+  if (node.grad_of) node.grad_of = map[node.grad_of.index];
+  return append_as(g, id, std::move(node), out, map, keep_names);
+}
 
 Graph copy_if(const Graph& g, const std::function<bool(NodeId)>& keep, ValueMap* map_out) {
   Graph out = empty_like(g);

@@ -14,6 +14,12 @@ using ValueMap = std::vector<ValueId>;  ///< indexed by the old id; invalid wher
 /// Sets inputs and outputs of `to` as those of `from`, mapped.
 void map_signature(const Graph& from, const ValueMap& map, Graph& to);
 
+/// Appends `node`, which stands for node `id` of `g` and has operands of `out`, with that node's types; `map` receives
+/// its results. Names go along if asked.
+NodeId append_as(const Graph& g, NodeId id, Node node, Graph& out, ValueMap& map, bool keep_names = true);
+/// Appends a copy of node `id` with mapped operands, its types as they are.
+NodeId copy_node(const Graph& g, NodeId id, Graph& out, ValueMap& map, bool keep_names = true);
+
 /// Copies the nodes that `keep` says, all of whose operands must be kept too. Inputs are always kept.
 Graph copy_if(const Graph& g, const std::function<bool(NodeId)>& keep, ValueMap* map = nullptr);
 

@@ -37,6 +37,7 @@ struct RewriteRule {
 };
 const std::vector<RewriteRule>& rewrite_rules();
 std::vector<RewriteRule> movement_rules();  ///< of them: those about elements that only move
+std::vector<RewriteRule> convolution_rules();  ///< and about convolutions
 
 bool commutative(std::string_view op);
 /// Matches a candidate's root; `bound` receives the wildcards.

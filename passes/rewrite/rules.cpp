@@ -128,6 +128,7 @@ const std::vector<RewriteRule>& rewrite_rules() {
   static const std::vector<RewriteRule> rules = [] {
     std::vector<RewriteRule> all = make_rules();
     for (RewriteRule& r : movement_rules()) all.push_back(std::move(r));
+    for (RewriteRule& r : convolution_rules()) all.push_back(std::move(r));
     return all;
   }();
   return rules;
