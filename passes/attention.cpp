@@ -483,8 +483,12 @@ Graph order_results(const Graph& g) {
     for (std::uint32_t r = 0; r < n.result_count && r < 3; ++r) {
       NodeId t = transposes[n.result(r).index];
       const char* name = n.op->name == "attend" ? "perm" : gradient_perms[r];
-      if (!t || !attrs.get_or<Ints>(name, {}).empty()) continue;
-      attrs.set(name, g.node(t).attrs.get_or<Ints>("perm", {}));
+      if (!t) continue;
+      const Ints before = attrs.get_or<Ints>(name, {});  // an order from an earlier run of this pass
+      Ints perm = g.node(t).attrs.get_or<Ints>("perm", {});
+      if (!before.empty())
+        for (std::int64_t& p : perm) p = before[static_cast<std::size_t>(p)];
+      attrs.set(name, perm);
     }
     b.set_origin(n.locs, n.grad_of ? map[n.grad_of.index] : ValueId{});
     std::vector<ValueId> results = b.add_multi(n.op->name, operands, attrs);
