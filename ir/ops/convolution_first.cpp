@@ -123,23 +123,24 @@ struct Lowering {
     return correlate(y, turned(filters(f)), back, gaps);
   }
 
-  /// Elements of x that lie at the same place modulo the strides meet the same taps, every stride-th one: each such
+  /// Elements of x whose indices are the same modulo the strides meet the same taps, every stride-th one: each such
   /// phase is a correlation of its own, without gaps, and the results are interleaved.
   Expr input_by_phase(Expr y, Expr f, const Window& w) const {
     std::size_t r = w.rank();
     Expr by_group = filters(f);
     Dims fs = by_group.type().shape, batch = {y.type().shape[0], fs[0] * fs[2]}, count;
-    for (std::size_t d = 0; d < r; ++d) count.push_back(ceildiv(w.space[d] + w.low[d], w.strides[d]));
+    for (std::size_t d = 0; d < r; ++d) count.push_back(ceildiv(w.space[d], w.strides[d]));
     std::vector<ValueId> parts;
     for_each_index(Shape(w.strides), [&](const Shape& phase, std::int64_t) {
       Dims start(3 + r, 0);
       Ints step(3 + r, 1);
       Window part{dims_from(y.type().shape, 2), {}, count, {}, Ints(r, 1), Ints(r, 1)};
       for (std::size_t d = 0; d < r; ++d) {
-        start[3 + d] = std::min(phase[d], w.taps[d].value());
-        step[3 + d] = w.strides[d];
-        part.taps.push_back(ceildiv(w.taps[d] - start[3 + d], w.strides[d]));
-        part.low.push_back(part.taps[d] - 1);
+        const std::int64_t s = w.strides[d], place = phase[d] + w.low[d].value();  // behind the padding
+        start[3 + d] = std::min(place % s, w.taps[d].value());
+        step[3 + d] = s;
+        part.taps.push_back(ceildiv(w.taps[d] - start[3 + d], s));
+        part.low.push_back(part.taps[d] - 1 - place / s);
       }
       bool none = ag::product(part.taps).is(0);
       Expr x = none ? y.with(b.zeros({y.dtype(), joined(batch, count)}))
@@ -152,8 +153,8 @@ struct Lowering {
       perm.push_back(static_cast<std::int64_t>(2 + r + d));
       perm.push_back(static_cast<std::int64_t>(2 + d));
       whole.push_back(count[d] * w.strides[d]);
-      start.push_back(w.low[d]);
-      limit.push_back(w.low[d] + w.space[d]);
+      start.push_back(0);
+      limit.push_back(w.space[d]);
     }
     Expr all = reshape(y.with(b.concat(parts, 2)), joined(joined(batch, phases), count));
     all = reshape(all.with(b.transpose(all, perm)), whole);

@@ -117,6 +117,7 @@ struct LastLowering {
     bool points = std::all_of(w.taps.begin(), w.taps.end(), [](const Dim& k) { return k.is(1); });
     bool steps = std::all_of(w.strides.begin(), w.strides.end(), [](std::int64_t s) { return s == 1; });
     if (points && !steps) return spread(y, f, w, count);
+    if (groups == 1 && product(count).is(1)) return from_point(y, f, w);
     if (few_phases(w)) return input_by_phase(y, f, w, count);
     Window way{count, w.taps, w.space, {}, Ints(r, 1), w.dilations};
     Ints gaps;
@@ -139,18 +140,37 @@ struct LastLowering {
       interior[1 + d] = w.strides[d] - 1;
       high[1 + d] = w.space[d] + w.low[d] - ((count[d] - 1) * w.strides[d] + 1);
     }
+    return padded(x, low, high, interior);
+  }
+
+  /// One position: what each tap adds to its place is a product of y's channels with the filters.
+  Expr from_point(Expr y, Expr f, const Window& w) const {
+    const std::size_t r = w.rank();
+    Expr x = reshape(y, {y.type().shape[0], outputs});
+    x = x.with(b.dot_general(x, f, {1}, {static_cast<std::int64_t>(r) + 1}));  // [N,taps...,C]
+    Dims low(r + 2, 0), high(r + 2, 0);
+    Ints interior(r + 2, 0);
+    for (std::size_t d = 0; d < r; ++d) {
+      low[1 + d] = Dim(0) - w.low[d];
+      interior[1 + d] = w.dilations[d] - 1;
+      high[1 + d] = w.space[d] + w.low[d] - ((w.taps[d] - 1) * w.dilations[d] + 1);
+    }
+    return padded(x, low, high, interior);
+  }
+
+  Expr padded(Expr x, const Dims& low, const Dims& high, const Ints& interior) const {
     ValueId zero = is_float(x.dtype()) ? b.scalar(x.dtype(), 0) : b.scalar_int(x.dtype(), 0);
     return x.with(b.add_op("pad", {x.id(), zero}, {{"low", low}, {"high", high}, {"interior", interior}}));
   }
 
-  /// Elements of x that lie at the same place modulo the strides meet the same taps, every stride-th one: each such
+  /// Elements of x whose indices are the same modulo the strides meet the same taps, every stride-th one: each such
   /// phase is a correlation of its own, without gaps, and the results are interleaved.
   Expr input_by_phase(Expr y, Expr f, const Window& w, const Dims& positions) const {
     const std::size_t r = w.rank();
     const Dims fs = f.type().shape;
     const Dim batch = y.type().shape[0], channels = groups * each;
-    Dims count;
-    for (std::size_t d = 0; d < r; ++d) count.push_back(ceildiv(w.space[d] + w.low[d], w.strides[d]));
+    Dims count;  // element i of a phase is x at i * stride + phase
+    for (std::size_t d = 0; d < r; ++d) count.push_back(ceildiv(w.space[d], w.strides[d]));
     const Dims shape = joined(joined({batch}, count), {channels});
     std::vector<ValueId> parts;
     for_each_index(Shape(w.strides), [&](const Shape& phase, std::int64_t) {
@@ -158,10 +178,11 @@ struct LastLowering {
       Ints step(r + 2, 1);
       Window part{positions, {}, count, {}, Ints(r, 1), Ints(r, 1)};
       for (std::size_t d = 0; d < r; ++d) {
-        start[d] = std::min(phase[d], w.taps[d].value());
-        step[d] = w.strides[d];
-        part.taps.push_back(ceildiv(w.taps[d] - start[d], w.strides[d]));
-        part.low.push_back(part.taps[d] - 1);
+        const std::int64_t s = w.strides[d], place = phase[d] + w.low[d].value();  // behind the padding
+        start[d] = std::min(place % s, w.taps[d].value());
+        step[d] = s;
+        part.taps.push_back(ceildiv(w.taps[d] - start[d], s));
+        part.low.push_back(part.taps[d] - 1 - place / s);
       }
       bool none = product(part.taps).is(0);
       Expr x = none ? y.with(b.zeros({y.dtype(), shape}))
@@ -174,8 +195,7 @@ struct LastLowering {
       perm.push_back(static_cast<std::int64_t>(1 + r + d));
       perm.push_back(static_cast<std::int64_t>(1 + d));
       whole.push_back(count[d] * w.strides[d]);
-      start[1 + d] = w.low[d];
-      limit.push_back(w.low[d] + w.space[d]);
+      limit.push_back(w.space[d]);
     }
     perm.push_back(static_cast<std::int64_t>(1 + 2 * r));
     whole.push_back(channels), limit.push_back(channels);

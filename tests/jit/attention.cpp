@@ -213,7 +213,8 @@ TEST_CASE("causal masks are bounds, not masks") {
 }
 
 TEST_CASE("an order of the result from an earlier run of the pass is kept by a later one") {
-  Graph g = load(R"({ "ag": 1, "inputs": [ { "name": "q", "type": "f32[2,3,5,4]" }, { "name": "k", "type": "f32[2,3,7,4]" },
+  Graph g =
+      load(R"({ "ag": 1, "inputs": [ { "name": "q", "type": "f32[2,3,5,4]" }, { "name": "k", "type": "f32[2,3,7,4]" },
       { "name": "v", "type": "f32[2,3,7,6]" } ], "nodes": [
     { "op": "Transpose", "in": ["k"], "out": "kt", "attrs": { "perm": [0, 1, 3, 2] } },
     { "op": "MatMul", "in": ["q", "kt"], "out": "s" }, { "op": "Softmax", "in": ["s"], "out": "p" },
