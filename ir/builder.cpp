@@ -353,6 +353,12 @@ NodeId GraphBuilder::copy_node(const Graph& from, NodeId id, const std::function
     bool fresh_sizes = graph_.next_unbacked() != first_fresh;  // else sizes that only the data knew may be known now
     unify(was.type, graph_.type(made.result(r)), symbols,
           [&](const std::string& s) { return fresh_sizes || is_unbacked(s); });
+    Value& now = graph_.value(made.result(r));
+    if (!now.known_ints && was.known_ints) {  // a rule may see less of operands that were rewritten
+      Dims known = *was.known_ints;
+      for (Dim& d : known) d = d.substitute(symbols);
+      now.known_ints = std::make_shared<const Dims>(std::move(known));
+    }
     if (names && !was.name.empty() && graph_.value(made.result(r)).name.empty() && !graph_.find(was.name))
       graph_.set_name(made.result(r), was.name);
   }

@@ -97,6 +97,8 @@ Graph decompose_where(const Graph& g, const std::function<bool(const NodeView&)>
       ValueId old = g.node(id).result(r);
       if (!results[r]) continue;  // an output that nobody asked for
       map[old.index] = results[r];
+      Value& made = work.value(results[r]);  // what is known of a composite's elements is known of what stands for it
+      if (!made.known_ints && made.node.index >= first_new) made.known_ints = work.value(copy.result(r)).known_ints;
       const std::string& name = g.value(old).name;
       if (!name.empty() && work.value(results[r]).name.empty() && work.value(results[r]).node.index >= first_new)
         work.set_name(results[r], name);
