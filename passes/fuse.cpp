@@ -65,8 +65,9 @@ std::optional<Dim> terms_per_part(const Dims& full, const std::vector<int>& axes
     if (!full[d].is(1)) along_last = reduced;
   }
   if (along_last && !results.is(1)) return std::nullopt;
-  Dim part = along_last ? Dim(1 << 14) : max(floordiv(Dim(1 << 16), max(results, Dim(1))), Dim(64));
-  if (terms.is_const() && part.is_const() && terms.value() <= part.value()) return std::nullopt;
+  constexpr std::int64_t fewest = 64;
+  Dim part = along_last ? Dim(1 << 14) : max(floordiv(Dim(1 << 16), max(results, Dim(1))), Dim(fewest));
+  if (terms.is_const() && terms.value() <= (part.is_const() ? part.value() : fewest)) return std::nullopt;
   return part;
 }
 
@@ -257,6 +258,15 @@ class Planner {
     return false;
   }
 
+  /// The size where each symbol is one: what sizes of any value are planned for.
+  static std::int64_t at_least(const Dim& size) {
+    std::set<std::string> symbols;
+    size.collect_symbols(symbols);
+    DimEnv ones;
+    for (const std::string& s : symbols) ones.emplace(s, 1);
+    return size.eval(ones).value_or(0);
+  }
+
   /// A reduction over leading axes walks its rows serially: joining must not take away the parallelism of a map.
   static bool reduction_keeps_parallel(const Group& group, const std::vector<int>& axes) {
     std::size_t last = group.full.size();
@@ -266,8 +276,7 @@ class Planner {
       if (!std::binary_search(axes.begin(), axes.end(), static_cast<int>(d))) outer = outer * group.full[d];
     bool along_last = last > 0 && std::binary_search(axes.begin(), axes.end(), static_cast<int>(last - 1));
     if (terms_per_part(group.full, axes)) return true;
-    return along_last ? !outer.is_const() || outer.value() >= 8 || group.full.empty()
-                      : outer.is_const() && outer.value() >= 256;
+    return along_last ? !outer.is_const() || outer.value() >= 8 || group.full.empty() : at_least(outer) >= 256;
   }
 
   bool aligned(NodeId id, GroupId gid, Space space) {

@@ -1,10 +1,14 @@
 // Gives every temp its place in the arena. Temps of constant size: greedy, each at the lowest offset where nothing
 // alive at the same time lies, in the best of a few orders (largest first is mostly it, arXiv 2001.03288). Temps of
-// symbolic size follow in slots, one after the other; a slot serves all temps of the same size whose lives do not meet,
-// and its offset is the sum of the sizes before it. Temps whose sizes become known only while the program runs lie in
-// the arena of their segment, in slots too.
+// symbolic size follow. Those whose sizes are multiples of one expression (a batch of any size: so and so many bytes of
+// each element) are placed as exactly, in units of it. The rest goes into slots, one after the other; a slot serves all
+// temps of the same size whose lives do not meet, and its offset is the sum of the sizes before it. Temps whose sizes
+// become known only while the program runs lie in the arena of their segment, in the same way.
 #include <algorithm>
 #include <functional>
+#include <limits>
+#include <map>
+#include <numeric>
 #include <set>
 
 #include "ir/loop/scratch.hpp"
@@ -86,8 +90,44 @@ std::optional<std::int64_t> place_constant(std::vector<Item>& items) {
   return top;
 }
 
+/// A size as bytes of a unit, if rounding the bytes up to the alignment costs little.
+struct Multiple {
+  std::int64_t bytes;
+  Dim unit;
+};
+std::optional<Multiple> multiple_of(const Dim& size) {
+  std::int64_t bytes = 0;
+  for (const Dim::Term& t : size.terms()) bytes = std::gcd(bytes, t.coeff);
+  if (bytes <= 0 || (bytes % alignment != 0 && bytes < 16 * alignment)) return std::nullopt;
+  Dim unit = floordiv(size, Dim(bytes));
+  if (unit * Dim(bytes) != size || bytes > std::numeric_limits<std::int64_t>::max() - alignment) return std::nullopt;
+  return Multiple{(bytes + alignment - 1) / alignment * alignment, unit};
+}
+
+/// Places what is a multiple of one unit, for each unit that several items share; returns the end. The others stay in
+/// `items`.
+Dim place_multiples(Program& p, std::vector<Item>& items, Dim base) {
+  std::map<Dim, std::vector<Item>> groups;
+  for (const Item& item : items)
+    if (auto m = multiple_of(item.bytes)) groups[m->unit].push_back({item.id, item.live, Dim(m->bytes)});
+  std::set<ProgramBufferId> done;
+  for (auto& [unit, group] : groups) {
+    if (group.size() < 2) continue;
+    const auto top = place_constant(group);
+    if (!top) continue;
+    for (const Item& item : group) {
+      p.buffers[item.id].offset = base + Dim(item.begin) * unit;
+      done.insert(item.id);
+    }
+    base = base + Dim(*top) * unit;
+  }
+  std::erase_if(items, [&](const Item& item) { return done.contains(item.id); });
+  return base;
+}
+
 /// Sets the offsets of items of symbolic size, from `base` up; returns the end of the last slot.
 Dim place_symbolic(Program& p, std::vector<Item>& items, Dim base) {
+  base = place_multiples(p, items, base);
   struct Slot {
     Dim bytes, offset;
     std::vector<LiveRange> used;

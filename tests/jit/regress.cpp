@@ -11,7 +11,7 @@ using namespace ag;
 
 namespace {
 
-Graph load(const char* text) {
+Graph load(const std::string& text) {
   Sources sources;
   auto g = load_text(text, "test.json", "", sources);
   REQUIRE(g);
@@ -114,4 +114,25 @@ TEST_CASE("panels of a product over symbolic rows are read as runs") {
     CHECK(line.find("f32<1x64> = load_tile b1[") != std::string::npos);
   }
   CHECK(reads > 0);
+}
+
+TEST_CASE("a batch of any size is planned and fused as one of a known size") {
+  // Temps of different multiples of N did not share memory, and sums over taps were cut up where N might be one.
+  auto graph = [](const std::string& n) {
+    return load(R"({ "ag": 1, "inputs": [ { "name": "x", "type": "f32[)" + n + R"(,32,20,20]" } ], "initializers": [
+      { "name": "a", "type": "f32[96,32,1,1]", "random": "normal", "key": 1 },
+      { "name": "d", "type": "f32[96,1,3,3]", "random": "normal", "key": 2 },
+      { "name": "b", "type": "f32[48,96,1,1]", "random": "normal", "key": 3 },
+      { "name": "c", "type": "f32[8,48,1,1]", "random": "normal", "key": 4 } ], "nodes": [
+      { "op": "Conv", "in": ["x", "a"], "out": "p" }, { "op": "Relu", "in": ["p"], "out": "q" },
+      { "op": "Conv", "in": ["q", "d"], "out": "r", "attrs": { "group": 96, "pads": [1, 1, 1, 1] } },
+      { "op": "Relu", "in": ["r"], "out": "s" }, { "op": "Conv", "in": ["s", "b"], "out": "t" },
+      { "op": "Relu", "in": ["t"], "out": "u" }, { "op": "Conv", "in": ["u", "c"], "out": "y" } ],
+      "outputs": ["y"] })");
+  };
+  const runtime::Compiled any = compile(graph("N")), eight = compile(graph("8"));
+  CHECK(any.executable->program().kernels.size() <= eight.executable->program().kernels.size());
+  const auto arena = any.executable->program().arena_bytes.eval({{"N", 8}});
+  REQUIRE(arena);
+  CHECK(static_cast<double>(*arena) <= 1.1 * static_cast<double>(eight.executable->program().arena_bytes.value()));
 }
