@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 namespace ag::runtime {
 namespace {
@@ -81,9 +82,17 @@ Status check_guard(const Program& program, const DimGuard& g, const DimEnv& env,
   auto value = [](const Dim& d, std::optional<std::int64_t> v) {
     return d.is_const() ? d.str() : fmt::format("`{}` ({})", d.str(), v ? fmt::to_string(*v) : "too large");
   };
-  return fail(
-      error(code, source_of(program, g.source), g.text.empty() ? "the sizes of the inputs do not fit together" : g.text)
-          .note(fmt::format("{} must {} {}", value(g.lhs, lhs), relation, value(g.rhs, rhs))));
+  Diag d = error(code, source_of(program, g.source),
+                 g.text.empty() ? "the sizes of the inputs do not fit together" : g.text);
+  if (g.lhs == g.rhs && !lhs) {  // the expression itself is the requirement: it has a value only if sizes broadcast
+    std::set<std::string> symbols;
+    g.lhs.collect_symbols(symbols);
+    DimEnv used;
+    for (const std::string& s : symbols)
+      if (auto at = env.find(s); at != env.end()) used.insert(*at);
+    return fail(std::move(d).note(fmt::format("`{}` has no value with {}", g.lhs.str(), env_text(used))));
+  }
+  return fail(std::move(d).note(fmt::format("{} must {} {}", value(g.lhs, lhs), relation, value(g.rhs, rhs))));
 }
 
 Status check_count(std::string_view role, std::size_t wanted, std::size_t passed) {
