@@ -36,7 +36,8 @@ Result<std::vector<LoweredKernel>> lower_own(const Graph& g, const Plan& plan, G
     case LowerClass::sort: return lower_algorithm(g, id, target.kind == TargetSpec::Kind::cuda);
     case LowerClass::window:
       if (g.node(id).op->name == "winograd") return lower_winograd(g, plan, gid, target);
-      return lower_winograd_filter(g, id);
+      if (g.node(id).op->name == "winograd_gradient") return lower_winograd_gradient(g, id, target);
+      return lower_winograd_filter(g, id, target);
     default: break;
   }
   AG_CHECK(false, "the op's class has no kernels of its own");

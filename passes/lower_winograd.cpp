@@ -2,13 +2,11 @@
 // output channels. It transforms its tiles of the image into scratch memory, V[e][tile][C], all channels at once; then
 // for each panel it makes points^2 products [tiles x C] * [C x 32] into M[e][tile][32], and transforms those back, with
 // the maps fused into the group. Widths, pitches and the recipe: docs/decisions.md.
-#include <cmath>
-#include <utility>
-
 #include "ir/ops/winograd.hpp"
 #include "passes/lower_own.hpp"
 #include "passes/own_kernel.hpp"
 #include "passes/winograd.hpp"
+#include "passes/winograd_tiles.hpp"
 
 namespace ag::passes {
 namespace {
@@ -18,119 +16,19 @@ using loop::Op;
 using LV = loop::ValueId;
 using LVs = loop::Builder::Values;
 
-/// Matrices with few distinct numbers times vectors of statements.
-struct Combination {
-  loop::Builder& b;
-
-  LV times(double c, LV x) const { return b.mul(b.constant(b.type(x).elem, c), x); }
-  LV plus(LV sum, double c, LV x) const {
-    if (!sum) return c == 1 ? x : times(c, x);
-    if (c == 1) return b.add(sum, x);
-    if (c == -1) return b.sub(sum, x);
-    return b.op(Op::fma, {b.constant(b.type(x).elem, c), x, sum});
-  }
-  /// The sum of c[k] * x[k]; what needs no product first.
-  LV sum(const std::vector<double>& c, const LVs& x) const {
-    LV s;
-    for (bool ones : {true, false})
-      for (std::size_t k = 0; k < c.size(); ++k)
-        if (c[k] != 0 && (c[k] == 1) == ones) s = plus(s, c[k], x[k]);
-    return s;
-  }
-
-  /// m * x. Rows r, r + 1 that differ in the signs of some columns share two sums; so do columns in pairs.
-  LVs product(WinogradMatrix m, LVs x) const {
-    pair_columns(m, x);
-    LVs y;
-    for (std::size_t r = 0; r < m.size(); ++r) {
-      std::vector<double> same(x.size()), opposite(x.size());
-      if (r + 1 == m.size() || !split(m[r], m[r + 1], same, opposite)) {
-        y.push_back(sum(m[r], x));
-        continue;
-      }
-      double scale = common_factor(opposite);
-      for (double& c : opposite) c /= scale;
-      LV s = sum(same, x), d = sum(opposite, x);
-      y.push_back(plus(s, scale, d));
-      y.push_back(plus(s, -scale, d));
-      ++r;
-    }
-    return y;
-  }
-
-  static double common_factor(const std::vector<double>& c) {
-    double factor = 0;
-    for (double v : c) {
-      if (v == 0) continue;
-      if (factor != 0 && std::abs(v) != factor) return 1;
-      factor = std::abs(v);
-    }
-    return factor == 0 ? 1 : factor;
-  }
-
-  static bool split(const std::vector<double>& p, const std::vector<double>& q, std::vector<double>& same,
-                    std::vector<double>& opposite) {
-    bool differ = false, agree = false;
-    for (std::size_t k = 0; k < p.size(); ++k) {
-      if (std::abs(p[k]) != std::abs(q[k])) return false;
-      if (p[k] == 0) continue;
-      (p[k] == q[k] ? same : opposite)[k] = p[k];
-      (p[k] == q[k] ? agree : differ) = true;
-    }
-    return agree && differ;
-  }
-
-  /// Columns whose numbers are equal up to signs become a sum and a difference.
-  void pair_columns(WinogradMatrix& m, LVs& x) const {
-    for (std::size_t c = 0; c + 1 < x.size(); ++c) {
-      bool equal = true, agree = false, differ = false;
-      for (const auto& row : m) {
-        equal = equal && std::abs(row[c]) == std::abs(row[c + 1]);
-        agree = agree || (row[c] != 0 && row[c] == row[c + 1]);
-        differ = differ || (row[c] != 0 && row[c] == -row[c + 1]);
-      }
-      if (!equal || !agree || !differ) continue;
-      LV sum = b.add(x[c], x[c + 1]), difference = b.sub(x[c], x[c + 1]);
-      x[c] = sum, x[c + 1] = difference;
-      for (auto& row : m)
-        if (row[c] == row[c + 1])
-          row[c + 1] = 0;
-        else
-          row[c + 1] = std::exchange(row[c], 0);
-      ++c;
-    }
-  }
-
-  /// m * x * m^T of a square of values, row by row.
-  LVs both_axes(const WinogradMatrix& m, const LVs& x) const {
-    const std::size_t n = m[0].size(), rows = m.size();
-    LVs half(rows * n), out(rows * rows);
-    for (std::size_t j = 0; j < n; ++j) {
-      LVs column;
-      for (std::size_t i = 0; i < n; ++i) column.push_back(x[i * n + j]);
-      column = product(m, column);
-      for (std::size_t i = 0; i < rows; ++i) half[i * n + j] = column[i];
-    }
-    for (std::size_t i = 0; i < rows; ++i) {
-      LVs row(half.begin() + static_cast<std::ptrdiff_t>(i * n), half.begin() + static_cast<std::ptrdiff_t>(i * n + n));
-      row = product(m, row);
-      for (std::size_t j = 0; j < rows; ++j) out[i * rows + j] = row[j];
-    }
-    return out;
-  }
-};
-
 class WinogradKernel {
  public:
   WinogradKernel(const Graph& g, const Plan& plan, GroupId gid, const TargetSpec& target)
       : k_(g, plan, gid),
         b_(k_.builder()),
-        combine_{b_},
+        combine_(b_),
         d_(describe_winograd(k_.view())),
         f_(winograd_transform(d_.tile)),
-        blocking_(winograd_blocking(d_, k_.type().dtype, target)) {
-    registers_ = target.lanes(dtype_bytes(k_.type().dtype));
-  }
+        form_(winograd_filters_of(k_.node().attrs)),
+        blocking_(winograd_blocking(d_, form_, k_.type().dtype, target)),
+        registers_(target.lanes(dtype_bytes(k_.type().dtype))),
+        tiles_(k_, d_, registers_, d_.channels),
+        taps_(k_, 1, d_.tile, form_ == WinogradFilters::turned, registers_, blocking_.chunk) {}
 
   LoweredKernel run() {
     k_.read(0);
@@ -142,7 +40,10 @@ class WinogradKernel {
     m_step_ = block * Dim(winograd_panel) + Dim(16);
     v_ = b_.alloc(k_.type().dtype, squares * v_step_, loop::Scope::scratch);
     m_ = b_.alloc(k_.type().dtype, squares * m_step_, loop::Scope::scratch);
-    patch_ = b_.alloc(k_.type().dtype, squares * pitch_, loop::Scope::scratch);
+    if (blocking_.chunk) {
+      u_step_ = blocking_.chunk * winograd_panel + 16;
+      u_ = b_.alloc(k_.type().dtype, squares * Dim(u_step_), loop::Scope::scratch);
+    }
     const Dim blocks = ceildiv(d_.tiles(), block), tasks = blocks * Dim(blocking_.shares);
     b_.kernel().tiles = tasks;
     loop(b_.index(0), b_.dim(tasks), {.mapping = Mapping::tile}, [&](LV task) {
@@ -156,7 +57,7 @@ class WinogradKernel {
         to = b_.op(Op::min, {b_.add(from, panels), to});
       }
       loop(from, to, {}, [&](LV p) {
-        products(p);
+        form_ == WinogradFilters::transformed ? products(p) : products_of_chunks(p);
         each(blocking_.block, [&](LV i) { tile_out(p, i); });
       });
     });
@@ -167,133 +68,77 @@ class WinogradKernel {
  private:
   OwnKernel k_;
   loop::Builder& b_;
-  Combination combine_;
+  WinogradCombination combine_;
   WinogradDesc d_;
   const WinogradTransform& f_;
+  WinogradFilters form_;
   WinogradBlocking blocking_;
   int registers_;  // elements that fill a register
+  WinogradTiles tiles_;
+  WinogradTaps taps_;
   Dim pitch_, v_step_, m_step_;
-  loop::BufferId v_, m_, patch_;  // patch_: the pixels of one tile
+  std::int64_t u_step_ = 0;
+  loop::BufferId v_, m_, u_;
   LV first_;  // tile of the task
 
   void loop(LV lo, LV hi, loop::ForOptions options, const std::function<void(LV)>& body) {
-    b_.for_(lo, hi, b_.index(options.width ? options.width : 1), options, {}, [&](LV iv, const LVs&) {
-      body(iv);
-      return LVs{};
-    });
+    tiles_.loop(lo, hi, options, body);
   }
-  void each(std::int64_t n, const std::function<void(LV)>& body) { loop(b_.index(0), b_.index(n), {}, body); }
-  void lanes(LV lo, LV hi, int width, const std::function<void(LV)>& body) {
-    loop(lo, hi, {.mapping = Mapping::vector, .role = loop::AxisRole::col, .width = static_cast<std::uint16_t>(width)},
-         body);
-  }
-  LV both(LV a, LV c) { return !a ? c : b_.op(Op::and_, {a, c}); }
-  LV within(LV at, const Dim& size) {
-    return both(b_.op(Op::cmp_le, {b_.index(0), at}), b_.op(Op::cmp_lt, {at, b_.dim(size)}));
-  }
+  void each(std::int64_t n, const std::function<void(LV)>& body) { tiles_.each(n, body); }
+  void lanes(LV lo, LV hi, int width, const std::function<void(LV)>& body) { tiles_.lanes(lo, hi, width, body); }
 
-  /// Where tile `i` of the block lies: its image, and its first row and column in the result.
-  struct Place {
-    LV exists, image, row, column;
-  };
-  Place place(LV i) {
-    LV tile = b_.add(first_, i), rows = b_.dim(d_.rows()), columns = b_.dim(d_.columns()), t = b_.index(d_.tile);
-    LV line = b_.op(Op::div, {tile, columns});
-    Place p;
-    if (!mod(d_.tiles(), Dim(blocking_.block)).is(0)) p.exists = b_.op(Op::cmp_lt, {tile, b_.dim(d_.tiles())});
-    p.image = d_.batch.is(1) ? b_.index(0) : b_.op(Op::div, {line, rows});
-    p.row = b_.mul(d_.batch.is(1) ? line : b_.op(Op::rem, {line, rows}), t);
-    p.column = b_.mul(b_.op(Op::rem, {tile, columns}), t);
-    return p;
-  }
-
-  // -- image -> V -------------------------------------------------------------------------------------------------
-  /// Tiles that no border cuts are read where they lie; others, and what is a view, through a copy with zeros around.
+  using Place = WinogradTiles::Place;
+  /// Of tile `i` of the block.
+  Place place(LV i) { return tiles_.place(b_.add(first_, i), !mod(d_.tiles(), Dim(blocking_.block)).is(0)); }
   void tile_in(LV i) {
-    Place p = place(i);
-    const Corner corner{p.image, b_.sub(p.row, b_.dim(d_.low[0])), b_.sub(p.column, b_.dim(d_.low[1])), p.exists};
-    auto buffer = k_.buffer_of(0);
-    auto copied = [&] {
-      copy(corner);
-      transform(i, patch_, b_.index(0),
-                [&](std::int64_t h, std::int64_t w) { return Dim(h * f_.points + w) * pitch_; });
-      return LVs{};
-    };
-    if (!buffer) {
-      copied();
-      return;
-    }
-    LV last = b_.index(f_.points - 1);
-    LV inside = both(both(within(corner.row, d_.height), within(b_.add(corner.row, last), d_.height)),
-                     both(within(corner.column, d_.width), within(b_.add(corner.column, last), d_.width)));
-    if (p.exists) inside = both(p.exists, inside);
-    b_.if_(
-        inside,
-        [&] {
-          LV pixel =
-              b_.add(b_.mul(b_.add(b_.mul(p.image, b_.dim(d_.height)), corner.row), b_.dim(d_.width)), corner.column);
-          transform(i, *buffer, b_.mul(pixel, b_.dim(d_.channels)),
-                    [&](std::int64_t h, std::int64_t w) { return (d_.width * Dim(h) + Dim(w)) * d_.channels; });
-          return LVs{};
-        },
-        copied);
-  }
-
-  /// Where a tile begins in the image, outside of it perhaps.
-  struct Corner {
-    LV image, row, column, exists;
-  };
-  void copy(const Corner& at) {
-    each(f_.points, [&](LV i) {
-      LV h = b_.add(at.row, i), row_there = within(h, d_.height);
-      if (at.exists) row_there = both(at.exists, row_there);
-      each(f_.points, [&](LV j) {
-        LV w = b_.add(at.column, j), to = b_.mul(b_.add(b_.mul(i, b_.index(f_.points)), j), b_.dim(pitch_));
-        auto fill = [&](bool there) {
-          return [&, there] {
-            lanes(b_.index(0), b_.dim(d_.channels), 2 * registers_, [&](LV c) {
-              LV x = there ? k_.operand(0, LVs{at.image, h, w, c}) : b_.constant(k_.type().dtype, 0.0);
-              b_.store(patch_, b_.add(to, c), x);
-            });
-            return LVs{};
-          };
-        };
-        b_.if_(both(row_there, within(w, d_.width)), fill(true), fill(false));
-      });
-    });
-  }
-
-  /// Tile i of V from elements of `buffer`: `offset` of a pixel of the tile is part of the address.
-  void transform(LV i, loop::BufferId buffer, LV corner, const std::function<Dim(std::int64_t, std::int64_t)>& offset) {
-    lanes(b_.index(0), b_.dim(d_.channels), registers_, [&](LV c) {
-      LVs x;
-      LV from = b_.add(corner, c), to = b_.add(b_.mul(i, b_.dim(pitch_)), c);
-      for (std::int64_t h = 0; h < f_.points; ++h)
-        for (std::int64_t w = 0; w < f_.points; ++w) x.push_back(b_.load(buffer, b_.add(from, b_.dim(offset(h, w)))));
-      LVs v = combine_.both_axes(f_.bt, x);
-      for (std::size_t e = 0; e < v.size(); ++e)
-        b_.store(v_, b_.add(to, b_.dim(v_step_ * Dim(static_cast<std::int64_t>(e)))), v[e]);
-    });
+    tiles_.image(place(i), b_.index(0), b_.dim(d_.channels), v_, b_.mul(i, b_.dim(pitch_)), v_step_);
   }
 
   // -- V, U -> M --------------------------------------------------------------------------------------------------
-  void products(LV p) {
+  /// M = V * U, or M += V * U, over channels [0, count) from `first` on; `filter` is element (e, channel, m) of U.
+  void product(LV first, LV count, bool add, const std::function<LV(LV e, LV c, LV m)>& filter) {
     const DType t = k_.type().dtype;
     each(f_.points * f_.points, [&](LV e) {
       loop::ForOptions rows{
           .mapping = Mapping::rows, .role = loop::AxisRole::row, .width = static_cast<std::uint16_t>(blocking_.rows)};
       loop(b_.index(0), b_.index(blocking_.block), rows, [&](LV i) {
         lanes(b_.index(0), b_.index(winograd_panel), blocking_.columns, [&](LV m) {
-          LV v = b_.add(b_.mul(e, b_.dim(v_step_)), b_.mul(i, b_.dim(pitch_)));
-          LV sum = b_.for_(b_.index(0), b_.dim(d_.channels), b_.index(1), {.role = loop::AxisRole::reduce},
-                           {b_.constant(t, 0.0)}, [&](LV c, const LVs& s) {
-                             LV u = k_.operand(1, LVs{p, e, c, m});
-                             return LVs{b_.op(Op::fma, {b_.load(v_, b_.add(v, c)), u, s[0]})};
+          LV v = b_.add(b_.add(b_.mul(e, b_.dim(v_step_)), b_.mul(i, b_.dim(pitch_))), first);
+          LV at = b_.add(b_.add(b_.mul(e, b_.dim(m_step_)), b_.mul(i, b_.index(winograd_panel))), m);
+          LV sum = b_.for_(b_.index(0), count, b_.index(1), {.role = loop::AxisRole::reduce},
+                           {add ? b_.load(m_, at) : b_.constant(t, 0.0)}, [&](LV c, const LVs& s) {
+                             return LVs{b_.op(Op::fma, {b_.load(v_, b_.add(v, c)), filter(e, c, m), s[0]})};
                            })[0];
-          LV at = b_.add(b_.mul(e, b_.dim(m_step_)), b_.mul(i, b_.index(winograd_panel)));
-          b_.store(m_, b_.add(at, m), sum);
+          b_.store(m_, at, sum);
         });
       });
+    });
+  }
+
+  void products(LV p) {
+    product(b_.index(0), b_.dim(d_.channels), false, [&](LV e, LV c, LV m) { return k_.operand(1, LVs{p, e, c, m}); });
+  }
+
+  /// Filters are transformed a few channels at a time, so that they stay in the cache.
+  void products_of_chunks(LV p) {
+    const Dim chunk(blocking_.chunk);
+    const bool one = ceildiv(d_.channels, chunk).is(1);
+    if (!one)
+      lanes(b_.index(0), b_.dim(Dim(f_.points * f_.points) * m_step_), 2 * registers_,
+            [&](LV i) { b_.store(m_, i, b_.constant(k_.type().dtype, 0.0)); });
+    auto piece = [&](LV first, LV count) {
+      taps_.transform(tiles_, p, first, count, u_, b_.index(0), Dim(u_step_));
+      product(first, count, !one, [&](LV e, LV c, LV m) {
+        LV row = b_.add(b_.mul(e, b_.index(u_step_)), b_.mul(c, b_.index(winograd_panel)));
+        return b_.load(u_, b_.add(row, m));
+      });
+    };
+    if (one) return piece(b_.index(0), b_.dim(d_.channels));
+    b_.for_(b_.index(0), b_.dim(d_.channels), b_.dim(chunk), {}, {}, [&](LV first, const LVs&) {
+      LV count = b_.dim(chunk);
+      if (!mod(d_.channels, chunk).is(0)) count = b_.op(Op::min, {count, b_.sub(b_.dim(d_.channels), first)});
+      piece(first, count);
+      return LVs{};
     });
   }
 
@@ -325,7 +170,7 @@ class WinogradKernel {
     LV row = b_.add(p.row, b_.index(h)), column = b_.add(p.column, b_.index(w)), there;
     if (h && !mod(d_.out_height, Dim(d_.tile)).is(0)) there = b_.op(Op::cmp_lt, {row, b_.dim(d_.out_height)});
     if (w && !mod(d_.out_width, Dim(d_.tile)).is(0))
-      there = both(there, b_.op(Op::cmp_lt, {column, b_.dim(d_.out_width)}));
+      there = tiles_.both(there, b_.op(Op::cmp_lt, {column, b_.dim(d_.out_width)}));
     auto store = [&] {
       k_.finish_element(LVs{p.image, row, column, m}, y);
       return LVs{};
@@ -346,28 +191,29 @@ Result<std::vector<LoweredKernel>> lower_winograd(const Graph& g, const Plan& pl
   return kernels;
 }
 
-/// All points of one channel of 32 filters at a time: lanes run over the filters.
-Result<std::vector<LoweredKernel>> lower_winograd_filter(const Graph& g, NodeId id) {
+/// A task transforms a panel of filters for a few channels.
+Result<std::vector<LoweredKernel>> lower_winograd_filter(const Graph& g, NodeId id, const TargetSpec& target) {
   OwnKernel k(g, id);
   loop::Builder& b = k.builder();
   k.read(0);
-  loop::BufferId out = k.result(0, loop::Access::write);
-  const WinogradTransform& f = winograd_transform(k.node().attrs.get_or<std::int64_t>("tile", 2));
-  const Dim filters = k.in(0).shape[3];
-  LVs at(4);
-  k.nest({0, 2, 3}, k.type().shape, at, true, [&] {
-    LV m = b.add(b.mul(at[0], b.index(winograd_panel)), at[3]), there;
-    if (!mod(filters, Dim(winograd_panel)).is(0)) there = b.op(Op::cmp_lt, {m, b.dim(filters)});
-    LVs taps;
-    for (std::int64_t i = 0; i < 9; ++i) {
-      LVs index{b.index(i / 3), b.index(i % 3), at[2], m};
-      taps.push_back(there ? k.operand_where(0, index, there) : k.operand(0, index));
-    }
-    LVs u = Combination{b}.both_axes(f.g, taps);
-    for (std::size_t e = 0; e < u.size(); ++e) {
-      at[1] = b.index(static_cast<std::int64_t>(e));
-      b.store(out, k.at_result(0, at), u[e]);
-    }
+  const loop::BufferId out = k.result(0, loop::Access::write);
+  const std::int64_t tile = k.node().attrs.get_or<std::int64_t>("tile", 2);
+  const bool turned = winograd_filters_of(k.node().attrs) == WinogradFilters::turned;
+  const Dims& u = k.type().shape;  // [panels, points, channels, 32]
+  const std::int64_t chunk = transform_chunk(u[2]);
+  const int registers = target.lanes(dtype_bytes(k.type().dtype));
+  WinogradTiles loops(k, {}, registers, 0);
+  WinogradTaps taps(k, 0, tile, turned, registers, chunk);
+  const Dim chunks = ceildiv(u[2], Dim(chunk)), tasks = u[0] * chunks;
+  b.kernel().tiles = tasks;
+  loops.loop(b.index(0), b.dim(tasks), {.mapping = Mapping::tile}, [&](LV task) {
+    b.poll();
+    LV panel = b.op(Op::div, {task, b.dim(chunks)}),
+       first = b.mul(b.op(Op::rem, {task, b.dim(chunks)}), b.index(chunk)), count = b.index(chunk);
+    if (!mod(u[2], Dim(chunk)).is(0)) count = b.op(Op::min, {count, b.sub(b.dim(u[2]), first)});
+    const Dim step = u[2] * Dim(winograd_panel);
+    LV to = b.add(b.mul(panel, b.dim(u[1] * step)), b.mul(first, b.index(winograd_panel)));
+    taps.transform(loops, panel, first, count, out, to, step);
   });
   std::vector<LoweredKernel> kernels;
   kernels.push_back(k.finish("winograd_filter", k.type().elems() * Dim(4)));

@@ -5,6 +5,7 @@
 #include "passes/pack_constants.hpp"
 #include "passes/pass.hpp"
 #include "passes/regions.hpp"
+#include "passes/rewrite/fold_affine.hpp"
 #include "passes/split_reductions.hpp"
 #include "passes/state_layout.hpp"
 
@@ -12,13 +13,12 @@ namespace ag::passes {
 
 const std::vector<const Pass*>& all_passes() {
   static const std::vector<const Pass*> passes{
-      &autodiff,    &checkpoint,       &cse,        &algebra,         &fold,
-      &dce,         &attention,        &horizontal, &decompose_early, &layout,
-      &winograd,    &decompose,        &regions,    &pack_constants,  &state_layout,
+      &autodiff,        &checkpoint,       &cse,      &algebra,   &fold,      &dce,     &attention,      &horizontal,
+      &decompose_early, &fold_affine,      &layout,   &winograd,  &decompose, &regions, &pack_constants, &state_layout,
       &lower,                                            // Graph -> Program
-      &collapse,    &split_reductions, &schedule,   &vectorise,
+      &collapse,        &split_reductions, &schedule, &vectorise,
       &gpu_map,  // Program -> Program
-      &expand_math, &plan_memory,
+      &expand_math,     &plan_memory,
   };
   return passes;
 }

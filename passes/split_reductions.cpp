@@ -27,6 +27,8 @@ using LV = loop::ValueId;
 using Values = Builder::Values;
 
 class Splitter {
+  using Set = std::set<BufferId>;
+
  public:
   explicit Splitter(const Kernel& k) : k_(k), nest_(find_nest(k)) {}
 
@@ -36,15 +38,19 @@ class Splitter {
       if (b.scope != loop::Scope::param) return false;
     for (const NestLoop& l : nest_.loops)
       if (!l.size) return false;
+    Set of_parts;
     for (StmtId id : k_.blocks[nest_.body].stmts) {
       const Stmt& s = k_.stmts[id];
       if (s.op == Op::yield) continue;
       if (s.op == Op::for_) {
         if (parts_ || s.attr.role != AxisRole::batch || s.operands.size() <= 3) return false;
         parts_ = id;
+        collect(parts_, of_parts);
         continue;
       }
-      const bool load = s.op == Op::load && k_.buffers[s.attr.buffer.index].access == loop::Access::read;
+      // What is updated in place behind the parts is not read by them.
+      const bool load = s.op == Op::load && (k_.buffers[s.attr.buffer.index].access == loop::Access::read ||
+                                             (parts_ && !of_parts.contains(s.attr.buffer)));
       if (!is_pure(s) && !load && !(parts_ && s.op == Op::store)) return false;
       (parts_ ? after_ : before_).push_back(id);
     }
@@ -125,7 +131,6 @@ class Splitter {
   }
 
  private:
-  using Set = std::set<BufferId>;
   const Kernel& k_;
   LoopNest nest_;
   std::vector<StmtId> before_, after_;

@@ -3,7 +3,6 @@
 #include "passes/winograd.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <map>
 #include <set>
 #include <system_error>
@@ -18,97 +17,20 @@
 namespace ag::passes {
 namespace {
 
-/// Bytes a cycle that all cores together read from memory, and one core from the shared cache.
-constexpr double memory_bytes = 9, shared_cache_bytes = 20;
-/// What a direct convolution reaches of the machine's peak.
-constexpr double direct_efficiency = 0.97;
-/// Cycles of a register of a tile's transform, for each point: loads, additions and stores.
-constexpr double image_cycles = 7, result_cycles = 3;
 /// Winograd must win clearly: the model is not the machine.
 constexpr double margin = 0.92;
-constexpr std::int64_t unknown_size = 1024;
 /// For messages: of the machine that the figures were measured on.
 constexpr double cycles_per_us = 3680;
-
-double number(const Dim& d) { return static_cast<double>(d.is_const() ? d.value() : unknown_size); }
-
-struct Machine {
-  double lanes, threads, l2;
-  int rows, columns;
-  std::size_t bytes;
-  Machine(DType t, const TargetSpec& target)
-      : lanes(target.lanes(dtype_bytes(t))),
-        threads(std::max(target.threads, 1)),
-        l2(static_cast<double>(target.l2_bytes)),
-        rows(target.vector_registers >= 32 ? 14 : 6),
-        columns(static_cast<int>(std::min<double>(2 * lanes, winograd_panel))),
-        bytes(dtype_bytes(t)) {}
-};
-
-/// Cycles of all tasks with this blocking; infinite if a task's transformed tiles do not stay in its cache.
-double cycles(const WinogradDesc& d, const Machine& m, int rows, std::int64_t blocks_of, std::int64_t shares) {
-  const double points = std::pow(static_cast<double>(d.tile + 2), 2), c = number(d.channels),
-               panels = std::ceil(number(d.panels()) / static_cast<double>(shares)),
-               block = static_cast<double>(rows * blocks_of), tiles = std::ceil(number(d.tiles()) / block);
-  const double resident = points * block * (c + 16) * static_cast<double>(m.bytes);
-  if (resident > 0.6 * m.l2) return INFINITY;
-  const double registers = winograd_panel / m.lanes;
-  // A step of the product: an FMA a row and register, and what starting and ending its loop costs.
-  const double step = std::max(rows * registers, 6.0) + 0.3 * registers;
-  const double product = panels * points * static_cast<double>(blocks_of) * (c * step + 3 * rows * registers);
-  const double image = block * points * image_cycles * std::ceil(c / m.lanes);
-  const double result = block * points * result_cycles * registers * panels;
-  const double filters = panels * points * c * winograd_panel * static_cast<double>(m.bytes);
-  const double task = image + result + std::max(product, filters / shared_cache_bytes);
-  const double per_thread = std::ceil(tiles * static_cast<double>(shares) / m.threads);
-  return std::max(task * per_thread, filters * static_cast<double>(shares) / memory_bytes);
-}
-
-}  // namespace
-
-WinogradBlocking winograd_blocking(const WinogradDesc& d, DType t, const TargetSpec& target) {
-  const Machine m(t, target);
-  WinogradBlocking best;
-  best.columns = m.columns;
-  best.cycles = INFINITY;
-  const double tiles = number(d.tiles());
-  for (int rows = 1; rows <= m.rows; ++rows)
-    for (std::int64_t blocks = 1; blocks <= 4; ++blocks)
-      for (std::int64_t shares = 1; shares <= std::min<double>(number(d.panels()), 2 * m.threads); ++shares) {
-        if (blocks > 1 && static_cast<double>(rows * (blocks - 1)) >= tiles) continue;
-        double c = cycles(d, m, rows, blocks, shares);
-        if (c < best.cycles) best = {rows, m.columns, rows * blocks, shares, c};
-      }
-  if (best.rows == 1 && tiles > 1) best.rows = 2, best.block = 2;  // too many channels for the cache: it still runs
-  return best;
-}
-
-double direct_cycles(const WinogradDesc& d, DType t, const TargetSpec& target) {
-  const Machine m(t, target);
-  const double filters = 9 * number(d.channels) * number(d.filters);
-  const double positions = number(d.batch) * number(d.out_height) * number(d.out_width);
-  const double columns = std::ceil(number(d.filters) / m.lanes);
-  return std::max(positions * 9 * number(d.channels) * columns / m.threads / direct_efficiency,
-                  filters * static_cast<double>(m.bytes) / memory_bytes);
-}
-
-namespace {
-
-/// Filters that change from run to run are read, transformed and written: as fast as memory is.
-double transform_cycles(const WinogradDesc& d) {
-  const double points = std::pow(static_cast<double>(d.tile + 2), 2);
-  return number(d.channels) * (9 * number(d.filters) + points * winograd_panel * number(d.panels())) * 4 / memory_bytes;
-}
 
 /// Bytes of constants that may be transformed while compiling.
 constexpr std::size_t max_constant_bytes = 1u << 30;
 constexpr std::size_t max_cone = 64;
 
-/// A convolution that the op `winograd` can compute: of x [N,H,W,C] with filters [3,3,C,M], after `turned` if that is
-/// an input gradient, whose filters are turned round and exchange their channels.
+/// A convolution that the ops can compute: of x [N,H,W,C] with filters [3,3,C,M], which are turned round and exchange
+/// their channels if it is an input gradient; or their gradient.
 struct Candidate {
   WinogradDesc desc;
-  bool turned = false;
+  enum class Role : std::uint8_t { output, input, filter } role;
 };
 
 class Chooser {
@@ -154,18 +76,21 @@ class Chooser {
     };
     const std::string role = a.get_or<std::string>("role", "output");
     const Dims groups = a.get_or<Dims>("groups", {}), low = a.get_or<Dims>("low", {});
-    const Dims &p = n.in(0).shape, &q = n.in(1).shape, &y = n.out().shape;
-    if (a.get_or<std::string>("layout", "") != "channels_last" || role == "filter" || n.out().dtype != DType::f32 ||
-        p.size() != 4 || !q[0].is(3) || !q[1].is(3) || groups.size() != 1 || !groups[0].is(1) ||
-        !all(a.get_or<std::vector<std::int64_t>>("strides", {})) ||
+    const Dims &p = n.in(0).shape, &q = n.in(1).shape;
+    if (a.get_or<std::string>("layout", "") != "channels_last" || n.out().dtype != DType::f32 || p.size() != 4 ||
+        groups.size() != 1 || !groups[0].is(1) || !all(a.get_or<std::vector<std::int64_t>>("strides", {})) ||
         !all(a.get_or<std::vector<std::int64_t>>("dilations", {})))
       return std::nullopt;
+    using Role = Candidate::Role;
+    Candidate c{{}, role == "filter" ? Role::filter : role == "input" ? Role::input : Role::output};
+    const Dims &taps = c.role == Role::filter ? n.out().shape : q, &y = c.role == Role::filter ? q : n.out().shape;
+    if (!taps[0].is(3) || !taps[1].is(3)) return std::nullopt;
     for (const Dim& d : {p[1], p[2], p[3], y[1], y[2], y[3], low[0], low[1]})
       if (!d.is_const()) return std::nullopt;
     for (const Dim& d : {p[1], p[2], p[3], y[1], y[2], y[3]})
       if (d.value() == 0) return std::nullopt;
-    Candidate c{{2, p[0], p[1], p[2], p[3], y[1], y[2], y[3], low}, role == "input"};
-    if (c.turned) c.desc.low = {Dim(2) - low[0], Dim(2) - low[1]};
+    c.desc = {2, p[0], p[1], p[2], p[3], y[1], y[2], y[3], low};
+    if (c.role == Role::input) c.desc.low = {Dim(2) - low[0], Dim(2) - low[1]};
     return c;
   }
 
@@ -174,27 +99,59 @@ class Chooser {
     auto found = candidate(id);
     if (!found) return {};
     WinogradDesc d = found->desc;
+    const bool gradient = found->role == Candidate::Role::filter;
     const double direct = direct_cycles(d, DType::f32, context_.target);
     double best = direct * margin;
     std::string note = fmt::format("conv %{}: direct {:.0f} us", g_.node(id).result().index, direct / cycles_per_us);
-    const bool constant = constant_cone(map[g_.node(id).operands[1].index]).has_value();
-    std::int64_t tile = 0;
+    const bool constant = !gradient && constant_cone(map[g_.node(id).operands[1].index]).has_value();
+    Choice choice;
     for (std::int64_t t : {2, 4}) {
       if (t > context_.winograd_tile) continue;
       d.tile = t;
-      double c = winograd_blocking(d, DType::f32, context_.target).cycles;
-      if (!constant) c += transform_cycles(d);
-      note += fmt::format(", F({}x{}) {:.0f} us", t, t, c / cycles_per_us);
-      if (c < best) best = c, tile = t;
+      const Choice c = gradient ? gradient_choice(d) : product_choice(d, found->role, constant);
+      note += fmt::format(", F({}x{}) {:.0f} us", t, t, c.cycles / cycles_per_us);
+      if (c.cycles < best) best = c.cycles, choice = c;
     }
+    const std::int64_t tile = choice.tile;
     context_.fusion_notes.push_back(note + (tile ? fmt::format(": F({}x{})", tile, tile) : ": direct"));
     if (!tile) return {};
     const Node& n = g_.node(id);
     b_.set_origin(n.locs, n.grad_of ? map[n.grad_of.index] : ValueId{});
-    ValueId u = filters(map[n.operands[1].index], found->turned, tile);
-    return b_.add_op(
-        "winograd", {map[n.operands[0].index], u},
-        {{"tile", tile}, {"size", Dims{d.out_height, d.out_width}}, {"low", d.low}, {"filters", Dims{d.filters}}});
+    const ValueId x = map[n.operands[0].index], w = map[n.operands[1].index];
+    if (gradient) {
+      const std::int64_t parts = winograd_gradient_parts(d);
+      ValueId sums = b_.add_op("winograd_gradient", {x, w}, {{"tile", tile}, {"low", d.low}, {"parts", parts}});
+      return parts > 1 ? b_.reduce("reduce_sum", sums, {0}) : b_.reshape(sums, g_.type(n.result()).shape);
+    }
+    const bool transformed = choice.form == WinogradFilters::transformed;
+    return b_.add_op("winograd", {x, transformed ? filters(w, found->role == Candidate::Role::input, tile) : w},
+                     {{"tile", tile},
+                      {"size", Dims{d.out_height, d.out_width}},
+                      {"low", d.low},
+                      {"filters", Dims{d.filters}},
+                      {"taps", std::string(winograd_filters_name(choice.form))}});
+  }
+
+  /// How a convolution is computed; tile 0: as a direct sum.
+  struct Choice {
+    std::int64_t tile = 0;
+    WinogradFilters form = WinogradFilters::transformed;
+    double cycles = 0;
+  };
+  Choice gradient_choice(const WinogradDesc& d) const {
+    return {d.tile, {}, winograd_gradient_blocking(d, winograd_gradient_parts(d), DType::f32, context_.target).cycles};
+  }
+  /// Filters that are no constants are transformed in a kernel of their own, or by each task for itself.
+  Choice product_choice(const WinogradDesc& d, Candidate::Role role, bool constant) const {
+    const TargetSpec& target = context_.target;
+    const bool turned = role == Candidate::Role::input;
+    Choice c{d.tile, WinogradFilters::transformed,
+             winograd_blocking(d, WinogradFilters::transformed, DType::f32, target).cycles};
+    if (constant) return c;
+    c.cycles += transform_cycles(d, turned, DType::f32, target);
+    const WinogradFilters form = turned ? WinogradFilters::turned : WinogradFilters::plain;
+    const double inside = winograd_blocking(d, form, DType::f32, target).cycles;
+    return inside < c.cycles ? Choice{d.tile, form, inside} : c;
   }
 
   /// Filters transformed: at compile time if they are constants.
@@ -202,8 +159,8 @@ class Chooser {
     auto [at, fresh] = transformed_.try_emplace({w, turned ? -tile : tile}, ValueId{});
     if (!fresh) return at->second;
     auto transform = [&](GraphBuilder& b, ValueId v) {
-      if (turned) v = b.transpose(b.add_op("rev", {v}, {{"axes", std::vector<std::int64_t>{0, 1}}}), {0, 1, 3, 2});
-      return b.add_op("winograd_filter", {v}, {{"tile", tile}});
+      const auto form = turned ? WinogradFilters::turned : WinogradFilters::plain;
+      return b.add_op("winograd_filter", {v}, {{"tile", tile}, {"taps", std::string(winograd_filters_name(form))}});
     };
     auto value = moved_constant(w, turned, tile);
     if (!value) value = constant(w, transform);

@@ -174,7 +174,7 @@ std::vector<ValueId> rewrite_window_gather(Builder& b, const View& n) {
   Padded p(w);
   Dims front = dims_between(n.in(0).shape, 0, lead), result = n.out().shape;
   Expr x = padded(Expr(b, n.operand(0)), w, p, "sum");
-  Expr where = tap_places(Expr(b, n.operand(1)), w, p);
+  Expr where = tap_places(Expr(b, n.operand(1)).to(DType::i64), w, p);
   Dim rows = ag::product(front);
   Expr out = onnx(b, "GatherElements",
                   {reshape_to(x, {rows, ag::product(p.size)}), reshape_to(where, {rows, ag::product(w.count)})},
@@ -191,7 +191,7 @@ std::vector<ValueId> rewrite_window_scatter(Builder& b, const View& n) {
   bool cropped = crops(w);
   if (cropped) w = uncropped(w, cut);
   Padded p(w);
-  Expr out = summed_back(Expr(b, n.operand(0)), tap_places(Expr(b, n.operand(1)), w, p), w, p, front);
+  Expr out = summed_back(Expr(b, n.operand(0)), tap_places(Expr(b, n.operand(1)).to(DType::i64), w, p), w, p, front);
   return {cropped ? add_cut(out, cut) : out};
 }
 

@@ -61,7 +61,7 @@ std::vector<ValueId> max_pool(Builder& b, const View& n) {
   std::vector<ValueId> out{y};
   if (n.node().result_count < 2) return out;
   bool column_major = attr_int(n.attrs(), "storage_order", 0) != 0;
-  out.push_back(flat_winners(first_winner(x, y, w, "max"), shape, w, column_major));
+  out.push_back(flat_winners(first_winner(x, y, w, "max").to(DType::i64), shape, w, column_major));
   return out;
 }
 

@@ -178,6 +178,32 @@ Result<std::vector<Array>> unfold_eval(const EvalCtx& c) {
 
 // ---- fold, window_scatter ---------------------------------------------------------------------------------
 
+/// A tap of a window on one axis that lies at `place`: which position of the window that is, if there is one.
+struct TapThere {
+  LoopValue tap, position, valid;  // valid: none if it always is
+};
+
+/// Tap number `tap`: the window may stand between positions then.
+TapThere tap_at(loop::Builder& b, const Window& w, std::size_t d, LoopValue place, LoopValue tap) {
+  LoopValue from = b.sub(b.add(place, b.dim(w.low[d])), b.mul(tap, b.index(w.dilations[d]))), zero = b.index(0);
+  LoopValue stride = b.index(w.strides[d]), last = b.dim(w.count[d] - 1), o = b.op(L::div, {from, stride});
+  LoopValue ok = b.op(L::and_, {b.op(L::cmp_ge, {from, zero}), b.op(L::cmp_le, {o, last})});
+  if (w.strides[d] != 1) ok = b.op(L::and_, {ok, b.op(L::cmp_eq, {b.mul(o, stride), from})});
+  return {tap, b.op(L::max, {b.op(L::min, {o, last}), zero}), ok};
+}
+
+/// Of neighbouring taps every stride-th one meets the place: the `step`-th of these.
+TapThere strided_tap_at(loop::Builder& b, const Window& w, std::size_t d, LoopValue place, LoopValue step) {
+  LoopValue zero = b.index(0), last = b.dim(w.count[d] - 1), stride = b.index(w.strides[d]);
+  LoopValue from = b.add(place, b.dim(w.low[d])), safe = b.op(L::max, {from, zero});
+  LoopValue o = b.sub(b.op(L::div, {safe, stride}), step),
+            tap = b.add(b.op(L::rem, {safe, stride}), b.mul(step, stride));
+  LoopValue ok = b.op(L::and_, {b.op(L::cmp_ge, {o, zero}), b.op(L::cmp_le, {o, last})});
+  if (!mod(w.taps[d], Dim(w.strides[d])).is(0)) ok = b.op(L::and_, {ok, b.op(L::cmp_lt, {tap, b.dim(w.taps[d])})});
+  if (!w.low[d].is_const() || w.low[d].value() < 0) ok = b.op(L::and_, {ok, b.op(L::cmp_ge, {from, zero})});
+  return {tap, b.op(L::max, {b.op(L::min, {o, last}), zero}), ok};
+}
+
 /// Sums term(taps, positions) over all taps whose window at `place` exists, taps in row-major order.
 LoopValue sum_over_taps(loop::Builder& b, const Window& w, std::span<const LoopValue> place, DType t,
                         const std::function<LoopValue(const LoopVector& taps, const LoopVector& positions)>& term) {
@@ -187,19 +213,24 @@ LoopValue sum_over_taps(loop::Builder& b, const Window& w, std::span<const LoopV
   auto add = [&](LoopValue sum, LoopValue x) { return b.op(wide == DType::boolean ? L::or_ : L::add, {sum, x}); };
   std::function<LoopValue(std::size_t, LoopValue, LoopValue)> sum = [&](std::size_t d, LoopValue so_far,
                                                                         LoopValue valid) -> LoopValue {
-    if (d == w.rank()) return add(so_far, b.select(valid, b.cast(term(taps, positions), wide), nothing));
-    auto step = [&](LoopValue tap, LoopValue carried) {
-      taps[d] = tap;
-      LoopValue from = b.sub(b.add(place[d], b.dim(w.low[d])), b.mul(tap, b.index(w.dilations[d]))), zero = b.index(0);
-      LoopValue stride = b.index(w.strides[d]), last = b.dim(w.count[d] - 1), o = b.op(L::div, {from, stride});
-      LoopValue ok = b.op(L::and_, {b.op(L::cmp_ge, {from, zero}), b.op(L::cmp_le, {o, last})});
-      if (w.strides[d] != 1) ok = b.op(L::and_, {ok, b.op(L::cmp_eq, {b.mul(o, stride), from})});
-      positions[d] = b.op(L::max, {b.op(L::min, {o, last}), zero});
-      return sum(d + 1, carried, valid ? b.op(L::and_, {valid, ok}) : ok);
+    if (d == w.rank()) {
+      LoopValue x = b.cast(term(taps, positions), wide);
+      return add(so_far, valid ? b.select(valid, x, nothing) : x);
+    }
+    auto visit = [&](const TapThere& there, LoopValue carried) {
+      taps[d] = there.tap, positions[d] = there.position;
+      LoopValue both = valid && there.valid ? b.op(L::and_, {valid, there.valid}) : valid ? valid : there.valid;
+      return sum(d + 1, carried, both);
     };
-    if (w.taps[d].is(1)) return step(b.index(0), so_far);
-    return b.for_(b.index(0), b.dim(w.taps[d]), b.index(1), {}, {so_far},
-                  [&](LoopValue tap, const LoopVector& carried) { return LoopVector{step(tap, carried[0])}; })[0];
+    const bool point = w.taps[d].is(1), strided = w.dilations[d] == 1 && w.strides[d] > 1;
+    if (point && w.strides[d] == 1 && w.low[d].is(0) && w.count[d] == w.space[d])  // an axis that is no window's
+      return visit({b.index(0), place[d], {}}, so_far);
+    if (point) return visit(tap_at(b, w, d, place[d], b.index(0)), so_far);
+    const Dim trips = strided ? ceildiv(w.taps[d], Dim(w.strides[d])) : w.taps[d];
+    return b.for_(b.index(0), b.dim(trips), b.index(1), {}, {so_far}, [&](LoopValue i, const LoopVector& carried) {
+      TapThere there = strided ? strided_tap_at(b, w, d, place[d], i) : tap_at(b, w, d, place[d], i);
+      return LoopVector{visit(there, carried[0])};
+    })[0];
   };
   if (w.rank() == 0) return b.cast(term({}, {}), t);
   return b.cast(sum(0, nothing, {}), t);
@@ -229,6 +260,7 @@ LoopValue scatter_element(ElementCtx& c, LoopValues index) {
     from.insert(from.end(), positions.begin(), positions.end());
     LoopValue number = b.index(0);
     for (std::size_t d = 0; d < taps.size(); ++d) number = b.add(b.mul(number, b.dim(l.w.taps[d])), taps[d]);
+    number = b.cast(number, c.node().in(1).dtype);
     return b.select(b.op(L::cmp_eq, {c.operand(1, from), number}), c.operand(0, from), zero);
   });
 }
@@ -286,7 +318,7 @@ LoopValue gather_element(ElementCtx& c, LoopValues index) {
   DType t = c.node().out().dtype;
   LoopValue nothing = b.constant_bits({t, 1, 1}, 0);
   if (has_empty(l.w.space)) return nothing;
-  LoopValue number = c.operand(1, index), valid;
+  LoopValue number = b.cast(c.operand(1, index), DType::i64), valid;
   LoopVector from(index.begin(), index.end());
   for (std::size_t d = l.w.rank(); d-- > 0;) {
     LoopValue taps = b.dim(l.w.taps[d]), tap = d == 0 ? number : b.op(L::rem, {number, taps});
@@ -387,9 +419,10 @@ std::vector<OpSample> fold_samples() {
   auto with = [](Dims low, Ints strides, Ints dilations, Dims space) {
     return sample_attrs(low, strides, dilations, {{"space", space}});
   };
-  return {sample({"f64[2,3,3]"}, with({1}, {2}, {1}, {5})),
-          sample({"f64[2,3,3,4]"}, with({0, 1}, {1, 1}, {2, 1}, {5, 4})),
-          sample({"f32[2,4]"}, with({0}, {3}, {1}, {11})), sample({"i32[2,3]"}, with({1}, {1}, {1}, {3}), -9, 9)};
+  return {
+      sample({"f64[2,3,3]"}, with({1}, {2}, {1}, {5})), sample({"f64[2,3,3,4]"}, with({0, 1}, {1, 1}, {2, 1}, {5, 4})),
+      sample({"f32[2,4]"}, with({0}, {3}, {1}, {11})), sample({"f64[2,5,1,4,3]"}, with({2, 0}, {2, 1}, {1, 1}, {7, 3})),
+      sample({"i32[2,3]"}, with({1}, {1}, {1}, {3}), -9, 9)};
 }
 
 OpSample::Operand taps_operand(std::string_view type, std::int64_t taps) {
@@ -408,7 +441,9 @@ std::vector<OpSample> scatter_samples() {
              sample_attrs({1}, {2}, {1}, {{"window", Dims{3}}, {"space", Dims{5}}})};
   OpSample two{{sample_operand("f64[3,2]"), taps_operand("i64[3,2]", 6)},
                sample_attrs({1, 0}, {2, 1}, {1, 2}, {{"window", Dims{3, 2}}, {"space", Dims{4, 5}}})};
-  return {s, two};
+  OpSample steps{{sample_operand("f64[2,4,2]"), taps_operand("i32[2,4,2]", 20)},
+                 sample_attrs({-1, 1}, {2, 3}, {1, 1}, {{"window", Dims{5, 4}}, {"space", Dims{11, 6}}})};
+  return {s, two, steps};
 }
 
 /// All axes in front of the window's are alike.
@@ -468,7 +503,8 @@ OpInfo fold_op() {
 }
 
 std::vector<OpInfo> tap_ops() {
-  std::vector<OperandSpec> operands{{.name = "x"}, {.name = "tap", .type_var = "I", .dtypes = set_of(DType::i64)}};
+  std::vector<OperandSpec> operands{
+      {.name = "x"}, {.name = "tap", .type_var = "I", .dtypes = set_of(DType::i64) | set_of(DType::i32)}};
   OpInfo gather = primitive({.name = "window_gather",
                              .summary = "one tap of each window; 0 where it is padding",
                              .operands = operands,

@@ -55,9 +55,11 @@ Expr first_winner(Expr x, Expr y, const Window& w, std::string_view kind) {
     won = both(won, real.with(b.broadcast_to(real, t.shape)));
   }
   Dim taps = product(w.taps);
-  Expr number(b, b.reshape(b.iota({DType::i64, {taps}}, 0), w.taps));
+  // As narrow as the elements beside it usually are: as many lanes a register.
+  const DType numbers = taps.is_const() && taps.value() < INT32_MAX ? DType::i32 : DType::i64;
+  Expr number(b, b.reshape(b.iota({numbers, {taps}}, 0), w.taps));
   number = number.with(b.broadcast_in_dim(number, t.shape, iota_ints(w.axes(), static_cast<std::int64_t>(lead))));
-  Expr first = reduce("reduce_min", select(won, number, size_value(b, taps, DType::i64)),
+  Expr first = reduce("reduce_min", select(won, number, size_value(b, taps, numbers)),
                       iota_ints(w.axes(), static_cast<std::int64_t>(lead)));
   return first;
 }

@@ -41,13 +41,13 @@ Result<std::size_t> check_window_attrs(const InferCtx& c, std::size_t axes, int 
 Expr unfold(Expr x, const Window& w, std::string_view outside = "sum");
 /// The transpose of unfold: sums [..., taps..., count...] back to [..., space...].
 Expr fold_windows(Expr patches, const Window& w);
-/// x at tap `which` (row-major number, i64) of each window; 0 where that is padding.
+/// x at tap `which` (row-major number, i32 or i64) of each window; 0 where that is padding.
 Expr window_gather(Expr x, Expr which, const Window& w);
 /// Its transpose: values at windows go to their tap and are summed.
 Expr window_scatter(Expr values, Expr which, const Window& w);
 /// reduce_window_sum, _prod, _max, _min.
 Expr reduce_window(std::string_view kind, Expr x, const Window& w);
-/// Number of the first tap (row-major, i64) that holds the extremum `y` of x; a NaN is one.
+/// Number of the first tap (row-major, i32 or i64) that holds the extremum `y` of x; a NaN is one.
 Expr first_winner(Expr x, Expr y, const Window& w, std::string_view kind);
 
 /// Axes `from` to `to` of a shape.

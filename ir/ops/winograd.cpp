@@ -35,28 +35,26 @@ const WinogradTransform& winograd_transform(std::int64_t tile) {
   return tile == 2 ? two : four;
 }
 
+WinogradFilters winograd_filters_of(const Attrs& a) {
+  const std::string f = attr_string(a, "taps", "transformed");
+  return f == "plain" ? WinogradFilters::plain : f == "turned" ? WinogradFilters::turned : WinogradFilters::transformed;
+}
+std::string_view winograd_filters_name(WinogradFilters f) {
+  return f == WinogradFilters::plain ? "plain" : f == WinogradFilters::turned ? "turned" : "transformed";
+}
+
 WinogradDesc describe_winograd(const View& n) {
   const Dims &x = n.in(0).shape, y = n.out().shape;
   return {attr_int(n.attrs(), "tile", 2), x[0], x[1], x[2], x[3], y[1], y[2], y[3], attr_dims(n.attrs(), "low")};
 }
 
-namespace {
-
-constexpr std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
-
-Status check_tile(const InferCtx& c) {
+Status check_winograd_tile(const InferCtx& c) {
   std::int64_t tile = attr_int(c.attrs(), "tile", 2);
   if (tile == 2 || tile == 4) return {};
   return c.error(Code::AG2206, fmt::format("`tile` of `{}` is 2 or 4, not {}", op_title(c), tile));
 }
 
-Dim points_squared(const Attrs& a) {
-  std::int64_t points = winograd_transform(attr_int(a, "tile", 2)).points;
-  return points * points;
-}
-
-/// The Kronecker square of a transform, as a constant: [rows^2, columns^2].
-Expr square(Expr like, const WinogradMatrix& m) {
+Expr winograd_square(Expr like, const WinogradMatrix& m) {
   const std::size_t rows = m.size(), columns = m[0].size();
   Array a(like.dtype(), {static_cast<std::int64_t>(rows * rows), static_cast<std::int64_t>(columns * columns)});
   std::int64_t i = 0;
@@ -66,24 +64,44 @@ Expr square(Expr like, const WinogradMatrix& m) {
   return like.with(like.builder().constant(make_literal(a)));
 }
 
+WinogradMatrix transposed(const WinogradMatrix& m) {
+  WinogradMatrix t(m[0].size(), std::vector<double>(m.size()));
+  for (std::size_t r = 0; r < m.size(); ++r)
+    for (std::size_t c = 0; c < t.size(); ++c) t[c][r] = m[r][c];
+  return t;
+}
+
+namespace {
+
+constexpr std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+
+Dim points_squared(const Attrs& a) {
+  std::int64_t points = winograd_transform(attr_int(a, "tile", 2)).points;
+  return points * points;
+}
+
 // ---- winograd_filter ----------------------------------------------------------------------------------------
 
 Types infer_filter(const InferCtx& c) {
-  AG_TRY_(check_tile(c));
+  AG_TRY_(check_winograd_tile(c));
   const Type& w = c.in(0);
   if (w.rank() != 4 || !w.shape[0].is(3) || !w.shape[1].is(3))
     return c.error(Code::AG2204, fmt::format("`winograd_filter` needs filters [3,3,C,M], not {}", w.str()), {}, {0});
-  Dims shape{ceildiv(w.shape[3], Dim(winograd_panel)), points_squared(c.attrs()), w.shape[2], winograd_panel};
+  const bool turned = winograd_filters_of(c.attrs()) == WinogradFilters::turned;
+  Dims shape{ceildiv(w.shape[turned ? 2 : 3], Dim(winograd_panel)), points_squared(c.attrs()), w.shape[turned ? 3 : 2],
+             winograd_panel};
   AG_TRY(shape, checked_shape(c, std::move(shape)));
   return std::vector<Type>{{w.dtype, std::move(shape)}};
 }
 
 std::vector<ValueId> decompose_filter(Builder& b, const View& n) {
   Expr w(b, n.operand(0));
+  if (winograd_filters_of(n.attrs()) == WinogradFilters::turned)
+    w = w.with(b.transpose(b.add_op("rev", {w.id()}, {{"axes", Ints{0, 1}}}), {0, 1, 3, 2}));
   Dims s = w.type().shape, u = n.out().shape;
   const WinogradTransform& f = winograd_transform(attr_int(n.attrs(), "tile", 2));
   Expr flat = w.with(b.reshape(w, {9, s[2], s[3]}));
-  Expr all = w.with(b.dot_general(square(w, f.g), flat, {1}, {0}));  // [e, C, M]
+  Expr all = w.with(b.dot_general(winograd_square(w, f.g), flat, {1}, {0}));  // [e, C, M]
   Dim padding = u[0] * Dim(winograd_panel) - s[3];
   if (!padding.is(0)) all = w.with(b.concat({all, b.zeros({w.dtype(), {u[1], s[2], padding}})}, 2));
   all = w.with(b.reshape(all, {u[1], s[2], u[0], winograd_panel}));
@@ -138,6 +156,8 @@ void transform_panels(const T* from, const FilterView& w, const WinogradTransfor
 Result<std::vector<Array>> eval_filter(const EvalCtx& c) {
   const Shape& s = c.in[0].shape();
   FilterView w{0, {3 * s[2] * s[3], s[2] * s[3], s[3], 1}, s[2], s[3]};
+  if (winograd_filters_of(c.node.attrs()) == WinogradFilters::turned)
+    w = {8 * s[2] * s[3], {-3 * s[2] * s[3], -s[2] * s[3], 1, s[3]}, s[3], s[2]};
   Array u(c.in[0].dtype(), c.out_shapes[0]);
   transform_filters(c.in[0], w, attr_int(c.node.attrs(), "tile", 2), 0, c.out_shapes[0][0], u);
   return one(std::move(u));
@@ -159,7 +179,7 @@ namespace {
 // ---- winograd -----------------------------------------------------------------------------------------------
 
 Types infer_winograd(const InferCtx& c) {
-  AG_TRY_(check_tile(c));
+  AG_TRY_(check_winograd_tile(c));
   const Type &x = c.in(0), &u = c.in(1);
   Dims size = attr_dims(c.attrs(), "size"), filters = attr_dims(c.attrs(), "filters");
   if (size.size() != 2 || attr_dims(c.attrs(), "low").size() != 2 || filters.size() != 1)
@@ -169,7 +189,11 @@ Types infer_winograd(const InferCtx& c) {
         Code::AG2204,
         fmt::format("`winograd` needs images [N,H,W,C] and transformed filters, not {} and {}", x.str(), u.str()), {},
         {0, 1});
-  Dims want{ceildiv(filters[0], Dim(winograd_panel)), points_squared(c.attrs()), x.shape[3], winograd_panel};
+  const WinogradFilters form = winograd_filters_of(c.attrs());
+  Dims want{3, 3, x.shape[3], filters[0]};
+  if (form == WinogradFilters::turned) std::swap(want[2], want[3]);
+  if (form == WinogradFilters::transformed)
+    want = {ceildiv(filters[0], Dim(winograd_panel)), points_squared(c.attrs()), x.shape[3], winograd_panel};
   for (std::size_t d = 0; d < 4; ++d)
     if (u.shape[d].is_const() && want[d].is_const() && u.shape[d] != want[d])
       return c.error(Code::AG2203, fmt::format("`winograd` of {} does not fit to {}", x.str(), u.str()), {}, {0, 1});
@@ -182,14 +206,17 @@ std::vector<ValueId> decompose_winograd(Builder& b, const View& n) {
   const WinogradTransform& f = winograd_transform(d.tile);
   const Dim e = f.points * f.points, rows = d.rows(), columns = d.columns();
   Expr x(b, n.operand(0)), u(b, n.operand(1));
+  if (const WinogradFilters form = winograd_filters_of(n.attrs()); form != WinogradFilters::transformed)
+    u = u.with(
+        b.add_op("winograd_filter", {u.id()}, {{"tile", d.tile}, {"taps", std::string(winograd_filters_name(form))}}));
   Window w{{d.height, d.width}, {f.points, f.points}, {rows, columns}, d.low, {d.tile, d.tile}, {1, 1}};
   Expr patches = unfold(x.with(b.transpose(x, {0, 3, 1, 2})), w);  // [N, C, points, points, rows, columns]
   patches = x.with(b.reshape(patches, {d.batch, d.channels, e, rows, columns}));
-  Expr v = x.with(b.dot_general(square(x, f.bt), patches, {1}, {2}));  // [e, N, C, rows, columns]
+  Expr v = x.with(b.dot_general(winograd_square(x, f.bt), patches, {1}, {2}));  // [e, N, C, rows, columns]
   Expr filters = x.with(b.reshape(b.transpose(u, {1, 2, 0, 3}), {e, d.channels, d.panels() * Dim(winograd_panel)}));
   filters = x.with(b.slice(filters, {0, 0, 0}, {e, d.channels, d.filters}, {1, 1, 1}));
   Expr m = x.with(b.dot_general(v, filters, {2}, {1}, {0}, {0}));      // [e, N, rows, columns, M]
-  Expr y = x.with(b.dot_general(square(x, f.at), m, {1}, {0}));        // [t * t, N, rows, columns, M]
+  Expr y = x.with(b.dot_general(winograd_square(x, f.at), m, {1}, {0}));        // [t * t, N, rows, columns, M]
   y = x.with(b.reshape(y, {d.tile, d.tile, d.batch, rows, columns, d.filters}));
   y = x.with(b.transpose(y, {2, 3, 0, 4, 1, 5}));
   y = x.with(b.reshape(y, {d.batch, rows * Dim(d.tile), columns * Dim(d.tile), d.filters}));
@@ -201,14 +228,27 @@ std::vector<ValueId> decompose_winograd(Builder& b, const View& n) {
 constexpr DTypeSet reals = set_of(DType::f64) | set_of(DType::f32);
 
 std::vector<OpSample> filter_samples() {
-  auto with = [](std::string_view type, std::int64_t tile) { return sample({type}, {{"tile", tile}}); };
-  return {with("f64[3,3,2,3]", 2), with("f64[3,3,1,2]", 4), with("f32[3,3,5,33]", 2), with("f32[3,3,3,64]", 4),
+  auto with = [](std::string_view type, std::int64_t tile, std::string taps = "plain") {
+    return sample({type}, {{"tile", tile}, {"taps", std::move(taps)}});
+  };
+  return {with("f64[3,3,2,3]", 2, "turned"),
+          with("f32[3,3,40,21]", 2, "turned"),
+          with("f32[3,3,64,32]", 4, "turned"),
+          with("f64[3,3,2,3]", 2),
+          with("f64[3,3,1,2]", 4),
+          with("f32[3,3,5,33]", 2),
+          with("f32[3,3,3,64]", 4),
           with("f32[3,3,0,4]", 2)};
 }
 
 std::vector<OpSample> winograd_samples() {
-  auto with = [](std::string_view x, std::string_view u, std::int64_t tile, Dims size, Dims low, std::int64_t m) {
-    return sample({x, u}, {{"tile", tile}, {"size", std::move(size)}, {"low", std::move(low)}, {"filters", Dims{m}}});
+  auto with = [](std::string_view x, std::string_view u, std::int64_t tile, Dims size, Dims low, std::int64_t m,
+                 std::string taps = "transformed") {
+    return sample({x, u}, {{"tile", tile},
+                           {"size", std::move(size)},
+                           {"low", std::move(low)},
+                           {"filters", Dims{m}},
+                           {"taps", std::move(taps)}});
   };
   return {with("f64[1,4,4,2]", "f64[1,16,2,32]", 2, {4, 4}, {1, 1}, 3),
           with("f64[2,3,5,1]", "f64[1,16,1,32]", 2, {3, 4}, {1, 0}, 2),
@@ -217,19 +257,25 @@ std::vector<OpSample> winograd_samples() {
           with("f32[1,14,14,32]", "f32[1,16,32,32]", 2, {14, 14}, {1, 1}, 32),
           with("f32[1,9,11,4]", "f32[2,36,4,32]", 4, {7, 9}, {0, 0}, 64),
           with("f32[1,2,2,3]", "f32[1,16,3,32]", 2, {6, 5}, {3, 2}, 1),
-          with("f32[0,4,4,2]", "f32[1,16,2,32]", 2, {4, 4}, {1, 1}, 3)};
+          with("f32[0,4,4,2]", "f32[1,16,2,32]", 2, {4, 4}, {1, 1}, 3),
+          with("f64[1,4,4,2]", "f64[3,3,2,3]", 2, {4, 4}, {1, 1}, 3, "plain"),
+          with("f64[1,4,4,2]", "f64[3,3,3,2]", 2, {4, 4}, {1, 1}, 3, "turned"),
+          with("f32[3,7,8,70]", "f32[3,3,70,40]", 2, {7, 8}, {1, 1}, 40, "plain"),
+          with("f32[3,7,8,70]", "f32[3,3,40,70]", 2, {7, 8}, {1, 1}, 40, "turned")};
 }
 
 }  // namespace
 
 std::vector<OpInfo> winograd_ops() {
   AttrSpec tile = int_attr("tile", 2, "outputs of a tile along an axis: 2 or 4");
+  AttrSpec taps = choice_attr("taps", {"transformed", "plain", "turned"},
+                              "`u` is transformed; or is filters [3,3,C,M]; or [3,3,M,C] of an input gradient");
   OpInfo filter{.name = "winograd_filter",
                 .tier = Tier::composite,
                 .lower_class = LowerClass::window,
                 .summary = "filters [3,3,C,M] transformed for `winograd`: [panels, points, C, 32]"};
   filter.operands = {{.name = "w", .dtypes = reals}};
-  filter.attrs = {tile};
+  filter.attrs = {tile, choice_attr("taps", {"plain", "turned"}, "turned: [3,3,M,C] of an input gradient")};
   filter.infer = infer_filter;
   filter.eval = eval_filter;
   filter.decompose = decompose_filter;
@@ -242,11 +288,12 @@ std::vector<OpInfo> winograd_ops() {
   product.attrs = {tile,
                    {"size", AttrKind::dims, true, "height and width of the result"},
                    {"low", AttrKind::dims, true, "padding before the first row and column"},
-                   {"filters", AttrKind::dims, true, "one number: channels of the result"}};
+                   {"filters", AttrKind::dims, true, "one number: channels of the result"},
+                   taps};
   product.infer = infer_winograd;
   product.decompose = decompose_winograd;
   product.samples = winograd_samples;
-  return {filter, product};
+  return {filter, product, winograd_gradient_op()};
 }
 
 }  // namespace ag

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "ir/op.hpp"
+#include "ir/ops/expr.hpp"
 
 namespace ag {
 
@@ -22,6 +23,12 @@ const WinogradTransform& winograd_transform(std::int64_t tile);
 /// Output channels whose transformed filters lie together: U is [panels, points^2, C, winograd_panel].
 inline constexpr std::int64_t winograd_panel = 32;
 
+/// What a `winograd` node has for filters: transformed ones, or filters [3,3,C,M] that it transforms itself, or those
+/// of the convolution whose input gradient it is, [3,3,M,C], which are turned round.
+enum class WinogradFilters : std::uint8_t { transformed, plain, turned };
+WinogradFilters winograd_filters_of(const Attrs& attrs);
+std::string_view winograd_filters_name(WinogradFilters f);
+
 /// The numbers of a `winograd` node: x [N,H,W,C], U, y [N,OH,OW,M] with y[n,h,w] of x[n, h + i - low, w + j - low].
 struct WinogradDesc {
   std::int64_t tile = 2;
@@ -34,6 +41,16 @@ struct WinogradDesc {
   Dim panels() const { return ceildiv(filters, Dim(winograd_panel)); }
 };
 WinogradDesc describe_winograd(const NodeView&);
+
+/// The same of a `winograd_gradient` node: x [N,H,W,C], cotangent y [N,OH,OW,M], sums [parts,3,3,C,M].
+WinogradDesc describe_winograd_gradient(const NodeView&);
+/// Parts in which the filter gradient of such a convolution is summed, for parallel tasks where filters are few: a
+/// function of the sizes alone.
+std::int64_t winograd_gradient_parts(const WinogradDesc& d);
+/// Tiles of a part; the last parts may have fewer.
+inline Dim winograd_part(const Dim& tiles, std::int64_t parts) {
+  return ceildiv(ceildiv(tiles, Dim(parts)), Dim(32)) * Dim(32);
+}
 
 /// Filters [3,3,C,M] in an array that may have another order: element (i, j, c, m) lies at offset + the sum of index
 /// times stride.
@@ -48,5 +65,11 @@ void transform_filters(const Array& w, const FilterView& view, std::int64_t tile
                        Array& u);
 
 std::vector<OpInfo> winograd_ops();
+OpInfo winograd_gradient_op();
+
+/// What the ops share: whether `tile` is one there are transforms for; the Kronecker square of a matrix as a constant.
+Status check_winograd_tile(const InferCtx& c);
+ops::Expr winograd_square(ops::Expr like, const WinogradMatrix& m);
+WinogradMatrix transposed(const WinogradMatrix& m);
 
 }  // namespace ag
