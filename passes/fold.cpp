@@ -23,7 +23,10 @@ class Folder {
     for (NodeId id : g_.node_ids()) {
       const Node& n = g_.node(id);
       std::vector<Array> values;
-      if (is_input[id.index] || !evaluate(b, map, id, values)) {
+      const bool known = !is_input[id.index] && evaluate(b, map, id, values);
+      const bool view = known && enlarging_view(NodeView{g_, id});
+      if (view) views_.emplace(n.result(), make_literal(std::move(values[0])));
+      if (!known || view) {
         NodeId copy = b.copy(g_, id, [&](ValueId v) { return map[v.index]; });
         for (std::uint32_t r = 0; r < n.result_count; ++r) bind(out, n.result(r), out.node(copy).result(r), map);
         continue;
@@ -40,6 +43,21 @@ class Folder {
  private:
   const Graph& g_;
   std::size_t total_ = 0;
+  std::map<ValueId, LiteralPtr> views_;  // what is known and yet not stored
+
+  /// A view that is larger than what it shows is cheaper looked through than read; what is computed of it may fold.
+  bool enlarging_view(const NodeView& n) const {
+    const OpInfo& op = *n.node().op;
+    if (op.lower_class != LowerClass::index || !op.inlined || n.node().result_count != 1) return false;
+    auto bytes = [](const Type& t) {
+      auto shape = static_shape(t.shape);
+      return shape ? Array::byte_size(t.dtype, *shape).value_or(0) : 0;
+    };
+    std::size_t from = 0;
+    for (ValueId v : n.node().operands)
+      if (v) from += bytes(g_.type(v));
+    return !n.node().operands.empty() && bytes(n.out()) > std::max<std::size_t>(2 * from, 4096);
+  }
 
   void bind(Graph& out, ValueId from, ValueId to, ValueMap& map) {
     map[from.index] = to;
@@ -73,6 +91,10 @@ class Folder {
     std::map<ValueId, ValueId> leaves;
     for (ValueId v : n.operands) {
       if (!v || leaves.contains(v)) continue;
+      if (auto view = views_.find(v); view != views_.end()) {
+        leaves[v] = s.constant(view->second);
+        continue;
+      }
       if (!constant(b.graph(), map[v.index])) return false;
       leaves[v] = s.copy(b.graph(), b.graph().value(map[v.index]).node, [](ValueId x) { return x; }).valid()
                       ? ValueId(sub.value_count() - 1)

@@ -202,6 +202,10 @@ Result<std::vector<LoweredKernel>> lower_winograd_filter(const Graph& g, NodeId 
   const Dims& u = k.type().shape;  // [panels, points, channels, 32]
   const std::int64_t chunk = transform_chunk(u[2]);
   const int registers = target.lanes(dtype_bytes(k.type().dtype));
+  // Points of the result lie a power of two apart, often: they are gathered where they do not.
+  const std::int64_t points = winograd_transform(tile).points * winograd_transform(tile).points,
+                     step = chunk * winograd_panel + 16;
+  const loop::BufferId scratch = b.alloc(k.type().dtype, Dim(points * step), loop::Scope::scratch);
   WinogradTiles loops(k, {}, registers, 0);
   WinogradTaps taps(k, 0, tile, turned, registers, chunk);
   const Dim chunks = ceildiv(u[2], Dim(chunk)), tasks = u[0] * chunks;
@@ -211,9 +215,13 @@ Result<std::vector<LoweredKernel>> lower_winograd_filter(const Graph& g, NodeId 
     LV panel = b.op(Op::div, {task, b.dim(chunks)}),
        first = b.mul(b.op(Op::rem, {task, b.dim(chunks)}), b.index(chunk)), count = b.index(chunk);
     if (!mod(u[2], Dim(chunk)).is(0)) count = b.op(Op::min, {count, b.sub(b.dim(u[2]), first)});
-    const Dim step = u[2] * Dim(winograd_panel);
-    LV to = b.add(b.mul(panel, b.dim(u[1] * step)), b.mul(first, b.index(winograd_panel)));
-    taps.transform(loops, panel, first, count, out, to, step);
+    taps.transform(loops, panel, first, count, scratch, b.index(0), Dim(step));
+    LV to = b.add(b.mul(panel, b.dim(u[1] * u[2] * Dim(winograd_panel))), b.mul(first, b.index(winograd_panel)));
+    loops.each(points, [&](LV e) {
+      LV from = b.mul(e, b.index(step)), there = b.add(to, b.mul(e, b.dim(u[2] * Dim(winograd_panel))));
+      loops.lanes(b.index(0), b.mul(count, b.index(winograd_panel)), 2 * registers,
+                  [&](LV i) { b.store(out, b.add(there, i), b.load(scratch, b.add(from, i))); });
+    });
   });
   std::vector<LoweredKernel> kernels;
   kernels.push_back(k.finish("winograd_filter", k.type().elems() * Dim(4)));
