@@ -199,7 +199,10 @@ TapThere strided_tap_at(loop::Builder& b, const Window& w, std::size_t d, LoopVa
   LoopValue o = b.sub(b.op(L::div, {safe, stride}), step),
             tap = b.add(b.op(L::rem, {safe, stride}), b.mul(step, stride));
   LoopValue ok = b.op(L::and_, {b.op(L::cmp_ge, {o, zero}), b.op(L::cmp_le, {o, last})});
-  if (!mod(w.taps[d], Dim(w.strides[d])).is(0)) ok = b.op(L::and_, {ok, b.op(L::cmp_lt, {tap, b.dim(w.taps[d])})});
+  if (!mod(w.taps[d], Dim(w.strides[d])).is(0)) {
+    ok = b.op(L::and_, {ok, b.op(L::cmp_lt, {tap, b.dim(w.taps[d])})});
+    tap = b.op(L::min, {tap, b.dim(w.taps[d] - 1)});
+  }
   if (!w.low[d].is_const() || w.low[d].value() < 0) ok = b.op(L::and_, {ok, b.op(L::cmp_ge, {from, zero})});
   return {tap, b.op(L::max, {b.op(L::min, {o, last}), zero}), ok};
 }

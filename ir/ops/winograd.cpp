@@ -184,12 +184,13 @@ Types infer_winograd(const InferCtx& c) {
   Dims size = attr_dims(c.attrs(), "size"), filters = attr_dims(c.attrs(), "filters");
   if (size.size() != 2 || attr_dims(c.attrs(), "low").size() != 2 || filters.size() != 1)
     return c.error(Code::AG2206, "`size` and `low` of `winograd` are two numbers each, `filters` is one");
-  if (x.rank() != 4 || u.rank() != 4)
+  const WinogradFilters form = winograd_filters_of(c.attrs());
+  const bool taps = form != WinogradFilters::transformed;
+  if (x.rank() != 4 || u.rank() != 4 || (taps && (!u.shape[0].is(3) || !u.shape[1].is(3))))
     return c.error(
         Code::AG2204,
-        fmt::format("`winograd` needs images [N,H,W,C] and transformed filters, not {} and {}", x.str(), u.str()), {},
+        fmt::format("`winograd` needs images [N,H,W,C] and filters of 3 x 3 taps, not {} and {}", x.str(), u.str()), {},
         {0, 1});
-  const WinogradFilters form = winograd_filters_of(c.attrs());
   Dims want{3, 3, x.shape[3], filters[0]};
   if (form == WinogradFilters::turned) std::swap(want[2], want[3]);
   if (form == WinogradFilters::transformed)
