@@ -20,13 +20,14 @@ constexpr std::int64_t unknown_size = 1024;
 double number(const Dim& d) { return static_cast<double>(d.is_const() ? d.value() : unknown_size); }
 
 struct Machine {
-  double lanes, threads, l2;
+  double lanes, threads, l2, l3;
   int rows, columns;
   std::size_t bytes;
   Machine(DType t, const TargetSpec& target)
       : lanes(target.lanes(dtype_bytes(t))),
         threads(std::max(target.threads, 1)),
         l2(static_cast<double>(target.l2_bytes)),
+        l3(static_cast<double>(target.l3_bytes)),
         rows(target.vector_registers >= 32 ? 14 : 6),
         columns(static_cast<int>(std::min<double>(2 * lanes, winograd_panel))),
         bytes(dtype_bytes(t)) {}
@@ -37,14 +38,17 @@ double panel_transform_cycles(double points, bool turned, const Machine& m) {
   return winograd_panel / m.lanes * (filter_cycles * points + (turned ? 9 * turn_cycles : 0));
 }
 
-/// Cycles of all tasks with this blocking; infinite if a task's transformed tiles do not stay in its cache.
+/// Cycles of all tasks with this blocking. Transformed tiles that do not stay in a core's own cache are read from the
+/// shared one, once a panel; much more than that is not considered.
 double cycles(const WinogradDesc& d, const Machine& m, const WinogradBlocking& b, WinogradFilters form) {
   const double points = std::pow(static_cast<double>(d.tile + 2), 2), c = number(d.channels),
                panels = std::ceil(number(d.panels()) / static_cast<double>(b.shares)),
                block = static_cast<double>(b.block), tiles = std::ceil(number(d.tiles()) / block),
                chunk = static_cast<double>(b.chunk);
-  const double resident = points * (block * (c + 16) + winograd_panel * (chunk + (b.chunk ? block : 0)));
-  if (resident * static_cast<double>(m.bytes) > 0.6 * m.l2) return INFINITY;
+  const double image_bytes = points * block * (c + 16) * static_cast<double>(m.bytes);
+  const double resident =
+      image_bytes + points * winograd_panel * (chunk + (b.chunk ? block : 0)) * static_cast<double>(m.bytes);
+  if (resident > 4 * m.l2) return INFINITY;
   const double registers = winograd_panel / m.lanes;
   // A step of the product: an FMA a row and register, and what starting and ending its loop costs.
   const double step = std::max(b.rows * registers, 6.0) + 0.3 * registers, chunks = b.chunk ? std::ceil(c / chunk) : 1;
@@ -54,9 +58,12 @@ double cycles(const WinogradDesc& d, const Machine& m, const WinogradBlocking& b
   const double filters = panels * (b.chunk ? 9 : points) * c * winograd_panel * static_cast<double>(m.bytes);
   const double transform =
       b.chunk ? panels * c * panel_transform_cycles(points, form == WinogradFilters::turned, m) : 0;
-  const double task = image + result + std::max(product + transform, filters / shared_cache_bytes);
+  const double again = resident > 0.6 * m.l2 ? panels * image_bytes / shared_cache_bytes : 0;
+  // Filters that no cache holds come from memory for each task.
+  const double all = filters * static_cast<double>(b.shares), rate = all > m.l3 ? memory_bytes : shared_cache_bytes;
+  const double task = image + result + std::max(product + transform, filters / rate) + again;
   const double per_thread = std::ceil(tiles * static_cast<double>(b.shares) / m.threads);
-  return std::max(task * per_thread, filters * static_cast<double>(b.shares) / memory_bytes);
+  return std::max(task * per_thread, all / memory_bytes);
 }
 
 }  // namespace
@@ -65,7 +72,12 @@ std::int64_t transform_chunk(const Dim& channels) {
   return channels.is_const() ? std::clamp<std::int64_t>((channels.value() + 15) / 16 * 16, 16, 64) : 64;
 }
 
-WinogradBlocking winograd_blocking(const WinogradDesc& d, WinogradFilters form, DType t, const TargetSpec& target) {
+namespace {
+
+/// The blocking that costs least; where the batch is not known, the one that at its worst is least above the best of
+/// some batches.
+WinogradBlocking best_blocking(const WinogradDesc& d, WinogradFilters form, DType t, const TargetSpec& target,
+                               const std::vector<WinogradDesc>& batches, const std::vector<double>& least) {
   const Machine m(t, target);
   WinogradBlocking best, b;
   best.columns = b.columns = m.columns;
@@ -77,10 +89,28 @@ WinogradBlocking winograd_blocking(const WinogradDesc& d, WinogradFilters form, 
       for (b.shares = 1; b.shares <= std::min<double>(number(d.panels()), 2 * m.threads); ++b.shares) {
         if (blocks > 1 && static_cast<double>(b.rows * (blocks - 1)) >= tiles) continue;
         b.block = b.rows * blocks;
-        b.cycles = cycles(d, m, b, form);
+        b.cycles = batches.empty() ? cycles(d, m, b, form) : 0;
+        for (std::size_t i = 0; i < batches.size(); ++i)
+          b.cycles = std::max(b.cycles, cycles(batches[i], m, b, form) / least[i]);
         if (b.cycles < best.cycles) best = b;
       }
   if (best.rows == 1 && tiles > 1) best.rows = 2, best.block = 2;  // too many channels for the cache: it still runs
+  return best;
+}
+
+}  // namespace
+
+WinogradBlocking winograd_blocking(const WinogradDesc& d, WinogradFilters form, DType t, const TargetSpec& target) {
+  if (d.batch.is_const()) return best_blocking(d, form, t, target, {}, {});
+  std::vector<WinogradDesc> batches;
+  std::vector<double> least;
+  for (std::int64_t n : {std::int64_t{1}, std::int64_t{8}, unknown_size}) {
+    batches.push_back(d);
+    batches.back().batch = n;
+    least.push_back(best_blocking(batches.back(), form, t, target, {}, {}).cycles);
+  }
+  WinogradBlocking best = best_blocking(d, form, t, target, batches, least);
+  best.cycles = cycles(d, Machine(t, target), best, form);
   return best;
 }
 
