@@ -1,15 +1,21 @@
-// Row kernels, reductions and elementwise updates of ag beside plain streaming loops that read and write as much,
-// taking turns in one process; minima of many runs, both on two threads. A kernel bound by memory should reach the
-// stream.
+// Row kernels, reductions and elementwise updates of ag beside plain streaming loops over the same arrays, taking turns
+// in one process; minima of many runs, both on two threads. A loop reads each large input once and writes each large
+// output once, as halves of the arrays for the threads, with ordinary stores and with non-temporal ones: a kernel bound
+// by memory should reach the loop with stores like its own. Arguments: parts of names, to measure only those.
+#include <immintrin.h>
+
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "frontend/load.hpp"
 #include "runtime/engine.hpp"
@@ -58,104 +64,232 @@ class Pair {
   }
 };
 
-/// Reads `in` arrays and writes `out` ones (the last of which may be read as well), element by element. Both halves of
-/// an array are walked as one thread each.
-void stream(int half, const std::vector<const float*>& in, const std::vector<float*>& out, std::size_t elems) {
-  const std::size_t from = half ? elems / 2 / 16 * 16 : 0, to = half ? elems : elems / 2 / 16 * 16;
-  Vector kept{};
-  for (std::size_t i = from; i + 16 <= to; i += 16) {
-    Vector sum{};
-    for (const float* p : in) sum += *reinterpret_cast<const Vector*>(p + i);
-    for (float* p : out) *reinterpret_cast<Vector*>(p + i) = sum;
-    kept += sum;
+/// One pass over `reads` and `writes` arrays of as many elements, from `lo` to `hi`. `temporal`: ordinary stores.
+template <int reads, int writes, bool temporal>
+void stream(const std::vector<float*>& arrays, std::size_t lo, std::size_t hi) {
+  constexpr int n = 2;  // vectors at once
+  Vector kept[n]{};
+  std::array<float*, reads + writes> p;
+  std::copy_n(arrays.begin(), reads + writes, p.begin());
+  for (std::size_t i = lo; i + 16 * n <= hi; i += 16 * n) {
+    Vector v[n]{};
+    for (int k = 0; k < reads; ++k)
+      for (int u = 0; u < n; ++u) v[u] += *reinterpret_cast<const Vector*>(p[k] + i + 16 * u);
+    for (int k = reads; k < reads + writes; ++k)
+      for (int u = 0; u < n; ++u) {
+        float* to = p[k] + i + 16 * u;
+        if constexpr (temporal) {
+          *reinterpret_cast<Vector*>(to) = v[u];
+        } else {
+          for (int half = 0; half < 2; ++half)
+            _mm256_stream_ps(to + 8 * half, reinterpret_cast<const __m256*>(&v[u])[half]);
+        }
+      }
+    for (int u = 0; u < n; ++u)
+      if (writes == 0) kept[u] += v[u];
   }
-  volatile float sink = kept[0];
+  if (!temporal) _mm_sfence();
+  volatile float sink = kept[0][0] + kept[1][0];
   (void)sink;
 }
 
+using Stream = void (*)(const std::vector<float*>&, std::size_t, std::size_t);
+template <bool temporal>
+Stream find_stream(std::size_t reads, std::size_t writes) {
+#define AG_ROW(r) \
+  { \
+    stream<r, 0, temporal>, stream<r, 1, temporal>, stream<r, 2, temporal>, stream<r, 3, temporal> \
+  }
+  static const Stream table[4][4] = {AG_ROW(1), AG_ROW(2), AG_ROW(3), AG_ROW(4)};
+#undef AG_ROW
+  return reads >= 1 && reads <= 4 && writes <= 3 ? table[reads - 1][writes] : nullptr;
+}
+
+/// An update of Adam, written out: new parameters and both moments from four arrays.
+constexpr const char* adam = R"("nodes": [
+  {"op": "Mul", "in": ["m", 0.9], "out": "m0"}, {"op": "Mul", "in": ["g", 0.1], "out": "g1"},
+  {"op": "Add", "in": ["m0", "g1"], "out": "m1"}, {"op": "Mul", "in": ["v", 0.999], "out": "v0"},
+  {"op": "Mul", "in": ["g", "g"], "out": "gg"}, {"op": "Mul", "in": ["gg", 0.001], "out": "g2"},
+  {"op": "Add", "in": ["v0", "g2"], "out": "v1"}, {"op": "Sqrt", "in": ["v1"], "out": "s"},
+  {"op": "Add", "in": ["s", 1e-8], "out": "d"}, {"op": "Div", "in": ["m1", "d"], "out": "q"},
+  {"op": "Mul", "in": ["q", 0.001], "out": "u"}, {"op": "Mul", "in": ["p", 0.99999], "out": "p0"},
+  {"op": "Sub", "in": ["p0", "u"], "out": "p1"}], "outputs": ["p1", "m1", "v1"])";
+
 struct Work {
   const char* name;
-  std::int64_t rows, columns;
-  int reads, writes;  // arrays of rows x columns that the plain loop reads and writes
-  const char* json;   // inputs x, and what else it names; {0}: rows, {1}: columns
+  std::vector<std::pair<const char*, std::vector<std::int64_t>>> inputs;
+  const char* rest;  ///< what follows "inputs" in the JSON graph
+  const char* bound = "";  ///< what else than memory may bind it
 };
 
-const Work works[] = {
-    {"softmax", 4096, 1024, 1, 1, R"("nodes": [ {{ "op": "Softmax", "in": ["x"], "out": "y" }} ])"},
-    {"layer norm", 4096, 1024, 1, 1,
-     R"("initializers": [ {{ "name": "g", "type": "f32[{1}]", "fill": 2 }} ],
-        "nodes": [ {{ "op": "LayerNormalization", "in": ["x", "g"], "out": "y" }} ])"},
-    {"gelu", 4096, 1024, 1, 1, R"("nodes": [ {{ "op": "Gelu", "in": ["x"], "out": "y" }} ])"},
-    {"relu", 4096, 1024, 1, 1, R"("nodes": [ {{ "op": "Relu", "in": ["x"], "out": "y" }} ])"},
-    {"x + x * c", 4096, 1024, 1, 1,
-     R"("initializers": [ {{ "name": "c", "type": "f32[{1}]", "fill": 2 }} ],
-        "nodes": [ {{ "op": "Mul", "in": ["x", "c"], "out": "a" }},
-          {{ "op": "Add", "in": ["a", "x"], "out": "y" }} ])"},
-    {"sum of everything", 4096, 1024, 1, 0,
-     R"("nodes": [ {{ "op": "ReduceSum", "in": ["x"], "out": "y", "attrs": {{ "keepdims": 0 }} }} ])"},
-    {"sums of columns", 4096, 1024, 1, 0,
-     R"("initializers": [ {{ "name": "axis", "type": "i64[1]", "fill": 0 }} ],
-        "nodes": [ {{ "op": "ReduceSum", "in": ["x", "axis"], "out": "y" }} ])"},
-    {"sums of narrow columns", 419430, 10, 1, 0,
-     R"("initializers": [ {{ "name": "axis", "type": "i64[1]", "fill": 0 }} ],
-        "nodes": [ {{ "op": "ReduceSum", "in": ["x", "axis"], "out": "y" }} ])"},
-    {"sums of rows", 4096, 1024, 1, 0,
-     R"("initializers": [ {{ "name": "axis", "type": "i64[1]", "fill": 1 }} ],
-        "nodes": [ {{ "op": "ReduceSum", "in": ["x", "axis"], "out": "y" }} ])"},
-    {"narrow rows plus a bias", 419430, 10, 1, 1,
-     R"("initializers": [ {{ "name": "c", "type": "f32[{1}]", "fill": 2 }} ],
-        "nodes": [ {{ "op": "Add", "in": ["x", "c"], "out": "y" }} ])"},
-};
+const std::vector<Work>& works() {
+  constexpr std::int64_t R = 4096, C = 1024;
+  using Shape = std::vector<std::int64_t>;
+  const Shape x{R, C}, c{C};
+  static const std::vector<Work> all{
+      {"relu", {{"x", x}}, R"("nodes": [{"op": "Relu", "in": ["x"], "out": "y"}], "outputs": ["y"])"},
+      {"add", {{"x", x}, {"z", x}}, R"("nodes": [{"op": "Add", "in": ["x", "z"], "out": "y"}], "outputs": ["y"])"},
+      {"x + bias", {{"x", x}, {"c", c}}, R"("nodes": [{"op": "Add", "in": ["x", "c"], "out": "y"}], "outputs": ["y"])"},
+      {"x + x * c", {{"x", x}, {"c", c}}, R"("nodes": [{"op": "Mul", "in": ["x", "c"], "out": "a"},
+         {"op": "Add", "in": ["a", "x"], "out": "y"}], "outputs": ["y"])"},
+      {"relu, 1 MB", {{"x", {256, C}}}, R"("nodes": [{"op": "Relu", "in": ["x"], "out": "y"}], "outputs": ["y"])"},
+      {"relu, 100 MB", {{"x", {25600, C}}}, R"("nodes": [{"op": "Relu", "in": ["x"], "out": "y"}], "outputs": ["y"])"},
+      {"narrow rows + bias",
+       {{"x", {419430, 10}}, {"c", {10}}},
+       R"("nodes": [{"op": "Add", "in": ["x", "c"], "out": "y"}], "outputs": ["y"])"},
+      {"gelu", {{"x", x}}, R"("nodes": [{"op": "Gelu", "in": ["x"], "out": "y"}], "outputs": ["y"])", "erf"},
+      {"gelu tanh",
+       {{"x", x}},
+       R"("nodes": [{"op": "Gelu", "in": ["x"], "out": "y", "attrs": {"approximate": "tanh"}}],
+         "outputs": ["y"])",
+       "tanh"},
+      {"sigmoid", {{"x", x}}, R"("nodes": [{"op": "Sigmoid", "in": ["x"], "out": "y"}], "outputs": ["y"])", "exp"},
+      {"layer norm",
+       {{"x", x}, {"g", c}, {"b", c}},
+       R"("nodes": [{"op": "LayerNormalization", "in": ["x", "g", "b"], "out": "y"}], "outputs": ["y"])"},
+      {"layer norm, 256",
+       {{"x", {16384, 256}}, {"g", {256}}, {"b", {256}}},
+       R"("nodes": [{"op": "LayerNormalization", "in": ["x", "g", "b"], "out": "y"}], "outputs": ["y"])"},
+      {"rms norm",
+       {{"x", x}, {"g", c}},
+       R"("opset": 23, "nodes": [{"op": "RMSNormalization", "in": ["x", "g"], "out": "y"}], "outputs": ["y"])"},
+      {"residual + norm",
+       {{"x", x}, {"z", x}, {"g", c}, {"b", c}},
+       R"("nodes": [{"op": "Add", "in": ["x", "z"], "out": "s"},
+         {"op": "LayerNormalization", "in": ["s", "g", "b"], "out": "y"}], "outputs": ["s", "y"])"},
+      {"norm's gradient",
+       {{"x", x}, {"g", c}, {"b", c}, {"dy", x}},
+       R"("nodes": [{"op": "LayerNormalization", "in": ["x", "g", "b"], "out": "y"}], "outputs": [],
+         "grad": {"of": "y", "wrt": ["x", "g", "b"], "seed": "dy"})"},
+      {"softmax", {{"x", x}}, R"("nodes": [{"op": "Softmax", "in": ["x"], "out": "y"}], "outputs": ["y"])", "exp"},
+      {"softmax, 128",
+       {{"x", {32768, 128}}},
+       R"("nodes": [{"op": "Softmax", "in": ["x"], "out": "y"}], "outputs": ["y"])",
+       "exp"},
+      {"softmax, 1000",
+       {{"x", {4096, 1000}}},
+       R"("nodes": [{"op": "Softmax", "in": ["x"], "out": "y"}], "outputs": ["y"])",
+       "exp"},
+      {"softmax, 4096",
+       {{"x", {1024, 4096}}},
+       R"("nodes": [{"op": "Softmax", "in": ["x"], "out": "y"}], "outputs": ["y"])",
+       "exp"},
+      {"softmax, 32000",
+       {{"x", {128, 32000}}},
+       R"("nodes": [{"op": "Softmax", "in": ["x"], "out": "y"}], "outputs": ["y"])",
+       "exp"},
+      {"softmax's gradient",
+       {{"x", x}, {"dy", x}},
+       R"("nodes": [{"op": "Softmax", "in": ["x"], "out": "y"}], "outputs": [],
+         "grad": {"of": "y", "wrt": ["x"], "seed": "dy"})",
+       "exp"},
+      {"log softmax",
+       {{"x", x}},
+       R"("nodes": [{"op": "LogSoftmax", "in": ["x"], "out": "y"}], "outputs": ["y"])",
+       "exp"},
+      {"cross entropy",
+       {{"x", x}, {"labels", {R}}},
+       R"("nodes": [{"op": "SoftmaxCrossEntropyLoss", "in": ["x", "labels"], "out": "y"}], "outputs": ["y"])",
+       "exp"},
+      {"cross entropy + gradient",
+       {{"x", x}, {"labels", {R}}},
+       R"("nodes": [{"op": "SoftmaxCrossEntropyLoss", "in": ["x", "labels"], "out": "y"}], "outputs": ["y"],
+         "grad": {"of": "y", "wrt": ["x"]})",
+       "exp"},
+      {"transpose",
+       {{"x", {2048, 2048}}},
+       R"("nodes": [{"op": "Transpose", "in": ["x"], "out": "y"}], "outputs": ["y"])"},
+      {"sum of everything",
+       {{"x", x}},
+       R"("nodes": [{"op": "ReduceSum", "in": ["x"], "out": "y", "attrs": {"keepdims": 0}}], "outputs": ["y"])"},
+      {"sums of columns",
+       {{"x", x}},
+       R"("nodes": [{"op": "ReduceSum", "in": ["x", [0]], "out": "y"}], "outputs": ["y"])"},
+      {"sums of narrow columns",
+       {{"x", {419430, 10}}},
+       R"("nodes": [{"op": "ReduceSum", "in": ["x", [0]], "out": "y"}], "outputs": ["y"])"},
+      {"sums of rows", {{"x", x}}, R"("nodes": [{"op": "ReduceSum", "in": ["x", [1]], "out": "y"}], "outputs": ["y"])"},
+      {"adam, 4 MB", {{"p", {R * C / 4}}, {"g", {R * C / 4}}, {"m", {R * C / 4}}, {"v", {R * C / 4}}}, adam},
+      {"adam, 13 MB", {{"p", {3 << 20}}, {"g", {3 << 20}}, {"m", {3 << 20}}, {"v", {3 << 20}}}, adam},
+  };
+  return all;
+}
+
+std::string json_of(const Work& w) {
+  std::string inputs;
+  for (const auto& [name, shape] : w.inputs)
+    inputs += fmt::format(R"({}{{"name": "{}", "type": "{}[{}]"}})", inputs.empty() ? "" : ", ", name,
+                          std::string_view(name) == "labels" ? "i64" : "f32", fmt::join(shape, ","));
+  return fmt::format(R"({{"ag": 1, "inputs": [{}], {}}})", inputs, w.rest);
+}
+
+/// The first address is a multiple of a huge page for all large arrays, as it is for those of a program.
+Array filled(std::string_view name, const std::vector<std::int64_t>& shape) {
+  Array a(name == "labels" ? DType::i64 : DType::f32, shape);
+  for (std::int64_t i = 0; i < a.elems(); ++i)
+    if (name == "labels")
+      a.set_int(i, i % 1000);
+    else
+      a.as_mutable<float>()[static_cast<std::size_t>(i)] = static_cast<float>(i * 7919 % 1000) * 0.004f + 0.001f;
+  return a;
+}
 
 bool measure(runtime::Engine& engine, Pair& pair, const Work& w) {
-  std::string text = fmt::format(fmt::runtime(R"({{ "ag": 1, "opset": 21,
-    "inputs": [ {{ "name": "x", "type": "f32[{0},{1}]" }} ], )" +
-                                              std::string(w.json) + R"(, "outputs": ["y"] }})"),
-                                 w.rows, w.columns);
   Sources sources;
-  auto g = load_text(text, "rows.json", "", sources);
-  if (!g) return false;
-  auto compiled = engine.compile(*g);
-  if (!compiled) return false;
-  Array x(DType::f32, {w.rows, w.columns});
-  auto elems = static_cast<std::size_t>(w.rows * w.columns);
-  for (std::size_t i = 0; i < elems; ++i) x.as_mutable<float>()[i] = static_cast<float>(i % 1000) * 0.01f - 5;
-  std::vector<std::int64_t> shape;
-  for (const Dim& d : g->type(g->outputs[0].value).shape) shape.push_back(d.value());
-  Array y(DType::f32, shape);
+  auto g = load_text(json_of(w), "rows.json", "", sources);
+  auto compiled = g ? engine.compile(*g) : std::unexpected(g.error());
+  if (!compiled) return fmt::print("{}: {}\n", w.name, render(compiled.error(), sources)), false;
+  std::vector<Array> arrays;
+  std::vector<runtime::HostArray> in, out;
+  for (const auto& [name, shape] : w.inputs) arrays.push_back(filled(name, shape));
+  for (const Array& a : arrays) in.push_back(runtime::view_of(a));
   runtime::ExecContext context(compiled->executable, {.threads = 2});
-  std::vector<runtime::HostArray> in{runtime::view_of(x)}, out{runtime::view_of(y)};
-  std::vector<const float*> reads(static_cast<std::size_t>(w.reads), x.as<float>().data());
-  std::vector<float*> writes(static_cast<std::size_t>(w.writes), y.as_mutable<float>().data());
-  const std::function<void(int)> plain = [&](int half) { stream(half, reads, writes, elems); };
-  auto timed = [](auto&& f, double best) {
-    auto start = Clock::now();
-    f();
-    return std::min(best, std::chrono::duration<double, std::milli>(Clock::now() - start).count());
+  auto results = context.run_allocating(in);
+  if (!results) return false;
+  for (runtime::OwnedArray& a : *results) out.push_back(a.view());
+
+  std::vector<float*> streams;
+  std::size_t bytes = 0, reads = 0;
+  for (const auto* views : {&in, &out})
+    for (const auto& v : *views) bytes = std::max(bytes, v.bytes);
+  for (const auto* views : {&in, &out})
+    for (const auto& v : *views)
+      if (v.bytes * 8 > bytes) streams.push_back(static_cast<float*>(v.data)), reads += views == &in;
+  const Stream plain = find_stream<true>(reads, streams.size() - reads),
+               around = find_stream<false>(reads, streams.size() - reads);
+  if (!plain) return false;
+  const std::size_t n = bytes / 4 / 64 * 64, half = n / 2 / 64 * 64;
+  auto run = [&](Stream s) { pair.run([&](int h) { s(streams, h ? half : 0, h ? n : half); }); };
+  auto turn = [&](double& best, auto&& f) {
+    for (int i = 0; i < 4; ++i) {
+      auto start = Clock::now();
+      f();
+      best = std::min(best, std::chrono::duration<double, std::milli>(Clock::now() - start).count());
+    }
+    std::this_thread::sleep_for(std::chrono::microseconds(1300));
   };
-  double ag_ms = 1e9, plain_ms = 1e9;
-  for (int round = 0; round < 12; ++round) {
-    for (int i = 0; i < 8; ++i)
-      ag_ms = timed(
-          [&] {
-            if (!context.run(in, out)) std::abort();
-          },
-          ag_ms);
-    std::this_thread::sleep_for(std::chrono::milliseconds(3));
-    for (int i = 0; i < 8; ++i) plain_ms = timed([&] { pair.run(plain); }, plain_ms);
-    std::this_thread::sleep_for(std::chrono::milliseconds(3));
+  double ag_ms = 1e9, plain_ms = 1e9, around_ms = 1e9;
+  for (int round = 0; round < 40; ++round) {
+    turn(ag_ms, [&] {
+      if (!context.run(in, out)) std::abort();
+    });
+    turn(plain_ms, [&] { run(plain); });
+    turn(around_ms, [&] { run(around); });
   }
-  fmt::print("{:24} {:>7} x {:<5}  ag {:7.3f} ms   plain stream {:7.3f} ms   {:5.1f} % of it\n", w.name, w.rows,
-             w.columns, ag_ms, plain_ms, 100 * plain_ms / ag_ms);
+  fmt::print("{:26} ag {:7.3f} ms   stream {} + {} {:7.3f} ms {:5.1f} %   non-temporal {:7.3f} ms  {}\n", w.name, ag_ms,
+             reads, streams.size() - reads, plain_ms, 100 * plain_ms / ag_ms, around_ms, w.bound);
   return true;
 }
 
 }  // namespace
 
-int main() {
+int main(int argc, char** argv) {
   auto engine = runtime::Engine::create();
   if (!engine) return 1;
   Pair pair;
-  for (const Work& w : works)
-    if (!measure(**engine, pair, w)) return 1;
+  for (const Work& w : works()) {
+    bool wanted = argc < 2;
+    for (int i = 1; i < argc; ++i) wanted = wanted || std::string_view(w.name).find(argv[i]) != std::string_view::npos;
+    if (wanted && !measure(**engine, pair, w)) return 1;
+  }
 }

@@ -307,8 +307,10 @@ class GpuMapper {
   /// The reduction by which `yielded` is made from `carried`.
   std::optional<ReduceKind> reduction(LV carried, LV yielded) const {
     StmtId def = k_.values[yielded].def;
-    if (!def.valid() || uses_[carried] != 1 || uses_[yielded] != 1) return std::nullopt;
+    if (!def.valid() || uses_[yielded] != 1) return std::nullopt;
     const Stmt& s = k_.stmts[def];
+    if (uses_[carried] == 2) return selected_extremum(k_, s, carried);
+    if (uses_[carried] != 1) return std::nullopt;
     auto at = [&](std::size_t i) { return i < s.operands.size() && s.operands[i] == carried; };
     if (s.op == Op::fma && at(2)) return ReduceKind::sum;
     if (!at(0) && !at(1)) return std::nullopt;

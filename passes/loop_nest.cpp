@@ -34,4 +34,15 @@ LoopNest find_nest(const loop::Kernel& k) {
   }
 }
 
+std::optional<loop::ReduceKind> selected_extremum(const loop::Kernel& k, const Stmt& s, loop::ValueId carried) {
+  if (s.op != Op::select || s.operands[2] != carried) return std::nullopt;
+  StmtId def = k.values[s.operands[0]].def;
+  if (!def) return std::nullopt;
+  const Stmt& better = k.stmts[def];
+  const bool greater = better.op == Op::cmp_gt;
+  if ((!greater && better.op != Op::cmp_lt) || better.operands[0] != s.operands[1] || better.operands[1] != carried)
+    return std::nullopt;
+  return greater ? loop::ReduceKind::max : loop::ReduceKind::min;
+}
+
 }  // namespace ag::passes

@@ -24,4 +24,9 @@ struct LoopNest {
 };
 LoopNest find_nest(const loop::Kernel& kernel);
 
+/// Which extremum `s` makes of x and the value that a reduction carries, if it is a select of x where x is greater or
+/// less: two uses of the carried value.
+std::optional<loop::ReduceKind> selected_extremum(const loop::Kernel& kernel, const loop::Stmt& s,
+                                                  loop::ValueId carried);
+
 }  // namespace ag::passes

@@ -411,7 +411,7 @@ class KernelLowering : public ElementSource {
         LV x = element(node(id).operands[0], at_);
         set_origin(id);
         x = b_.cast(x, b_.type(carried[i]).elem);
-        next.push_back(b_.op(loop::reduce_op(kind_of(id)), {carried[i], x}));
+        next.push_back(combined(id, carried[i], x));
       }
       memo_.pop_back();
       return next;
@@ -428,6 +428,16 @@ class KernelLowering : public ElementSource {
     if (it == kept_.end()) return;
     LV value = member(id);
     b_.store(it->second, kept_index(id, it->second), value);
+  }
+
+  /// The accumulator after one more element. An extremum that need not see NaNs is one comparison.
+  LV combined(NodeId id, LV accumulator, LV x) {
+    const loop::ReduceKind kind = kind_of(id);
+    const bool extremum = kind == loop::ReduceKind::max || kind == loop::ReduceKind::min;
+    if (!extremum || !is_float(b_.type(x).elem) || !node(id).attrs.get_or<bool>("any_nan", false))
+      return b_.op(loop::reduce_op(kind), {accumulator, x});
+    const loop::Op better = kind == loop::ReduceKind::max ? loop::Op::cmp_gt : loop::Op::cmp_lt;
+    return b_.select(b_.op(better, {x, accumulator}), x, accumulator);
   }
 
   loop::ReduceKind kind_of(NodeId id) const { return node(id).op->reduce(NodeView{g_, id}).kind; }

@@ -137,7 +137,10 @@ class CpuScheduler : public CpuNest {
       return;
     }
     if (col_ && few_taps(nest_.body)) return taps(work);
-    if (const NestLoop* along = turned_axis()) return turned(*along, work, width);
+    if (const NestLoop* along = turned_axis()) {
+      if (fills_lanes(*along->size) && fills_lanes(*col_->size)) return transposed(*along, work);
+      return turned(*along, work, width);
+    }
     Dim per_row = work * (col_ ? *col_->size : Dim(1));
     Dim chunk = max(floordiv(Dim(tile_work), max(per_row, Dim(1))), Dim(1)), rows = outer_size();
     tiles(ceildiv(rows, chunk), [&](LV t) {
@@ -250,6 +253,42 @@ class CpuScheduler : public CpuNest {
     return nullptr;
   }
   std::int64_t line_elements() const { return 64 / static_cast<std::int64_t>(element_bytes()); }
+
+  bool fills_lanes(const Dim& size) const { return !size.is_const() || size.value() >= lanes(); }
+
+  /// Square register tiles of columns and of neighbours along `axis`, which share lines of memory: the emitter loads
+  /// and stores whole lines and turns the tiles in registers. Reads go on along `axis`, as the prefetcher wants them.
+  void transposed(const NestLoop& axis, const Dim& work) {
+    const auto side = static_cast<std::uint16_t>(lanes());
+    const Dim along = 32 * lanes(), parts = ceildiv(*axis.size, along), lines = ceildiv(*col_->size, Dim(side));
+    std::erase(outer_, &axis);
+    const Dim chunk = max(floordiv(Dim(tile_work), max(work * along * Dim(side), Dim(1))), Dim(1));
+    const Dim count = outer_size() * lines * parts;
+    auto range = [&](LV block, const Dim& size, const Dim& all) {
+      LV from = b_.mul(block, b_.dim(size));
+      return std::pair{from, b_.op(Op::min, {b_.add(from, b_.dim(size)), b_.dim(all)})};
+    };
+    tiles(ceildiv(count, chunk), [&](LV t) {
+      auto [lo, hi] = range(t, chunk, count);
+      b_.for_(lo, hi, b_.index(1), {.mapping = Mapping::serial, .role = AxisRole::batch}, {},
+              [&](LV flat, const Builder::Values&) {
+                LV line = b_.op(Op::div, {flat, b_.dim(parts)});
+                auto [from, to] = range(b_.op(Op::rem, {flat, b_.dim(parts)}), along, *axis.size);
+                auto [first, end] = range(b_.op(Op::rem, {line, b_.dim(lines)}), side, *col_->size);
+                decode(b_.op(Op::div, {line, b_.dim(lines)}));
+                ForOptions o{.mapping = Mapping::rows, .role = AxisRole::row, .width = side};
+                b_.for_(first, end, b_.index(side), o, {}, [&](LV r, const Builder::Values&) {
+                  clone_.set(col_->iv, r);
+                  vector_loop(from, to, side, [&](LV iv) {
+                    clone_.set(axis.iv, iv);
+                    body();
+                  });
+                  return Builder::Values{};
+                });
+                return Builder::Values{};
+              });
+    });
+  }
 
   /// All columns for as many neighbours along `axis` as share a line, one after the other, while it is in the cache.
   void turned(const NestLoop& axis, const Dim& work, int width) {

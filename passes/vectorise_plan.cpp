@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "ir/loop/fold.hpp"
+#include "passes/loop_nest.hpp"
 
 namespace ag::passes {
 namespace {
@@ -154,8 +155,10 @@ void WideningPlan::visit_if(const Stmt& s, const Scope& scope) {
 /// The reduction by which `yielded` is made from `carried`, if each is used for nothing else.
 std::optional<ReduceKind> WideningPlan::reduction(ValueId carried, ValueId yielded) const {
   StmtId def = k_.values[yielded].def;
-  if (!def || uses_[carried] != 1 || uses_[yielded] != 1) return std::nullopt;
+  if (!def || uses_[yielded] != 1) return std::nullopt;
   const Stmt& s = k_.stmts[def];
+  if (uses_[carried] == 2) return selected_extremum(k_, s, carried);
+  if (uses_[carried] != 1) return std::nullopt;
   auto at = [&](std::size_t i) { return s.operands[i] == carried; };
   switch (s.op) {
     case Op::add: return at(0) || at(1) ? std::optional(ReduceKind::sum) : std::nullopt;

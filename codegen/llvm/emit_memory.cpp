@@ -245,13 +245,28 @@ bool is_constant(Value* v, std::uint64_t n) {
 
 }  // namespace
 
+/// Whether neighbours in memory are neighbouring rows, and the tile consists of square blocks: then it is moved line by
+/// line as its transpose.
+bool Emitter::moves_turned(VType t, Value* row_stride, Value* lane_stride) const {
+  const VType turned{t.elem, t.lanes, t.rows};
+  const int chunk = canonical_chunk(t);
+  return chunk > 1 && is_constant(row_stride, 1) && !is_constant(lane_stride, 1) && !is_constant(lane_stride, 0) &&
+         canonical_chunk(turned) == chunk && t.rows % chunk == 0 && t.lanes % chunk == 0;
+}
+
 Tile Emitter::load_tile(const loop::Stmt& s) {
-  loop::BufferId id = s.attr.buffer;
   VType type = kernel.type(s.results[0]);
-  Tile out = make(type, canonical_chunk(type));
-  auto mask = mask_of(s, 3, out);
+  auto mask = mask_of(s, 3, make(type, canonical_chunk(type)));
   Value *row_stride = scalar(s.operands[1]), *lane_stride = scalar(s.operands[2]);
-  Value* base = at(id, pointer(id), scalar(s.operands[0]));
+  Value* base = at(s.attr.buffer, pointer(s.attr.buffer), scalar(s.operands[0]));
+  if (!mask && moves_turned(type, row_stride, lane_stride))
+    return transpose(load_rows(s.attr.buffer, {type.elem, type.lanes, type.rows}, base, lane_stride, row_stride, mask));
+  return load_rows(s.attr.buffer, type, base, row_stride, lane_stride, mask);
+}
+
+Tile Emitter::load_rows(loop::BufferId id, VType type, Value* base, Value* row_stride, Value* lane_stride,
+                        const std::optional<Tile>& mask) {
+  Tile out = make(type, canonical_chunk(type));
   for (int r = 0; r < type.rows; ++r) {
     Value* row = b.CreateMul(i64(r), row_stride);
     Value* same = nullptr;  // the one element of a row with lane stride 0
@@ -279,10 +294,7 @@ void Emitter::store_tile(const loop::Stmt& s) {
   auto mask = mask_of(s, 4, shape);
   Value *row_stride = scalar(s.operands[1]), *lane_stride = scalar(s.operands[2]);
   Value* base = at(id, pointer(id), scalar(s.operands[0]));
-  // Neighbours in memory are neighbouring rows: of square blocks the transposed tile is stored line by line.
-  const VType turned{stored.type.elem, stored.type.lanes, stored.type.rows};
-  if (!mask && shape.chunk > 1 && is_constant(row_stride, 1) && !is_constant(lane_stride, 1) &&
-      canonical_chunk(turned) == shape.chunk && turned.lanes % shape.chunk == 0 && turned.rows % shape.chunk == 0) {
+  if (!mask && moves_turned(shape.type, row_stride, lane_stride)) {
     shape = transpose(shape);
     std::swap(row_stride, lane_stride);
   }

@@ -100,10 +100,14 @@ Types infer_axis(const InferCtx& c) {
 
 Ints axis_of(const View& n) { return {*normalize_axis(attr_int(n.attrs(), "axis", -1), n.in(0).rank())}; }
 
-/// x less its maximum, which is a constant to derivatives (they cancel).
+/// x less its maximum, which is a constant to derivatives (they cancel). A NaN need not reach the maximum: whoever asks
+/// for this sums all of what comes of it.
 Expr shifted(Builder& b, const View& n) {
   Expr x(b, n.operand(0));
-  return x - call("StopGradient", reduce("reduce_max", x, axis_of(n), true));
+  Dims kept = x.type().shape;
+  for (std::int64_t axis : axis_of(n)) kept[static_cast<std::size_t>(axis)] = 1;
+  Expr most = x.with(b.add_op("reduce_max", {x.id()}, {{"axes", axis_of(n)}, {"any_nan", true}}));
+  return x - call("StopGradient", x.with(b.reshape(most, std::move(kept))));
 }
 
 std::vector<ValueId> softmax(Builder& b, const View& n) {

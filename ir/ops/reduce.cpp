@@ -242,6 +242,20 @@ OpInfo reduction(OpInfo o, DTypeSet set = numeric) {
   return o;
 }
 
+template <loop::ReduceKind kind>
+OpInfo extremum(OpInfo o) {
+  o = reduction<kind>(std::move(o));
+  o.attrs.push_back({"any_nan", AttrKind::boolean, false, "a NaN may make a NaN or be left out, and zeros are equal",
+                     AttrValue(false)});
+  o.samples = [] {
+    auto all = reduce_samples();
+    all.push_back(sample({"f32[3,70]"}, {{"axes", Ints{1}}, {"any_nan", true}}));
+    all.push_back(sample({"f64[5,2]"}, {{"axes", Ints{0}}, {"any_nan", true}}));
+    return all;
+  };
+  return o;
+}
+
 template <auto combine>
 std::optional<Dims> fold_known(const View& n) {
   auto all = known(n, 0);
@@ -292,14 +306,14 @@ std::vector<OpInfo> reduce_ops() {
                                    .known_ints = fold_known<[](const Dim& a, const Dim& b) { return a * b; }>,
                                    .vjp = slope_vjp<product_slope>,
                                    .jvp = slope_jvp<product_slope>}),
-      reduction<ReduceKind::max>({.name = "reduce_max",
-                                  .summary = "maximum; ties share the gradient evenly",
-                                  .vjp = slope_vjp<extremum_slope>,
-                                  .jvp = slope_jvp<extremum_slope>}),
-      reduction<ReduceKind::min>({.name = "reduce_min",
-                                  .summary = "minimum; ties share the gradient evenly",
-                                  .vjp = slope_vjp<extremum_slope>,
-                                  .jvp = slope_jvp<extremum_slope>}),
+      extremum<ReduceKind::max>({.name = "reduce_max",
+                                 .summary = "maximum; ties share the gradient evenly",
+                                 .vjp = slope_vjp<extremum_slope>,
+                                 .jvp = slope_jvp<extremum_slope>}),
+      extremum<ReduceKind::min>({.name = "reduce_min",
+                                 .summary = "minimum; ties share the gradient evenly",
+                                 .vjp = slope_vjp<extremum_slope>,
+                                 .jvp = slope_jvp<extremum_slope>}),
       logical_and,
       logical_or,
       sum_to,
