@@ -61,7 +61,7 @@ class CpuScheduler : public CpuNest {
     if (o.mapping == Mapping::parallel) o.mapping = Mapping::serial;
     if (col_ || s.attr.role != AxisRole::reduce || !s.attr.reassociate || !innermost_loop(s)) return;
     bool carries = s.operands.size() > 3;
-    int width = width_for(as_dim(k_, s.operands[1]), carries ? 4 : 2);
+    int width = width_for(as_dim(k_, s.operands[1]), carries ? 4 : light(s.blocks[0]) ? 4 : 2);
     o.mapping = Mapping::vector;
     o.width = static_cast<std::uint16_t>(width);
     step = b_.index(width);
@@ -215,7 +215,19 @@ class CpuScheduler : public CpuNest {
         if (!only_sums(s.blocks[0])) return 1;
         carried += std::max<std::size_t>(s.results.size(), 1);
       }
-    return carried == 0 ? 2 : carried == 1 ? 8 : carried == 2 ? 4 : carried <= 4 ? 2 : 1;
+    return carried == 0 ? (light(block) ? 4 : 2) : carried == 1 ? 8 : carried == 2 ? 4 : carried <= 4 ? 2 : 1;
+  }
+  /// Some arithmetic between loads and stores, all within the registers at four of lanes: memory is what it waits for.
+  bool light(BlockId block) const {
+    int work = 0;
+    for (StmtId id : k_.blocks[block].stmts) {
+      const Stmt& s = k_.stmts[id];
+      if (describe(s.op).cls == loop::OpClass::math ||
+          !(is_pure(s) || s.op == Op::load || s.op == Op::store || s.op == Op::yield))
+        return false;
+      work += s.results.empty() || k_.type(s.results[0]).elem != DType::i64;
+    }
+    return work <= target_.vector_registers / 2;
   }
   /// Loops, arithmetic and memory only.
   bool only_sums(BlockId block) const {

@@ -6,6 +6,7 @@
 
 #include "passes/clone.hpp"
 #include "passes/loop_nest.hpp"
+#include "passes/moments.hpp"
 #include "passes/pass.hpp"
 
 namespace ag::passes {
@@ -25,6 +26,7 @@ class CpuNest {
   LoopNest nest_;
   const NestLoop *col_ = nullptr, *row_ = nullptr;  // loops of lanes and of rows of a register tile
   std::vector<const NestLoop*> outer_;              // the others, outermost first
+  Moments moments_;                                 // of rows: of a nest without columns
 
   bool all_sized() const;
   /// Declares buffers, dims, sizes and strides in the new kernel.

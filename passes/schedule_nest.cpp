@@ -16,7 +16,7 @@ using loop::StmtId;
 using LV = loop::ValueId;
 
 CpuNest::CpuNest(const loop::Kernel& k, const TargetSpec& target)
-    : k_(k), target_(target), b_(k.name), clone_(k, b_), nest_(find_nest(k)) {
+    : k_(k), target_(target), b_(k.name), clone_(k, b_), nest_(find_nest(k)), moments_(k, nest_.body) {
   for (const NestLoop& l : nest_.loops)
     if (l.role == AxisRole::col)
       col_ = &l;
@@ -51,8 +51,9 @@ bool CpuNest::all_sized() const {
 
 void CpuNest::body() {
   for (const NestLoop& l : nest_.loops)
-    clone_.clone_block(k_.stmts[l.stmt].blocks[0], [this](StmtId id) { return nest_.contains(id); });
-  if (nest_.loops.empty()) clone_.clone_block(k_.top());
+    clone_.clone_block(k_.stmts[l.stmt].blocks[0],
+                       [this](StmtId id) { return nest_.contains(id) || (!col_ && moments_.emit(id, clone_, b_)); });
+  if (nest_.loops.empty()) clone_.clone_block(k_.top(), [this](StmtId id) { return moments_.emit(id, clone_, b_); });
 }
 
 std::size_t CpuNest::element_bytes() const {

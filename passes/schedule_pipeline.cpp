@@ -38,7 +38,8 @@ class RowPipeline : public CpuNest {
   using CpuNest::CpuNest;
 
   bool applies() {
-    if (col_ || row_ || outer_.empty() || !all_sized() || target_.vector_registers < 32) return false;
+    if (col_ || row_ || outer_.empty() || !moments_.empty() || !all_sized() || target_.vector_registers < 32)
+      return false;
     return find_stages() && worth_it() && find_scratch();
   }
 

@@ -2,6 +2,8 @@
 // sizes known or not.
 #include <catch2/catch.hpp>
 
+#include <cmath>
+
 #include <fmt/format.h>
 
 #include "frontend/load.hpp"
@@ -42,7 +44,7 @@ const Program programs[] = {
      "w"},
 };
 
-std::string json(const Program& p, const std::string& m, const std::string& n, const char* dtype) {
+std::string json_of(const Program& p, const std::string& m, const std::string& n, const char* dtype) {
   std::string grad;
   if (*p.wrt) {
     std::string names;
@@ -73,7 +75,7 @@ void check(runtime::Engine& engine, const Program& p, std::int64_t m, std::int64
   std::vector<Array> known;
   for (bool symbolic : {false, true}) {
     Sources sources;
-    auto g = load_text(symbolic ? json(p, "M", "N", dtype) : json(p, std::to_string(m), std::to_string(n), dtype),
+    auto g = load_text(symbolic ? json_of(p, "M", "N", dtype) : json_of(p, std::to_string(m), std::to_string(n), dtype),
                        "rows.json", "", sources);
     if (!g) FAIL(test::messages(g.error()));
     test::Random random(p.name);
@@ -110,5 +112,50 @@ TEST_CASE("rows and columns") {
       check(**engine, p, m, n, "f32", "cpu:native");
       if (m < 100) check(**engine, p, m, n, "f32", "cpu:x86-64-v3");
       if (m < 100) check(**engine, p, m, n, "f64", "cpu:native");
+    }
+}
+
+TEST_CASE("a norm in one pass is right where the row's first element is far from its mean") {
+  auto engine = runtime::Engine::create();
+  REQUIRE(engine);
+  const std::int64_t m = 8, n = 300;
+  Array x(DType::f32, {m, n}), w(DType::f32, {n});
+  test::Random random("norm");
+  Array noise = test::random_array({DType::f32, {m, n}}, -1, 1, random);
+  for (std::int64_t i = 0; i < m * n; ++i) {
+    const bool first = i % n == 0;
+    const double v = noise.get_double(i);
+    switch (i / n) {
+      case 0: x.set_double(i, 3.7); break;  // no variance at all
+      case 1: x.set_double(i, first ? 1e6 : v); break;  // all of it from the first element
+      case 2: x.set_double(i, first ? 0 : 1000 + v); break;  // a mean far from it
+      case 3: x.set_double(i, 1000 + v); break;  // a mean far from zero
+      case 4: x.set_double(i, first ? 1e30 : v * 1e30); break;  // squares overflow
+      case 5: x.set_double(i, i % n == 17 ? std::nan("") : v); break;
+      case 6: x.set_double(i, i % n == 5 ? -1e4 : v); break;
+      default: x.set_double(i, v * 1e-20);
+    }
+  }
+  for (std::int64_t i = 0; i < n; ++i) w.set_double(i, 1);
+  for (const char* target : {"cpu:native", "cpu:x86-64-v3"})
+    for (bool symbolic : {false, true}) {
+      Sources sources;
+      auto g = load_text(symbolic ? json_of(programs[2], "M", "N", "f32") : json_of(programs[2], "8", "300", "f32"),
+                         "rows.json", "", sources);
+      REQUIRE(g);
+      g->grads.clear();
+      std::vector<Array> inputs{x, w};
+      auto want = interpret(*g, inputs);
+      auto compiled = engine.value()->compile(*g, {.target = target});
+      REQUIRE((want && compiled));
+      runtime::ExecContext context(compiled->executable, {.threads = 2});
+      auto got = runtime::run(context, inputs);
+      REQUIRE(got);
+      for (std::size_t o = 0; o < want->size(); ++o)
+        for (std::int64_t i = 0; i < (*want)[o].elems(); ++i) {
+          const double a = (*got)[o].get_double(i), b = (*want)[o].get_double(i);
+          INFO(target << " output " << o << " element " << i << ": " << a << " " << b);
+          CHECK((std::isnan(b) ? std::isnan(a) : std::abs(a - b) <= 1e-4 * std::max(1.0, std::abs(b))));
+        }
     }
 }

@@ -1,0 +1,158 @@
+#include "passes/moments.hpp"
+
+#include <algorithm>
+
+namespace ag::passes {
+
+using loop::BlockId;
+using loop::Builder;
+using loop::ForOptions;
+using loop::Op;
+using loop::Stmt;
+using loop::StmtId;
+using LV = loop::ValueId;
+using Values = Builder::Values;
+
+namespace {
+
+/// Sums of squares that are so much larger than what is left of them are summed again.
+constexpr double most_cancelled = 16;
+
+const Stmt* maker(const loop::Kernel& k, LV v) {
+  StmtId def = k.values[v].def;
+  return def ? &k.stmts[def] : nullptr;
+}
+
+}  // namespace
+
+Moments::Moments(const loop::Kernel& kernel, BlockId block) : k_(kernel) {
+  const auto& stmts = k_.blocks[block].stmts;
+  for (std::size_t i = 0; i < stmts.size(); ++i) {
+    const Stmt& a = k_.stmts[stmts[i]];
+    auto x = a.op == Op::for_ ? summed(a) : std::nullopt;
+    for (std::size_t j = i + 1; x && j < stmts.size(); ++j) {
+      const Stmt& b = k_.stmts[stmts[j]];
+      if (b.op != Op::for_) continue;
+      auto y = squared(b);
+      if (y && a.operands[0] == b.operands[0] && a.operands[1] == b.operands[1] && same(*x, a, y->first, b))
+        pairs_.push_back({stmts[i], stmts[j], *x, y->second, {}, {}, {}});
+      break;  // only the next loop: nothing is stored in between
+    }
+  }
+}
+
+/// What a loop of one sum adds up, if nothing else but stores happens in it.
+std::optional<LV> Moments::summed(const Stmt& loop) const {
+  if (loop.attr.role != loop::AxisRole::reduce || !loop.attr.reassociate || loop.results.size() != 1) return {};
+  for (StmtId id : k_.blocks[loop.blocks[0]].stmts)
+    if (const Stmt& s = k_.stmts[id]; !is_pure(s) && s.op != Op::load && s.op != Op::store && s.op != Op::yield)
+      return {};
+  const loop::Block& body = k_.blocks[loop.blocks[0]];
+  const Stmt* sum = maker(k_, k_.stmts[body.stmts.back()].operands[0]);
+  if (!sum || sum->op != Op::add || sum->operands[0] != body.args[1] || !is_float(k_.type(body.args[1]).elem))
+    return {};
+  LV x = sum->operands[1];
+  return x != body.args[1] && k_.values[x].def ? std::optional(x) : std::nullopt;
+}
+
+/// x and m of a loop that sums up (x - m)^2.
+std::optional<std::pair<LV, LV>> Moments::squared(const Stmt& loop) const {
+  auto square = summed(loop);
+  const Stmt* mul = square ? maker(k_, *square) : nullptr;
+  if (!mul || mul->op != Op::mul || mul->operands[0] != mul->operands[1]) return {};
+  const Stmt* sub = maker(k_, mul->operands[0]);
+  if (!sub || sub->op != Op::sub) return {};
+  const auto& stmts = k_.blocks[loop.blocks[0]].stmts;
+  StmtId m = k_.values[sub->operands[1]].def;
+  if (!m || std::find(stmts.begin(), stmts.end(), m) != stmts.end()) return {};
+  if (std::any_of(stmts.begin(), stmts.end(), [&](StmtId id) { return k_.stmts[id].op == Op::store; })) return {};
+  return std::pair{sub->operands[0], sub->operands[1]};
+}
+
+/// Whether two values in the bodies of two loops over the same range are the same in each iteration.
+bool Moments::same(LV x, const Stmt& in_x, LV y, const Stmt& in_y, int depth) const {
+  const LV iv_x = k_.blocks[in_x.blocks[0]].args[0], iv_y = k_.blocks[in_y.blocks[0]].args[0];
+  if (x == iv_x || y == iv_y) return x == iv_x && y == iv_y;
+  if (x == y) return true;
+  const Stmt *a = maker(k_, x), *b = maker(k_, y);
+  if (!a || !b || depth > 32) return false;
+  if (b->op == Op::load)
+    if (LV kept = stored(in_x, *b, in_y)) return kept == x;
+  if (a->op != b->op || !(a->attr == b->attr) || a->operands.size() != b->operands.size()) return false;
+  if (!is_pure(*a) && (a->op != Op::load || k_.buffers[a->attr.buffer.index].access != loop::Access::read ||
+                       k_.buffers[a->attr.buffer.index].scope != loop::Scope::param))
+    return false;
+  if (k_.type(x) != k_.type(y)) return false;
+  for (std::size_t i = 0; i < a->operands.size(); ++i)
+    if (!same(a->operands[i], in_x, b->operands[i], in_y, depth + 1)) return false;
+  return true;
+}
+
+/// What `loop` stores where `load`, in the loop `other`, reads.
+LV Moments::stored(const Stmt& loop, const Stmt& load, const Stmt& other) const {
+  for (StmtId id : k_.blocks[loop.blocks[0]].stmts)
+    if (const Stmt& s = k_.stmts[id]; s.op == Op::store && s.attr.buffer == load.attr.buffer)
+      return s.operands.size() == 2 && load.operands.size() == 1 && same(s.operands[0], loop, load.operands[0], other)
+                 ? s.operands[1]
+                 : LV{};
+  return {};
+}
+
+bool Moments::emit(StmtId id, KernelCloner& c, Builder& b) {
+  for (Pair& p : pairs_) {
+    if (p.sum == id) return emit_sums(p, c, b), true;
+    if (p.squares == id && p.d) return emit_squares(p, c, b), true;
+  }
+  return false;
+}
+
+void Moments::emit_sums(Pair& p, KernelCloner& c, Builder& b) {
+  const Stmt& s = k_.stmts[p.sum];
+  const loop::Block& body = k_.blocks[s.blocks[0]];
+  const StmtId add = k_.values[k_.stmts[body.stmts.back()].operands[0]].def;
+  LV lo = c.get(s.operands[0]), hi = c.get(s.operands[1]), step = c.get(s.operands[2]);
+  const DType t = k_.type(p.summed).elem;
+  auto first = [&] {
+    KernelCloner one = c;
+    one.set(body.args[0], lo);
+    one.clone_block(s.blocks[0], [&](StmtId id) { return id == add || k_.stmts[id].op == Op::store; });
+    return Values{one.get(p.summed)};
+  };
+  auto from = b.int_value(lo), to = b.int_value(hi);
+  if (from && to && *from < *to)
+    p.first = first()[0];
+  else
+    p.first = b.if_(b.op(Op::cmp_lt, {lo, hi}), first, [&] { return Values{b.constant(t, 0.0)}; })[0];
+  ForOptions options{.mapping = s.attr.mapping, .role = s.attr.role, .reassociate = true};
+  if (c.on_for) c.on_for(s, options, step);
+  LV zero = b.constant(t, 0.0);
+  Values sums = b.for_(lo, hi, step, options, {zero, zero}, [&](LV iv, const Values& carried) {
+    c.set(body.args[0], iv);
+    c.clone_block(s.blocks[0], [&](StmtId id) { return id == add; });
+    LV d = b.op(Op::sub, {c.get(p.summed), p.first});
+    return Values{b.op(Op::add, {carried[0], d}), b.op(Op::fma, {d, d, carried[1]})};
+  });
+  p.d = sums[0], p.d2 = sums[1];
+  LV n = b.cast(b.sub(hi, lo), t);
+  c.set(s.results[0], b.op(Op::add, {c.get(s.operands[3]), b.op(Op::fma, {p.first, n, p.d})}));
+}
+
+void Moments::emit_squares(const Pair& p, KernelCloner& c, Builder& b) {
+  const Stmt& s = k_.stmts[p.squares];
+  const DType t = k_.type(s.results[0]).elem;
+  LV n = b.cast(b.sub(c.get(s.operands[1]), c.get(s.operands[0])), t);
+  LV off = b.op(Op::sub, {c.get(p.centre), p.first});
+  LV half = b.op(Op::fma, {n, off, b.op(Op::mul, {p.d, b.constant(t, -2.0)})});
+  LV left = b.op(Op::fma, {off, half, p.d2});
+  LV cancelled = b.op(Op::cmp_gt, {p.d2, b.op(Op::mul, {left, b.constant(t, most_cancelled)})});
+  Values v = b.if_(
+      cancelled,
+      [&] {
+        c.clone(p.squares);
+        return Values{c.get(s.results[0])};
+      },
+      [&] { return Values{b.op(Op::add, {c.get(s.operands[3]), left})}; });
+  c.set(s.results[0], v[0]);
+}
+
+}  // namespace ag::passes
