@@ -79,24 +79,35 @@ struct Places {
 };
 
 /// -log p of the label, weighted and reduced.
-Expr class_loss(Builder& b, const View& n, Expr log_prob) {
-  Places p(b, n);
-  Expr w = p.weights(log_prob.dtype()), loss = -p.at_label(log_prob);
+Expr class_loss(const View& n, const Places& p, Expr log_prob_at_label) {
+  Expr w = p.weights(log_prob_at_label.dtype()), loss = -log_prob_at_label;
   if (w.id()) loss = loss * w;
   std::string how = reduction_of(n.attrs());
   if (how == "none") return loss;
   return how == "sum" ? total(loss) : total(loss) / p.divisor(w, loss.dtype());
 }
 
-std::vector<ValueId> nll(Builder& b, const View& n) { return {class_loss(b, n, Expr(b, n.operand(0)))}; }
+std::vector<ValueId> nll(Builder& b, const View& n) {
+  Places p(b, n);
+  return {class_loss(n, p, p.at_label(Expr(b, n.operand(0))))};
+}
 
 Expr log_probabilities(Builder& b, const View& n) {
   return {b, b.add_op("LogSoftmax", {n.operand(0)}, {{"axis", std::int64_t{1}}})};
 }
 
+/// The loss reads the scores of the labels alone, so that log-probabilities nobody asks for are never stored. They are
+/// spelled as LogSoftmax is taken apart, which the gradient does.
 std::vector<ValueId> cross_entropy(Builder& b, const View& n) {
-  Expr log_prob = log_probabilities(b, n);
-  return {class_loss(b, n, log_prob), log_prob};
+  Places p(b, n);
+  Expr x(b, n.operand(0));
+  Dims line = x.type().shape;
+  line[1] = 1;
+  Expr most = x.with(b.add_op("reduce_max", {x.id()}, {{"axes", Ints{1}}, {"any_nan", true}}));
+  Expr top = call("StopGradient", x.with(b.reshape(most, std::move(line)))), d = x - top;
+  Expr log_sum = log(reduce("reduce_sum", exp(d), {1}, true));
+  auto place = [&](Expr v) { return v.with(b.reshape(v, p.labels.type().shape)); };
+  return {class_loss(n, p, p.at_label(x) - place(top) - place(log_sum)), d - log_sum};
 }
 
 void cross_entropy_vjp(Builder& b, const View& n, Cotangents ct, Grads& grads) {
