@@ -23,10 +23,7 @@ class Folder {
     for (NodeId id : g_.node_ids()) {
       const Node& n = g_.node(id);
       std::vector<Array> values;
-      const bool known = !is_input[id.index] && evaluate(b, map, id, values);
-      const bool view = known && enlarging_view(NodeView{g_, id});
-      if (view) views_.emplace(n.result(), make_literal(std::move(values[0])));
-      if (!known || view) {
+      if (is_input[id.index] || !evaluate(b, map, id, values)) {
         NodeId copy = b.copy(g_, id, [&](ValueId v) { return map[v.index]; });
         for (std::uint32_t r = 0; r < n.result_count; ++r) bind(out, n.result(r), out.node(copy).result(r), map);
         continue;
@@ -43,20 +40,43 @@ class Folder {
  private:
   const Graph& g_;
   std::size_t total_ = 0;
-  std::map<ValueId, LiteralPtr> views_;  // what is known and yet not stored
+  struct KnownView {
+    std::size_t bytes;  // of the constants under it
+    int depth;          // views of views
+  };
+  static constexpr int max_depth = 32;
+  std::map<ValueId, KnownView> views_;  // what is known and yet not stored
 
-  /// A view that is larger than what it shows is cheaper looked through than read; what is computed of it may fold.
-  bool enlarging_view(const NodeView& n) const {
+  static std::size_t bytes_of(const Type& t) {
+    auto shape = static_shape(t.shape);
+    return shape ? Array::byte_size(t.dtype, *shape).value_or(0) : 0;
+  }
+
+  /// A view that is larger than the constants it shows is cheaper looked through than read: it is neither evaluated nor
+  /// stored, until something that is computed of it folds.
+  bool enlarging_view(const NodeView& n) {
     const OpInfo& op = *n.node().op;
     if (op.lower_class != LowerClass::index || !op.inlined || n.node().result_count != 1) return false;
-    auto bytes = [](const Type& t) {
-      auto shape = static_shape(t.shape);
-      return shape ? Array::byte_size(t.dtype, *shape).value_or(0) : 0;
-    };
-    std::size_t from = 0;
-    for (ValueId v : n.node().operands)
-      if (v) from += bytes(g_.type(v));
-    return !n.node().operands.empty() && bytes(n.out()) > std::max<std::size_t>(2 * from, 4096);
+    KnownView under{0, 0};
+    for (ValueId v : n.node().operands) {
+      auto view = views_.find(v);
+      under.bytes += view != views_.end() ? view->second.bytes : v ? bytes_of(g_.type(v)) : 0;
+      if (view != views_.end()) under.depth = std::max(under.depth, view->second.depth + 1);
+    }
+    if (under.depth > max_depth || bytes_of(n.out()) <= std::max<std::size_t>(2 * under.bytes, 4096)) return false;
+    views_.emplace(n.node().result(), under);
+    return true;
+  }
+
+  /// A constant, or a view of constants, in the graph that is evaluated.
+  ValueId leaf(GraphBuilder& s, GraphBuilder& b, const ValueMap& map, std::map<ValueId, ValueId>& leaves, ValueId v) {
+    if (!v || leaves.contains(v)) return v ? leaves[v] : v;
+    const bool view = views_.contains(v);
+    const NodeId id = view ? g_.value(v).node : b.graph().value(map[v.index]).node;
+    if (view)
+      for (ValueId under : g_.node(id).operands) leaf(s, b, map, leaves, under);
+    s.copy(view ? g_ : b.graph(), id, [&](ValueId x) { return view && x ? leaves[x] : x; });
+    return leaves[v] = ValueId(s.graph().value_count() - 1);
   }
 
   void bind(Graph& out, ValueId from, ValueId to, ValueMap& map) {
@@ -86,20 +106,13 @@ class Folder {
     if (bytes > max_result_bytes || total_ + bytes > max_total_bytes) return false;
     if (known_ints(n, out)) return true;
     if (n.operands.empty()) return false;  // iota and the like are cheaper computed than stored
+    for (ValueId v : n.operands)
+      if (v && !views_.contains(v) && !constant(b.graph(), map[v.index])) return false;
+    if (enlarging_view(NodeView{g_, id})) return false;
     Graph sub;
     GraphBuilder s(sub);
     std::map<ValueId, ValueId> leaves;
-    for (ValueId v : n.operands) {
-      if (!v || leaves.contains(v)) continue;
-      if (auto view = views_.find(v); view != views_.end()) {
-        leaves[v] = s.constant(view->second);
-        continue;
-      }
-      if (!constant(b.graph(), map[v.index])) return false;
-      leaves[v] = s.copy(b.graph(), b.graph().value(map[v.index]).node, [](ValueId x) { return x; }).valid()
-                      ? ValueId(sub.value_count() - 1)
-                      : ValueId{};
-    }
+    for (ValueId v : n.operands) leaf(s, b, map, leaves, v);
     NodeId copy = s.copy(g_, id, [&](ValueId v) { return leaves.contains(v) ? leaves[v] : ValueId{}; });
     for (std::uint32_t r = 0; r < n.result_count; ++r) sub.outputs.push_back({"", sub.node(copy).result(r), {}});
     auto values = interpret(sub, {});

@@ -214,6 +214,8 @@ void WinogradTiles::copy(const Corner& at) {
 namespace {
 /// Channels between those that are transformed and those that are asked for.
 constexpr std::int64_t ahead = 8;
+/// Pieces of a row of filters that are fetched together.
+constexpr std::int64_t run_of_pieces = 4;
 }  // namespace
 
 // -- filters ------------------------------------------------------------------------------------------------------
@@ -231,13 +233,20 @@ WinogradTaps::WinogradTaps(OwnKernel& k, std::size_t operand, std::int64_t tile,
       filters_(k.in(operand).shape[turned ? 2 : 3]) {}
 
 /// Asks for `count` elements of the last axis, of filters that will be needed next: pieces of rows that lie far apart.
+/// Where a run of pieces begins it asks for all of them, since memory gives neighbours at once what it gives slowly
+/// piece by piece; the others then come from a cache.
 void WinogradTaps::prefetch(LV tap, LV row, LV column, std::int64_t count) {
   const auto buffer = k_.buffer_of(operand_);
   if (!buffer) return;
   const Type& t = k_.in(operand_);
   const auto line = static_cast<std::int64_t>(64 / dtype_bytes(t.dtype));
   LV at = b_.add(b_.mul(b_.add(b_.mul(tap, b_.dim(t.shape[2])), row), b_.dim(t.shape[3])), column);
-  for (std::int64_t i = 0; i < count; i += line) b_.prefetch(*buffer, b_.add(at, b_.index(i)));
+  auto ask = [&](std::int64_t elements) {
+    for (std::int64_t i = 0; i < elements; i += line) b_.prefetch(*buffer, b_.add(at, b_.index(i)));
+    return LVs{};
+  };
+  LV begins = b_.op(Op::cmp_eq, {b_.op(Op::rem, {column, b_.index(run_of_pieces * count)}), b_.index(0)});
+  b_.if_(begins, [&] { return ask(run_of_pieces * count); }, [&] { return ask(count); });
 }
 
 /// Blocks of registers x registers change places of filters and channels. What lies beyond the last filter stays.

@@ -4,8 +4,8 @@
 
 namespace ag::passes {
 
-/// Graph -> Graph, an `algorithm` rewrite: weights times a constant of the channel are computed in f64 and rounded once,
-/// so the result stays within the error bound of the product and the operations that it replaces.
+/// Graph -> Graph, an `algorithm` rewrite: weights times a constant of the channel are computed in f64 and rounded
+/// once, so the result stays within the error bound of the product and the operations that it replaces.
 extern const Pass fold_affine;
 
 }  // namespace ag::passes
