@@ -18,6 +18,9 @@ constexpr double l2_rate = 32, l3_rate = 16;
 /// Cycles an element of a transposed and of an element-wise copy.
 constexpr double transpose_cycles = 0.4, scatter_cycles = 2;
 
+/// What a panel with less than its width costs more than its multiply-adds tell.
+constexpr double part_panel = 1.25;
+
 /// Sizes beyond this count as this in estimates: products of three and a few bytes do not overflow.
 constexpr Int most = Int{1} << 18;
 
@@ -26,16 +29,15 @@ Int estimate(const std::optional<Int>& size) { return std::min(size.value_or(usu
 Int ceil_div(Int a, Int b) { return (a + b - 1) / b; }
 
 /// Cycles of one step of depth of a cell.
-double step_cycles(Int rows, Int registers) {
-  double fma = static_cast<double>(rows * registers),
-         loads = static_cast<double>(registers) + 0.5 * static_cast<double>(rows);
+double step_cycles(Int rows, double registers) {
+  double fma = static_cast<double>(rows) * registers, loads = registers + 0.5 * static_cast<double>(rows);
   // Longer runs of a row of columns are fetched a little faster: it decides where a few rows wait for columns.
-  double panel = (static_cast<double>(registers) + 0.5) * 64 / l2_rate, latency = 4;
+  double panel = (registers + 0.5) * 64 / l2_rate, latency = 4;
   return std::max({fma, loads, panel, latency});
 }
 
 /// Cycles of all rows of one panel of `registers`.
-double panel_cycles(Int rows, Int tile_rows, Int registers, Int depth) {
+double panel_cycles(Int rows, Int tile_rows, double registers, Int depth) {
   auto cells = [&](Int r) { return static_cast<double>(depth) * step_cycles(r, registers) + cell_cycles; };
   double cycles = static_cast<double>(rows / tile_rows) * cells(tile_rows);
   return rows % tile_rows ? cycles + cells(rows % tile_rows) : cycles;
@@ -44,8 +46,12 @@ double panel_cycles(Int rows, Int tile_rows, Int registers, Int depth) {
 double product_cycles(const ContractionSizes& s, const RegisterTile& t, Int rows) {
   Int cols = estimate(s.cols), depth = estimate(s.depth), width = t.registers * s.lanes;
   double cycles = static_cast<double>(cols / width) * panel_cycles(rows, t.rows, t.registers, depth);
-  if (Int rest = cols % width) cycles += panel_cycles(rows, t.rows, ceil_div(rest, s.lanes), depth);
-  return cycles;
+  Int rest = cols % width;
+  if (rest == 0) return cycles;
+  // Half registers (vectorise); the lines of a last panel that is not full are fetched in vain.
+  const Int part = std::min<Int>(s.lanes, 8);
+  double last = panel_cycles(rows, t.rows, static_cast<double>(ceil_div(rest, part) * part) / s.lanes, depth);
+  return cycles + (cols > width ? part_panel * last : last);
 }
 
 /// Rows of equal tiles, at most `most` each.

@@ -17,6 +17,7 @@
 #include <set>
 
 #include "ir/symbols.hpp"
+#include "passes/depthwise.hpp"
 #include "passes/element.hpp"
 #include "passes/lower_own.hpp"
 #include "passes/plan.hpp"
@@ -93,6 +94,7 @@ class Planner {
       if (!live_[id.index] || is_virtual(g_, id)) continue;
       if (!fuse_ || !join_a_producer(id)) start_group(id);
     }
+    if (fuse_) fuse_blocks();
     mark_stored();
     order_groups();
     return std::move(plan_);
@@ -391,6 +393,19 @@ class Planner {
     source.members.clear();
     order_.merge(from.index, into.index);
     merged_away_[from.index] = true;
+  }
+
+  /// Products that feed depthwise convolutions alone become part of their kernels. (Nothing else reads them, so no
+  /// order between groups can be violated.)
+  void fuse_blocks() {
+    for (const BlockFusion& f : find_blocks(g_, plan_)) {
+      Group& from = plan_.groups[f.before];
+      for (NodeId id : from.members) plan_.group_of[id.index] = f.kernel;
+      plan_.groups[f.kernel].before = std::move(from.members);
+      from.members.clear();
+      order_.merge(f.before.index, f.kernel.index);
+      merged_away_[f.before.index] = true;
+    }
   }
 
   // -- after grouping ----------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 #include "passes/lower_own.hpp"
 
 #include "passes/attention.hpp"
+#include "passes/depthwise.hpp"
 
 namespace ag::passes {
 namespace {
@@ -20,11 +21,13 @@ Result<std::vector<LoweredKernel>> lower_algorithm(const Graph& g, NodeId id, bo
 bool has_kernel(const NodeView& node, const PassContext& context) {
   const OpInfo& op = *node.node().op;
   if (op.lower_class == LowerClass::none || !context.fuse || context.target.kind != TargetSpec::Kind::cpu) return false;
+  if (op.name == "depthwise") return has_depthwise_kernel(node.graph, node.id);
   return !is_attention(op) || has_attention_kernel(node.graph, node.id);
 }
 
 bool takes_members(const OpInfo& op) {
-  return op.lower_class == LowerClass::cumulative || op.name == "winograd" || op.name == "concat";
+  return op.lower_class == LowerClass::cumulative || op.name == "winograd" || op.name == "depthwise" ||
+         op.name == "concat";
 }
 
 Result<std::vector<LoweredKernel>> lower_own(const Graph& g, const Plan& plan, GroupId gid, const TargetSpec& target) {
@@ -36,6 +39,7 @@ Result<std::vector<LoweredKernel>> lower_own(const Graph& g, const Plan& plan, G
     case LowerClass::sort: return lower_algorithm(g, id, target.kind == TargetSpec::Kind::cuda);
     case LowerClass::window:
       if (g.node(id).op->name == "winograd") return lower_winograd(g, plan, gid, target);
+      if (g.node(id).op->name == "depthwise") return lower_depthwise(g, plan, gid, target);
       if (g.node(id).op->name == "winograd_gradient") return lower_winograd_gradient(g, id, target);
       return lower_winograd_filter(g, id, target);
     default: break;

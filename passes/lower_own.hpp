@@ -29,6 +29,8 @@ Result<std::vector<LoweredKernel>> lower_concat(const Graph& g, const Plan& plan
 Result<std::vector<LoweredKernel>> lower_attention(const Graph& g, NodeId id);
 Result<std::vector<LoweredKernel>> lower_winograd(const Graph& g, const Plan& plan, GroupId gid,
                                                   const TargetSpec& target);
+Result<std::vector<LoweredKernel>> lower_depthwise(const Graph& g, const Plan& plan, GroupId gid,
+                                                   const TargetSpec& target);
 Result<std::vector<LoweredKernel>> lower_winograd_filter(const Graph& g, NodeId id, const TargetSpec& target);
 Result<std::vector<LoweredKernel>> lower_winograd_gradient(const Graph& g, NodeId id, const TargetSpec& target);
 

@@ -57,12 +57,17 @@ void OwnKernel::members() {
   }
 }
 
-void OwnKernel::finish_element(const std::vector<LV>& index, LV value) {
+void OwnKernel::start_element(NodeId first, const std::vector<LV>& index, LV value) {
   done_.clear();
   at_ = index;
+  const Dims& shape = g_.type(g_.node(first).result()).shape;
   for (std::size_t d = 0; d < at_.size(); ++d)
-    if (type().shape[d].is(1)) at_[d] = b_.index(0);
-  done_.emplace(id_, value);
+    if (shape[d].is(1)) at_[d] = b_.index(0);
+  done_.emplace(first, value);
+}
+
+void OwnKernel::finish_element(const std::vector<LV>& index, LV value) {
+  start_element(id_, index, value);
   for (NodeId id : plan_->groups[gid_].members) {
     ValueId v = g_.node(id).result();
     auto out = writes_.find(v);
@@ -72,6 +77,26 @@ void OwnKernel::finish_element(const std::vector<LV>& index, LV value) {
     b_.store(out->second, linear_index(b_, g_.type(v).shape, at_), x);
   }
   origin(id_);
+}
+
+void OwnKernel::read_before() {
+  for (NodeId id : plan_->groups[gid_].before) {
+    LeafProbe probe(g_);
+    const Node& n = g_.node(id);
+    if (n.op->lower_class == LowerClass::contraction)
+      for (ValueId v : n.operands) probe.element(v, probe.indices(g_.type(v).shape));
+    else
+      probe.compute(id, probe.indices(g_.type(n.result()).shape));
+    read_leaves(probe);
+  }
+}
+
+LV OwnKernel::before_element(const std::vector<LV>& index, LV value) {
+  const std::vector<NodeId>& nodes = plan_->groups[gid_].before;
+  start_element(nodes.front(), index, value);
+  LV x = member(nodes.back());
+  origin(id_);
+  return x;
 }
 
 LV OwnKernel::member(NodeId id) {
@@ -123,13 +148,18 @@ LoweredKernel OwnKernel::finish(std::string label, const Dim& flops) {
   b_.set_origin(0);
   loop::Kernel& k = b_.kernel();
   k.flops = flops;
-  if (plan_)
-    for (NodeId id : plan_->groups[gid_].members) {
-      if (id == id_) continue;
-      const OpInfo& op = *g_.node(id).op;
-      lowered_.label += "+" + std::string(op.name);
-      k.flops = k.flops + type().elems() * Dim(op.cost);
-    }
+  auto add_cost = [&](NodeId id) {
+    const OpInfo& op = *g_.node(id).op;
+    k.flops = k.flops + g_.type(g_.node(id).result()).elems() * Dim(op.cost);
+    return std::string(op.name);
+  };
+  if (plan_) {
+    std::string before;
+    for (NodeId id : plan_->groups[gid_].before) before += add_cost(id) + "+";
+    lowered_.label = before + lowered_.label;
+    for (NodeId id : plan_->groups[gid_].members)
+      if (id != id_) lowered_.label += "+" + add_cost(id);
+  }
   k.bytes = 0;
   for (ValueId v : lowered_.buffers)
     k.bytes = k.bytes + g_.type(v).elems() * Dim(static_cast<std::int64_t>(dtype_bytes(g_.type(v).dtype)));

@@ -33,6 +33,11 @@ class OwnKernel : public ElementSource {
   /// The result's element at `index` is `value`: computes the members there and stores.
   void finish_element(const std::vector<loop::ValueId>& index, loop::ValueId value);
 
+  /// Declares what nodes of the group that are computed before the first member (Group::before) read.
+  void read_before();
+  /// The last of those nodes at `index`, where the first one's element is `value`.
+  loop::ValueId before_element(const std::vector<loop::ValueId>& index, loop::ValueId value);
+
   /// Element `index` of an operand.
   loop::ValueId operand(std::size_t i, std::span<const loop::ValueId> index) {
     loop::ValueId v = element(node().operands[i], index);
@@ -81,6 +86,7 @@ class OwnKernel : public ElementSource {
   std::vector<loop::ValueId> at_;
 
   void read_leaves(const LeafProbe& probe);
+  void start_element(NodeId first, const std::vector<loop::ValueId>& index, loop::ValueId value);
   bool is_member(ValueId v) const { return plan_ && plan_->group_of[g_.value(v).node.index] == gid_; }
   loop::ValueId member(NodeId id);
 };

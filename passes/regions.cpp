@@ -316,9 +316,9 @@ Result<Graph> prepare_region(const Graph& region, PassContext& context) {
   Graph g = region;
   std::vector<std::string_view> passes{"decompose", "regions", "dce"};
   if (context.fuse && context.target.kind == TargetSpec::Kind::cpu)
-    passes = {"cse",     "algebra", "fold", "dce",     "decompose_early", "fold_affine", "cse",
-              "algebra", "fold",    "dce",  "layout",  "winograd",        "decompose",   "cse",
-              "algebra", "fold",    "dce",  "regions", "pack_constants",  "dce"};
+    passes = {"cse",     "algebra", "fold", "dce",    "decompose_early", "fold_affine",    "cse",
+              "algebra", "fold",    "dce",  "layout", "winograd",        "depthwise",      "decompose",
+              "cse",     "algebra", "fold", "dce",    "regions",         "pack_constants", "dce"};
   else if (context.fuse)
     passes = {"cse", "algebra", "fold", "dce", "decompose", "cse", "algebra", "fold", "regions", "dce"};
   for (std::string_view name : passes) {

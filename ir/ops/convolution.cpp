@@ -10,6 +10,7 @@
 
 #include <cmath>
 
+#include "ir/ops/depthwise.hpp"
 #include "ir/ops/dims.hpp"
 #include "ir/ops/families.hpp"
 #include "ir/ops/move_axes.hpp"
@@ -409,6 +410,7 @@ std::vector<OpInfo> convolution_ops() {
   std::vector<OpInfo> all{conv_op(), materialize_op()};
   for (OpInfo& o : convolution_layer_ops()) all.push_back(std::move(o));
   for (OpInfo& o : winograd_ops()) all.push_back(std::move(o));
+  for (OpInfo& o : depthwise_ops()) all.push_back(std::move(o));
   return all;
 }
 

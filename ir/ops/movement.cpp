@@ -307,9 +307,11 @@ loop::ValueId pad_element(ElementCtx& c, LoopValues index) {
       i = b.op(L::div, {i, step});
     }
     require(b.op(L::cmp_lt, {i, b.dim(from[d])}));
-    out.push_back(b.op(L::max, {b.op(L::min, {i, b.dim(from[d] - 1)}), zero}));
+    out.push_back(i);
   }
-  return b.select(inside, c.operand(0, out), c.operand(1, {}));
+  if (b.int_value(inside) == 1) return c.operand(0, out);
+  // A branch where whole rows are padding; along lanes a masked load of neighbours.
+  return b.if_(inside, [&] { return Elements{c.operand(0, out)}; }, [&] { return Elements{c.operand(1, {})}; })[0];
 }
 
 Result<std::vector<Array>> pad_eval(const EvalCtx& c) {

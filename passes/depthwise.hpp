@@ -1,0 +1,31 @@
+// Depthwise convolutions and what is computed beside them in one kernel.
+#pragma once
+#include "ir/ops/depthwise.hpp"
+#include "passes/pass.hpp"
+#include "passes/plan.hpp"
+
+namespace ag::passes {
+
+extern const Pass depthwise;
+
+/// Whether the node's sizes are such that a kernel can be written: all but the batch are known.
+bool has_depthwise_kernel(const Graph& g, NodeId id);
+
+/// How the right operand of a product lies, seen from columns.
+struct ColumnPanels {
+  std::int64_t width = 0;  ///< columns of a panel; 0: whole rows lie one after another
+};
+/// Nothing if the columns of one step of depth are no neighbours in memory.
+std::optional<ColumnPanels> column_panels(const Graph& g, NodeId product);
+
+/// Whether a product [N,H,W,C] can be computed a few rows of pixels at a time.
+bool makes_rows(const Graph& g, NodeId product);
+
+/// Group `before` can be computed inside the kernel of group `kernel` (Group::before).
+struct BlockFusion {
+  GroupId kernel, before;
+};
+/// Those that pay; notes tell about all that were looked at.
+std::vector<BlockFusion> find_blocks(const Graph& g, Plan& plan);
+
+}  // namespace ag::passes
