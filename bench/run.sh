@@ -9,9 +9,10 @@ if ! [ -e /usr/include/x86_64-linux-gnu/cblas.h ]; then
   $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends libopenblas-dev > /dev/null
 fi
 cmake --preset release > /dev/null
-cmake --build --preset release --target ag-bench-gemm ag-bench-rows ag-bench-codegen ag-bench-exec
+cmake --build --preset release --target ag-bench-gemm ag-bench-rows ag-bench-update ag-bench-codegen ag-bench-exec
 build/release/ag-bench-gemm
 build/release/ag-bench-rows
+build/release/ag-bench-update
 status=0
 bench/instructions.sh || [ $? = 77 ] || status=1
 # Models and training steps beside the peers, where their wheels are installed (./dev bench --peers installs them).

@@ -26,10 +26,34 @@
 
 namespace ag::passes {
 
+namespace {
+
+/// A value that shall lie in memory, apart from the kernels that read it.
+bool is_apart(const Graph& g, NodeId id) {
+  const Node& n = g.node(id);
+  return n.op->name == "materialize" && n.attrs.get_or<bool>("apart", false);
+}
+
+/// A kernel of its own computes the value, and takes nothing more: it lies in memory.
+bool is_stored_alone(const Graph& g, ValueId v) {
+  const OpInfo& op = *g.def(v).op;
+  switch (op.lower_class) {
+    case LowerClass::scatter:
+    case LowerClass::cumulative:
+    case LowerClass::window:
+    case LowerClass::sort:
+    case LowerClass::control: return !takes_members(op);
+    default: return false;
+  }
+}
+
+}  // namespace
+
 bool is_virtual(const Graph& g, NodeId id) {
   const OpInfo& op = *g.node(id).op;
   if (op.lower_class == LowerClass::source) return true;
-  return op.lower_class == LowerClass::index && op.inlined;
+  if (op.lower_class != LowerClass::index) return false;
+  return op.inlined || (is_apart(g, id) && is_stored_alone(g, g.node(id).operands[0]));
 }
 
 std::vector<loop::ValueId> index_in_space(const Group& group, const Dims& shape, Space space,
@@ -294,6 +318,7 @@ class Planner {
     for (const auto& leaf : leaves(probe, id, at)) {
       NodeId p = g_.value(leaf.value).node;
       if (plan_.group_of[p.index] != gid) continue;
+      if (is_apart(g_, p)) return false;
       if (leaf.index != index_in_space(group, g_.type(leaf.value).shape, plan_.space[p.index], full, zero))
         return false;
       if (plan_.space[p.index] == Space::full && space == Space::outer) return false;

@@ -49,6 +49,7 @@ Status GraphLowering::run(std::span<const ProgramBufferId> inputs, std::span<con
   find_states();
   for (GroupId gid : plan_.order) AG_TRY_(group(gid));
   finish_states();
+  join_updates();
   for (std::size_t i = 0; i < targets.size(); ++i)
     if (ProgramBufferId from = output(i); targets[i] && from != targets[i])
       copy(from, targets[i], g_.value(g_.outputs[i].value).node);

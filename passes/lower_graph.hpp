@@ -80,6 +80,13 @@ class GraphLowering {
   std::vector<GroupId> readers(ValueId v) const;
   void claim_states(GroupId gid, LoweredKernel& lowered);
   void finish_states();
+  std::vector<std::size_t> updates_;  // steps that call an update of states of any size
+
+  // -- lower_update.cpp
+  void join_updates();
+  std::vector<std::size_t> join(std::vector<std::size_t> steps);
+  bool may_wait(const std::vector<std::size_t>& steps, const std::set<loop::ProgramBufferId>& parts) const;
+  std::uint32_t next_state_ = 0;  // index of the next whole
   GroupId group_of(ValueId v) const { return plan_.group_of[g_.value(v).node.index]; }
 
   void count_users() const;
@@ -128,6 +135,9 @@ class GraphLowering {
   loop::ProgramBufferId move_axis(loop::ProgramBufferId from, const Dims& shape, std::size_t axis, std::size_t to,
                                   loop::ProgramBufferId target, NodeId why);
 };
+
+/// A kernel that is one loop over a vector works for vectors of any size from then on. False if it is none.
+bool take_any_size(LoweredKernel& lowered);
 
 /// Requirements of a node on its sizes that its type rule could not settle: what may be read lies within what is there.
 void node_guards(const Graph& g, NodeId id, const std::function<void(Dim, loop::DimGuard::Rel, Dim, std::string)>& add);

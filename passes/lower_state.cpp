@@ -1,6 +1,6 @@
 // State: inputs that a step gives new values (passes/train.hpp). A next value is computed straight into the state's
 // memory where everything that reads the old value has run by then, or reads it in the same kernel at the same element
-// before it is written; else it is computed beside and copied at the end.
+// before it is written; else it is computed beside and copied at the end. Equal updates become one (lower_update.cpp).
 #include <algorithm>
 
 #include "passes/lower_graph.hpp"
@@ -65,37 +65,6 @@ void merge_parameters(LoweredKernel& lowered, BufferId from, BufferId to) {
   lowered.buffers.erase(lowered.buffers.begin() + from.index);
 }
 
-/// A kernel that is one loop over a vector works for vectors of any size: updates of all parameters then share it.
-void take_any_size(LoweredKernel& lowered) {
-  loop::Kernel& k = lowered.kernel;
-  if (!k.dims.empty()) return;
-  StmtId loop_id;
-  for (std::uint32_t i = 0; i < k.stmts.size(); ++i) {
-    if (k.stmts[StmtId(i)].blocks.empty()) continue;
-    if (loop_id || k.stmts[StmtId(i)].op != Op::for_) return;
-    loop_id = StmtId(i);
-  }
-  if (!loop_id) return;
-  const loop::ValueId end = k.stmts[loop_id].operands[1];
-  loop::Stmt& size = k.stmts[k.values[end].def];
-  if (size.op != Op::constant) return;
-  for (const loop::Stmt& s : k.stmts)
-    if (std::count(s.operands.begin(), s.operands.end(), end) != (&s == &k.stmts[loop_id] ? 1 : 0)) return;
-  const auto n = static_cast<std::int64_t>(size.attr.imm);
-  const Dim symbol = Dim::symbol("n");
-  for (const loop::Buffer& b : k.buffers)
-    if (!b.elems.is(n) && !b.elems.is(1)) return;
-  if (n < 2) return;
-  for (loop::Buffer& b : k.buffers)
-    if (b.elems.is(n)) b.elems = symbol;
-  size.op = Op::dim;
-  size.attr = {};
-  k.dims = {"n"};
-  for (Dim* estimate : {&k.flops, &k.bytes})
-    if (estimate->is_const()) *estimate = symbol * Dim(estimate->value() / n);
-  lowered.dims = {Dim(n)};
-}
-
 }  // namespace
 
 /// Which values are next values of states; those of no other use are computed last.
@@ -108,6 +77,7 @@ void GraphLowering::find_states() {
       if (o.name == *next) states_.emplace_back(v, o.value);
   }
   if (states_.empty()) return;
+  for (ValueId v : g_.inputs) next_state_ += next_of_state(g_, v) != nullptr;
   count_users();
   // A group that only updates states goes to the end: what reads the old values has run by then.
   auto is_update = [&](GroupId gid) {
@@ -167,7 +137,7 @@ void GraphLowering::claim_states(GroupId gid, LoweredKernel& lowered) {
     buffer_of_[next.index] = buffer(state);
     updates = true;
   }
-  if (updates) take_any_size(lowered);
+  if (updates && take_any_size(lowered)) updates_.push_back(steps_.steps.size());
 }
 
 /// After all groups: what was not computed in place is copied. Old values that are wanted still, as an output or as

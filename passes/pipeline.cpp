@@ -20,10 +20,10 @@ const std::vector<std::string> graph_o2{"attention",  "autodiff",  "checkpoint",
                                         "horizontal", "dce",       "regions",    "dce"};
 /// With what is for vectors of lanes.
 const std::vector<std::string> graph_cpu{
-    "attention",       "autodiff",    "checkpoint", "cse",          "algebra",        "fold", "dce",
-    "decompose_early", "fold_affine", "cse",        "algebra",      "fold",           "dce",  "layout",
-    "winograd",        "depthwise",   "decompose",  "cse",          "algebra",        "fold", "attention",
-    "horizontal",      "dce",         "regions",    "state_layout", "pack_constants", "dce"};
+    "attention",   "autodiff",     "checkpoint",     "cse",  "algebra",   "fold",       "dce",      "decompose_early",
+    "fold_affine", "cse",          "algebra",        "fold", "dce",       "layout",     "winograd", "depthwise",
+    "decompose",   "cse",          "algebra",        "fold", "attention", "horizontal", "factor",   "dce",
+    "regions",     "state_layout", "pack_constants", "dce"};
 const std::vector<std::string> cpu_program{"lower",     "collapse",    "split_reductions", "schedule",
                                            "vectorise", "expand_math", "plan_memory"};
 const std::vector<std::string> cuda_program{"lower", "gpu_map", "expand_math", "plan_memory"};

@@ -182,7 +182,7 @@ Result<Program> run(Program p, PassContext&) {
     auto& b = p.buffers[id];
     if (b.kind != loop::BufferKind::temp) continue;
     b.planned = true;
-    b.offset = 0;
+    if (!b.alias_of) b.offset = 0;
     if (storage.home[id] != id || b.place != loop::Place::arena || live[id].empty()) continue;
     const Dim bytes = byte_size(b);
     if (!bytes.valid() || (bytes.is_const() && bytes.value() < 0))
@@ -199,10 +199,6 @@ Result<Program> run(Program p, PassContext&) {
     loop::Segment& s = p.segments[loop::SegmentId(i)];
     s.arena_bytes = place_symbolic(p, symbolic[i + 1], 0);
     s.scratch_bytes = scratch[i + 1];
-  }
-  for (std::size_t i = 0; i < p.buffers.size(); ++i) {  // aliases show the place of their home
-    const ProgramBufferId id(i), home = storage.home[id];
-    if (p.buffers[id].kind == loop::BufferKind::temp) p.buffers[id].offset = p.buffers[home].offset;
   }
   return p;
 }

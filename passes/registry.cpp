@@ -1,6 +1,7 @@
 // All passes, one line each.
 #include "passes/attention.hpp"
 #include "passes/depthwise.hpp"
+#include "passes/factor.hpp"
 #include "passes/horizontal.hpp"
 #include "passes/layout.hpp"
 #include "passes/pack_constants.hpp"
@@ -14,13 +15,13 @@ namespace ag::passes {
 
 const std::vector<const Pass*>& all_passes() {
   static const std::vector<const Pass*> passes{
-      &autodiff,    &checkpoint,       &cse,          &algebra,   &fold,     &dce,       &attention,
-      &horizontal,  &decompose_early,  &fold_affine,  &layout,    &winograd, &depthwise, &decompose,
-      &regions,     &pack_constants,   &state_layout,
+      &autodiff,        &checkpoint,       &cse,      &algebra,   &fold,      &dce,       &attention, &horizontal,
+      &decompose_early, &fold_affine,      &layout,   &winograd,  &depthwise, &decompose, &factor,    &regions,
+      &pack_constants,  &state_layout,
       &lower,                                            // Graph -> Program
-      &collapse,    &split_reductions, &schedule,     &vectorise,
+      &collapse,        &split_reductions, &schedule, &vectorise,
       &gpu_map,  // Program -> Program
-      &expand_math, &plan_memory,
+      &expand_math,     &plan_memory,
   };
   return passes;
 }

@@ -159,7 +159,8 @@ Result<Graph> run(const Graph& g, PassContext&) {
         continue;
       }
       if (auto f = c.flattened.find(x); f != c.flattened.end() && g.type(v).rank() == 1) {
-        map[v.index] = b.reshape(map[f->second.index], g.type(v).shape);
+        const ValueId source = map[f->second.index];
+        map[v.index] = b.reshape(b.add_op("materialize", {source}, {{"apart", true}}), g.type(v).shape);
         continue;
       }
     }

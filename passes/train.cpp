@@ -305,7 +305,9 @@ class StepBuilder {
       const ValueId w = g_.find(parameters_[i]);
       b.set_origin(g_.def(w).locs, w);
       const DType wide = accumulator_dtype(g_.type(w).dtype);
-      const Expr value = flat(b, w).to(wide), gradient = flat(b, gradients_[i]).to(wide);
+      // In memory, so that the updates of all parameters are alike and can be one kernel.
+      const ValueId stored = b.add_op("materialize", {gradients_[i]}, {{"apart", true}});
+      const Expr value = flat(b, w).to(wide), gradient = flat(b, stored).to(wide);
       keep(b, w, adam ? adam_update(b, w, value, gradient, r) : sgd_update(b, w, value, gradient, r));
     }
     b.set_origin({});

@@ -79,8 +79,9 @@ std::string buffer_text(const ProgramBuffer& b, std::size_t i) {
   s += fmt::format(" {}[{}]", dtype_name(b.dtype), sizes(b.shape));
   if (b.place != Place::arena) s += fmt::format(" {}", place_names[static_cast<std::size_t>(b.place)]);
   if (!b.axes.empty()) s += fmt::format(" axes({})", joined(b.axes, [](std::int64_t a) { return std::to_string(a); }));
-  if (b.planned) s += fmt::format(" offset({})", b.offset.str());
+  if (b.planned && !b.alias_of) s += fmt::format(" offset({})", b.offset.str());
   if (b.alias_of) s += " alias " + name(b.alias_of);
+  if (b.alias_of && !b.offset.is(0)) s += fmt::format(" at({})", b.offset.str());
   auto bytes = constant_bytes(b);
   if (b.constant && bytes)
     s += " = " + quote(base64(static_cast<const unsigned char*>(b.constant.get()), static_cast<std::size_t>(*bytes)));
@@ -299,6 +300,7 @@ class ProgramParser {
     if (b.planned) AG_TRY_(parenthesised(b.offset));
     if (lex_.accept("alias")) {
       AG_TRY(b.alias_of, reference());
+      if (lex_.accept("at")) AG_TRY_(parenthesised(b.offset));
     }
     if (lex_.accept("=")) {
       Loc loc = lex_.loc();

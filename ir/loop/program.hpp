@@ -31,12 +31,12 @@ struct ProgramBuffer {
   std::uint32_t index = 0;   ///< which input, output or constant
   std::shared_ptr<const void> constant;  ///< constant: the bytes, product(shape) elements
   Place place = Place::arena;
-  // Filled by the pass plan_memory for temps. Bytes, 64-aligned, in the arena of the buffer's segment.
+  // Bytes. The pass plan_memory gives temps their places, 64-aligned, in the arena of their segment; of an alias: below.
   Dim offset;
   bool planned = false;
   /// A state whose axes lie in another order than its owner sees them: axis i of the owner's is axes[i] of `shape`.
   std::vector<std::int64_t> axes;
-  /// A temp or output that shares an earlier buffer's memory (in place, views).
+  /// A buffer that shares the memory of another, from byte `offset` on: in place, views, parts of a whole.
   ProgramBufferId alias_of;
 };
 

@@ -93,7 +93,8 @@ class ProgramVerifier {
     for (const Dim& d : b.shape)
       AG_TRY_(check(d.valid() && !(d.is_const() && d.value() < 0), "buffer p{} has a malformed size", i));
     AG_TRY_(check(product(b.shape).valid() && b.offset.valid(), "the size of buffer p{} overflows", i));
-    AG_TRY_(check(!b.alias_of || b.alias_of.index < i, "buffer p{} shares memory with a later one", i));
+    AG_TRY_(check(!b.alias_of || (p_.buffers.contains(b.alias_of) && b.alias_of.index != i),
+                  "buffer p{} shares memory with itself or with nothing", i));
     return check(!b.constant || byte_size(b).is_const(), "constant p{} has no constant size", i);
   }
 

@@ -14,6 +14,11 @@ bool provably_fits(const Dim& a, const Dim& b) {
 
 bool has_own_memory(BufferKind kind) { return kind != BufferKind::temp && kind != BufferKind::output; }
 
+/// A state may be a part of a larger one.
+bool may_share(BufferKind kind, BufferKind with) {
+  return !has_own_memory(kind) || (kind == BufferKind::state && with == BufferKind::state);
+}
+
 std::string display(const Program& p, ProgramBufferId id) {
   return p.buffers[id].name.empty() ? fmt::format("#{}", id.index) : p.buffers[id].name;
 }
@@ -72,6 +77,8 @@ class LiveWalk {
   void touch(ProgramBufferId id, Touch how, const Loop* loop) {
     if (!program_.buffers.contains(id)) return;
     const ProgramBufferId home = storage_.home[id];
+    if (byte_size(program_.buffers[id]) != byte_size(program_.buffers[home]))
+      how = Touch::read;  // a part opens nothing
     LiveRange& r = ranges_[home];
     r = r.empty() ? LiveRange{now_, now_} : LiveRange{std::min(r.first, now_), std::max(r.last, now_)};
     Use& use = uses_[home];
@@ -156,24 +163,34 @@ Dim byte_size(const ProgramBuffer& b) {
 Result<Storage> resolve_storage(const Program& program) {
   const auto& buffers = program.buffers;
   const std::size_t n = buffers.size();
-  Storage s{IdMap<ProgramBufferId, ProgramBufferId>(n), std::vector<bool>(program.outputs.size(), true)};
+  Storage s{IdMap<ProgramBufferId, ProgramBufferId>(n), IdMap<ProgramBufferId, std::int64_t>(n),
+            std::vector<bool>(program.outputs.size(), true)};
   for (std::size_t i = 0; i < n; ++i) {
     const ProgramBufferId id(i);
     ProgramBufferId root = id;
+    Dim begin = 0;
     for (std::size_t hops = 0; buffers[root].alias_of.valid(); ++hops) {
+      begin = begin + buffers[root].offset;
       root = buffers[root].alias_of;
       if (!buffers.contains(root) || hops == n)
         return fail(Code::AG1091, {},
                     fmt::format("buffer `{}` is an alias of itself or of nothing", display(program, id)));
     }
-    if (root != id && has_own_memory(buffers[id].kind))
+    if (!begin.is_const() || begin.value() < 0 ||
+        begin.value() % static_cast<std::int64_t>(dtype_bytes(buffers[id].dtype)) != 0)
+      return fail(Code::AG1091, {},
+                  fmt::format("buffer `{}` begins at byte `{}` of `{}`", display(program, id), begin.str(),
+                              display(program, root)));
+    if (root != id && !may_share(buffers[id].kind, buffers[root].kind))
       return fail(Code::AG1091, {},
                   fmt::format("buffer `{}` has memory of its own and cannot be an alias", display(program, id)));
-    if (buffers[root].place != Place::growable && !provably_fits(byte_size(buffers[id]), byte_size(buffers[root])))
+    if (buffers[root].place != Place::growable &&
+        !provably_fits(begin + byte_size(buffers[id]), byte_size(buffers[root])))
       return fail(Code::AG1091, {},
                   fmt::format("buffer `{}` does not fit into `{}`, whose memory it shares", display(program, id),
                               display(program, root)));
     s.home[id] = root;
+    s.begin[id] = begin.value();
   }
   // The first output among temps that share memory gives them its array, if it is surely large enough.
   IdMap<ProgramBufferId, ProgramBufferId> moved(n);
@@ -182,7 +199,7 @@ Result<Storage> resolve_storage(const Program& program) {
     if (!buffers.contains(id)) return fail(Code::AG1091, {}, fmt::format("output {} is no buffer", o));
     const ProgramBufferId root = s.home[id];
     if (buffers[id].kind != BufferKind::output || has_own_memory(buffers[root].kind) || moved[root].valid()) continue;
-    if (buffers[root].place != Place::arena) continue;
+    if (buffers[root].place != Place::arena || s.begin[id] != 0) continue;
     if (!provably_fits(byte_size(buffers[root]), byte_size(buffers[id]))) continue;
     moved[root] = id;
     s.copied[o] = false;
@@ -195,6 +212,17 @@ Result<Storage> resolve_storage(const Program& program) {
       return fail(Code::AG1091, {}, fmt::format("output buffer `{}` is not among the outputs", display(program, home)));
   }
   return s;
+}
+
+std::vector<ProgramBufferId> state_homes(const Program& program) {
+  std::vector<ProgramBufferId> homes;
+  for (std::size_t i = 0; i < program.buffers.size(); ++i)
+    if (const auto& b = program.buffers[ProgramBufferId(i)]; b.kind == BufferKind::state && !b.alias_of)
+      homes.push_back(ProgramBufferId(i));
+  std::stable_sort(homes.begin(), homes.end(), [&](ProgramBufferId a, ProgramBufferId b) {
+    return program.buffers[a].index < program.buffers[b].index;
+  });
+  return homes;
 }
 
 IdMap<ProgramBufferId, LiveRange> live_ranges(const Program& program, const Storage& storage) {

@@ -14,12 +14,16 @@ Dim byte_size(const ProgramBuffer& buffer);
 /// output (the caller's array is then written directly), or else a temp, whose `offset` in the arena counts.
 struct Storage {
   IdMap<ProgramBufferId, ProgramBufferId> home;
+  IdMap<ProgramBufferId, std::int64_t> begin;  ///< bytes from where the home begins
   /// Per Program::outputs: the value lives elsewhere (in an input, say, or in another output) and is
   /// copied to the caller's array at the end of the step.
   std::vector<bool> copied;
 };
 /// Errors: AG1091, an alias that cannot be.
 Result<Storage> resolve_storage(const Program& program);
+/// States that have memory of their own, by their index: what a run is given. Those without a name are wholes that
+/// others are parts of.
+std::vector<ProgramBufferId> state_homes(const Program& program);
 
 /// The steps during which a home holds something: positions in the step sequence, first to last inclusive.
 /// If arms count one after the other. What is touched inside a While is live during all of the outermost

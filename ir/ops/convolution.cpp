@@ -392,6 +392,7 @@ OpInfo materialize_op() {
           .lower_class = LowerClass::index,
           .summary = "the operand in memory of its own: what several passes over a view should read",
           .operands = {{.name = "x"}},
+          .attrs = {{"apart", AttrKind::boolean, false, "no kernel that computes it reads it", AttrValue(false)}},
           .infer = infer_same,
           .eval = [](const EvalCtx& c) { return one(c.in[0]); },
           .linearity = Linearity::each,

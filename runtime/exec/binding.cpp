@@ -284,14 +284,12 @@ void Binding::set_passed(const Executable& e) {
   const Program& p = e.program_;
   for (std::size_t i = 0; i < p.buffers.size(); ++i) {
     const ProgramBuffer& b = p.buffers[ProgramBufferId(i)];
-    if (b.kind == loop::BufferKind::state) {
-      if (b.index >= states.size()) states.resize(b.index + 1);
-      states[b.index] = ProgramBufferId(i);
-    } else if (b.kind == loop::BufferKind::constant) {
+    if (b.kind == loop::BufferKind::constant) {
       // Never written: Executable::create refuses kernels that would.
       set_home(e, static_cast<std::uint32_t>(i), const_cast<void*>(b.constant.get()));
     }
   }
+  states = loop::state_homes(p);
   for (auto id : p.inputs) passed.push_back({id, "input", false, nullptr, bytes[id.index]});
   for (auto id : p.outputs) passed.push_back({id, "output", true, nullptr, bytes[id.index]});
   for (auto id : states) passed.push_back({id, "state", true, nullptr, bytes[id.index]});
@@ -383,7 +381,8 @@ Status Binding::set_call(const Executable& e, std::size_t index, int threads) {
 void Binding::set_home(const Executable& e, std::uint32_t home, void* data) {
   if (home_data[home] == data) return;
   home_data[home] = data;
-  for (auto s = e.slots_begin_[home]; s < e.slots_begin_[home + 1]; ++s) slots[e.slots_[s]] = data;
+  for (auto s = e.slots_begin_[home]; s < e.slots_begin_[home + 1]; ++s)
+    slots[e.slots_[s]] = static_cast<char*>(data) + e.slot_offsets_[e.slots_[s]];
 }
 
 }  // namespace ag::runtime

@@ -34,7 +34,7 @@ struct Binding {
     std::vector<HostArray> inputs, outputs;
   };
   std::vector<HostViews> host;
-  std::vector<loop::ProgramBufferId> states;  ///< by state index
+  std::vector<loop::ProgramBufferId> states;  ///< those with memory of their own
   struct SegmentState {
     std::vector<std::int64_t> values, next;     ///< of its symbols; `next` while they are computed
     bool bound = false;
@@ -67,6 +67,10 @@ struct Binding {
   /// That nothing the program writes overlaps another of the caller's arrays. Errors: AG5017.
   Status check_overlap(const loop::Program& program);
   void set_home(const Executable& e, std::uint32_t home, void* data);
+  /// Where a buffer lies, once its home has memory.
+  void* address(const loop::Storage& storage, loop::ProgramBufferId id) const {
+    return static_cast<char*>(home_data[storage.home[id].index]) + storage.begin[id];
+  }
   /// Binds one call again, for the error that it met.
   Status set_call(const Executable& e, std::size_t call, int threads);
 

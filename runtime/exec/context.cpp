@@ -242,7 +242,7 @@ Status ExecContext::call_host(Binding& b, std::uint32_t index) {
   const loop::HostCall& call = *executable_->host_calls_[index];
   auto& views = b.host[index];
   auto point = [&](const std::vector<ProgramBufferId>& ids, std::vector<HostArray>& arrays) {
-    for (std::size_t i = 0; i < ids.size(); ++i) arrays[i].data = b.home_data[executable_->storage_.home[ids[i]].index];
+    for (std::size_t i = 0; i < ids.size(); ++i) arrays[i].data = b.address(executable_->storage_, ids[i]);
   };
   point(call.inputs, views.inputs);
   point(call.outputs, views.outputs);
@@ -321,8 +321,7 @@ Status ExecContext::execute(Binding& b, std::span<const HostArray> outputs) {
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     const auto id = p.outputs[i];
     if (!executable_->storage_.copied[i] || b.bytes[id.index] == 0) continue;
-    std::memcpy(outputs[i].data, b.home_data[executable_->storage_.home[id].index],
-                static_cast<std::size_t>(b.bytes[id.index]));
+    std::memcpy(outputs[i].data, b.address(executable_->storage_, id), static_cast<std::size_t>(b.bytes[id.index]));
   }
   return {};
 }

@@ -232,7 +232,10 @@ void Executable::index_slots() {
   std::uint32_t slot = 0;
   for (const auto* c : calls_) {
     call_slots_.push_back(slot);
-    for (auto id : c->buffers) by_home[storage_.home[id].index].push_back(slot++);
+    for (auto id : c->buffers) {
+      by_home[storage_.home[id].index].push_back(slot++);
+      slot_offsets_.push_back(storage_.begin[id]);
+    }
   }
   for (const auto& list : by_home) {
     slots_begin_.push_back(static_cast<std::uint32_t>(slots_.size()));

@@ -76,6 +76,7 @@ class Executable {
   std::vector<std::uint32_t> call_slots_;   ///< where each call's pointers begin
   std::vector<std::uint32_t> slots_;        ///< pointer slots that hold a home's address, home by home
   std::vector<std::uint32_t> slots_begin_;  ///< per home, into slots_; one more at the end
+  std::vector<std::int64_t> slot_offsets_;  ///< per pointer slot: bytes from where its home begins
   bool fixed_plan_ = false;                 ///< all sizes constant: the memory plan is checked once
 };
 

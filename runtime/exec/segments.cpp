@@ -33,7 +33,7 @@ Status ExecContext::bind_segment(Binding& b, const loop::BindStep& step) {
   auto& next = b.segments[segment].next;
   const std::int64_t* values = next.data();
   if (step.values)
-    values = static_cast<const std::int64_t*>(b.home_data[executable_->storage_.home[step.values].index]);
+    values = static_cast<const std::int64_t*>(b.address(executable_->storage_, step.values));
   else
     for (std::size_t i = 0; i < next.size(); ++i) next[i] = step.exprs[i].eval(b.env).value_or(-1);
   if (!b.is_bound(*executable_, segment, values)) AG_TRY_(b.update(*executable_, step, values, options_.threads));
@@ -120,7 +120,7 @@ Status ExecContext::choose_slot(Binding& b, std::uint32_t number) {
   const loop::SlotStep& step = *executable_->slot_steps_[number];
   const auto& p = executable_->program_;
   const auto of = executable_->storage_.home[step.of].index;
-  const auto* index = static_cast<const std::int64_t*>(b.home_data[executable_->storage_.home[step.index].index]);
+  const auto* index = static_cast<const std::int64_t*>(b.address(executable_->storage_, step.index));
   std::int64_t at = *index;
   const bool first = at == 0;
   if (step.backwards) at = step.count.eval(b.env).value_or(0) - 1 - at;
@@ -139,7 +139,7 @@ Status ExecContext::choose_slot(Binding& b, std::uint32_t number) {
     return fail(Code::AG5014, source_of(p, step.source),
                 fmt::format("part {} of {} bytes lies outside the {} bytes of `{}`", at, row, b.bytes[of],
                             p.buffers[step.of].name));
-  b.set_home(*executable_, step.view.index, static_cast<char*>(b.home_data[of]) + begin);
+  b.set_home(*executable_, step.view.index, static_cast<char*>(b.address(executable_->storage_, step.of)) + begin);
   return {};
 }
 

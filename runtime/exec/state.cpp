@@ -44,73 +44,86 @@ bool is_permutation(std::vector<std::int64_t> axes) {
 
 }  // namespace
 
+/// The state of buffer `b`, whose first byte lies at `memory`.
+Result<State::Part> State::part_of(const loop::ProgramBuffer& b, void* memory) {
+  if (!b.axes.empty() && (b.axes.size() != b.shape.size() || !is_permutation(b.axes)))
+    return fail(Code::AG5020, {}, "the axes of state `" + b.name + "` are no permutation");
+  Part part{.name = b.name, .view = {b.dtype, {}, memory, dtype_bytes(b.dtype)}, .shape = {}, .axes = b.axes};
+  for (const Dim& d : b.shape) {
+    part.view.shape.push_back(d.eval({}).value_or(0));
+    part.view.bytes *= static_cast<std::size_t>(part.view.shape.back());
+  }
+  part.shape = part.view.shape;
+  for (std::size_t i = 0; i < b.axes.size(); ++i) part.shape[i] = part.view.shape[static_cast<std::size_t>(b.axes[i])];
+  return part;
+}
+
 Result<std::unique_ptr<State>> State::create(std::shared_ptr<const Executable> executable) {
   std::unique_ptr<State> s(new State);
   const loop::Program& p = executable->program();
-  for (const loop::ProgramBuffer& b : p.buffers) {
-    if (b.kind != loop::BufferKind::state) continue;
-    if (b.index >= s->names_.size()) {
-      s->names_.resize(b.index + 1);
-      s->memory_.resize(b.index + 1);
-      s->shapes_.resize(b.index + 1);
-      s->axes_.resize(b.index + 1);
-    }
-    if (!b.axes.empty() && (b.axes.size() != b.shape.size() || !is_permutation(b.axes)))
-      return fail(Code::AG5020, {}, "the axes of state `" + b.name + "` are no permutation");
+  AG_TRY(const loop::Storage storage, loop::resolve_storage(p));
+  IdMap<loop::ProgramBufferId, std::size_t> array_of(p.buffers.size());
+  for (loop::ProgramBufferId id : loop::state_homes(p)) {
     std::vector<std::int64_t> shape;
-    for (const Dim& d : b.shape) shape.push_back(d.eval({}).value_or(-1));  // negative: AG5008
-    s->shapes_[b.index] = shape;
-    for (std::size_t i = 0; i < b.axes.size(); ++i) s->shapes_[b.index][i] = shape[static_cast<std::size_t>(b.axes[i])];
-    AG_TRY(OwnedArray array, OwnedArray::allocate(b.dtype, std::move(shape)));
+    for (const Dim& d : p.buffers[id].shape) shape.push_back(d.eval({}).value_or(-1));  // negative: AG5008
+    AG_TRY(OwnedArray array, OwnedArray::allocate(p.buffers[id].dtype, std::move(shape)));
     std::memset(array.view().data, 0, array.view().bytes);
-    s->names_[b.index] = b.name;
-    s->axes_[b.index] = b.axes;
-    s->memory_[b.index] = std::move(array);
+    array_of[id] = s->memory_.size();
+    s->views_.push_back(array.view());
+    s->memory_.push_back(std::move(array));
   }
-  for (const OwnedArray& a : s->memory_) s->views_.push_back(a.view());
-  s->fresh_.resize(s->size());
+  for (std::size_t i = 0; i < p.buffers.size(); ++i) {
+    const loop::ProgramBufferId id(i);
+    const loop::ProgramBuffer& b = p.buffers[id];
+    if (b.kind != loop::BufferKind::state || b.name.empty()) continue;
+    if (b.index >= s->parts_.size()) s->parts_.resize(b.index + 1);
+    char* memory = static_cast<char*>(s->views_[array_of[storage.home[id]]].data);
+    AG_TRY(s->parts_[b.index], part_of(b, memory + storage.begin[id]));
+  }
   s->executable_ = std::move(executable);
   return s;
 }
 
 std::optional<std::size_t> State::find(std::string_view name) const {
-  auto it = std::find(names_.begin(), names_.end(), name);
-  return it == names_.end() ? std::nullopt : std::optional(static_cast<std::size_t>(it - names_.begin()));
+  auto it = std::find_if(parts_.begin(), parts_.end(), [&](const Part& p) { return p.name == name; });
+  return it == parts_.end() ? std::nullopt : std::optional(static_cast<std::size_t>(it - parts_.begin()));
 }
 
-Status State::check(std::size_t i, const HostArray& array) const {
-  const std::string wanted = "state `" + names_[i] + "` is " + describe(views_[i].dtype, shapes_[i]);
-  if (array.dtype != views_[i].dtype)
+Status State::check(const Part& part, const HostArray& array) {
+  const std::string wanted = "state `" + part.name + "` is " + describe(part.view.dtype, part.shape);
+  if (array.dtype != part.view.dtype)
     return fail(Code::AG5002, {}, wanted + ", not " + describe(array.dtype, array.shape));
-  if (array.shape != shapes_[i])
-    return fail(array.shape.size() == shapes_[i].size() ? Code::AG5004 : Code::AG5003, {},
+  if (array.shape != part.shape)
+    return fail(array.shape.size() == part.shape.size() ? Code::AG5004 : Code::AG5003, {},
                 wanted + ", not " + describe(array.dtype, array.shape));
-  if (views_[i].bytes > 0 && (!array.data || array.bytes < views_[i].bytes))
-    return fail(Code::AG5007, {}, "the array given for state `" + names_[i] + "` is too short");
+  if (part.view.bytes > 0 && (!array.data || array.bytes < part.view.bytes))
+    return fail(Code::AG5007, {}, "the array given for state `" + part.name + "` is too short");
   return {};
 }
 
 Status State::set(std::size_t i, const HostArray& from) {
-  AG_TRY_(check(i, from));
-  char* to = static_cast<char*>(views_[i].data);
+  Part& part = parts_[i];
+  AG_TRY_(check(part, from));
+  char* to = static_cast<char*>(part.view.data);
   const char* source = static_cast<const char*>(from.data);
-  if (axes_[i].empty() && views_[i].bytes > 0) std::memcpy(to, source, views_[i].bytes);
-  if (!axes_[i].empty())
-    for_each_run(shapes_[i], axes_[i], dtype_bytes(from.dtype),
+  if (part.axes.empty() && part.view.bytes > 0) std::memcpy(to, source, part.view.bytes);
+  if (!part.axes.empty())
+    for_each_run(part.shape, part.axes, dtype_bytes(from.dtype),
                  [&](std::size_t seen, std::size_t lies, std::size_t n) { std::memcpy(to + lies, source + seen, n); });
-  fresh_[i] = true;
-  if (spoilt() && std::find(fresh_.begin(), fresh_.end(), false) == fresh_.end())
+  part.fresh = true;
+  if (spoilt() && std::all_of(parts_.begin(), parts_.end(), [](const Part& p) { return p.fresh; }))
     phase_.store(Phase::ready, std::memory_order_release);
   return {};
 }
 
 Status State::get(std::size_t i, const HostArray& to) const {
-  AG_TRY_(check(i, to));
-  const char* from = static_cast<const char*>(views_[i].data);
+  const Part& part = parts_[i];
+  AG_TRY_(check(part, to));
+  const char* from = static_cast<const char*>(part.view.data);
   char* target = static_cast<char*>(to.data);
-  if (axes_[i].empty() && views_[i].bytes > 0) std::memcpy(target, from, views_[i].bytes);
-  if (!axes_[i].empty())
-    for_each_run(shapes_[i], axes_[i], dtype_bytes(to.dtype), [&](std::size_t seen, std::size_t lies, std::size_t n) {
+  if (part.axes.empty() && part.view.bytes > 0) std::memcpy(target, from, part.view.bytes);
+  if (!part.axes.empty())
+    for_each_run(part.shape, part.axes, dtype_bytes(to.dtype), [&](std::size_t seen, std::size_t lies, std::size_t n) {
       std::memcpy(target + seen, from + lies, n);
     });
   return {};
@@ -126,7 +139,8 @@ Status State::begin() {
 }
 
 void State::end(bool completed) {
-  if (!completed) fresh_.assign(fresh_.size(), false);
+  if (!completed)
+    for (Part& part : parts_) part.fresh = false;
   phase_.store(completed ? Phase::ready : Phase::spoilt, std::memory_order_release);
 }
 

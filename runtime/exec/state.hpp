@@ -15,11 +15,11 @@ class State {
   /// Arrays of zeros. Errors: AG5008, AG5010.
   static Result<std::unique_ptr<State>> create(std::shared_ptr<const Executable> executable);
 
-  std::size_t size() const { return names_.size(); }
-  const std::string& name(std::size_t i) const { return names_[i]; }
+  std::size_t size() const { return parts_.size(); }
+  const std::string& name(std::size_t i) const { return parts_[i].name; }
   std::optional<std::size_t> find(std::string_view name) const;
-  DType dtype(std::size_t i) const { return views_[i].dtype; }
-  const std::vector<std::int64_t>& shape(std::size_t i) const { return shapes_[i]; }
+  DType dtype(std::size_t i) const { return parts_[i].view.dtype; }
+  const std::vector<std::int64_t>& shape(std::size_t i) const { return parts_[i].shape; }
   /// Copies the elements of `from`, into the layout that the program wants. Errors: AG5002 to AG5004, AG5007 if it is
   /// not of that element type and shape.
   Status set(std::size_t i, const HostArray& from);
@@ -33,15 +33,22 @@ class State {
   State() = default;
   Status begin();
   void end(bool completed);
-  Status check(std::size_t i, const HostArray& array) const;
+  struct Part;
+  static Result<Part> part_of(const loop::ProgramBuffer& b, void* memory);
+  static Status check(const Part& part, const HostArray& array);
 
   std::shared_ptr<const Executable> executable_;
-  std::vector<std::string> names_;
+  /// What the owner sees; many may lie in one array.
+  struct Part {
+    std::string name;
+    HostArray view;  ///< as it lies
+    std::vector<std::int64_t> shape;  ///< as the owner sees it: axis i lies at axes[i]
+    std::vector<std::int64_t> axes;  ///< empty: in order
+    bool fresh = false;  ///< set since a step failed
+  };
+  std::vector<Part> parts_;
   std::vector<OwnedArray> memory_;
-  std::vector<HostArray> views_;  ///< by state index: what a run takes
-  std::vector<std::vector<std::int64_t>> shapes_;  ///< as the owner sees them: axis i lies at axes_[..][i]
-  std::vector<std::vector<std::int64_t>> axes_;  ///< empty: in order
-  std::vector<bool> fresh_;  ///< set since a step failed
+  std::vector<HostArray> views_;  ///< of `memory_`: what a run takes
   std::atomic<Phase> phase_{Phase::ready};
 };
 

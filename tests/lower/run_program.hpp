@@ -57,8 +57,9 @@ class ProgramRun {
     return a;
   }
   std::byte* at(loop::ProgramBufferId id) {
-    while (p_.buffers[id].alias_of) id = p_.buffers[id].alias_of;
-    return data_[id.index];
+    std::int64_t begin = 0;
+    for (; p_.buffers[id].alias_of; id = p_.buffers[id].alias_of) begin += p_.buffers[id].offset.eval(env_).value_or(0);
+    return data_[id.index] + begin;
   }
 
   Status seq(const loop::Seq& s) {

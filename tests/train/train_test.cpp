@@ -7,6 +7,7 @@
 
 #include "frontend/data/arrays.hpp"
 #include "frontend/load.hpp"
+#include "ir/loop/storage.hpp"
 #include "passes/train.hpp"
 #include "runtime/engine.hpp"
 #include "runtime/exec/state.hpp"
@@ -185,6 +186,68 @@ TEST_CASE("steps agree with the interpreter, and update state in place") {
       }
       CHECK(largest_difference(t.value("w1"), made.states[0].initial->materialize()) > 1e-3);
     }
+}
+
+TEST_CASE("one kernel updates all parameters, which lie side by side") {
+  for (const char* optimiser : {"sgd,lr=0.1", "sgd,lr=0.1,momentum=0.9", "adam,lr=0.1", "adamw,lr=0.1"}) {
+    CAPTURE(optimiser);
+    passes::TrainStep made = train(graph_of(net), optimiser);
+    Trained t(std::move(made.graph), made.states);
+    const loop::Program& p = t.compiled.executable->program();
+    const loop::Storage storage = must(loop::resolve_storage(p));
+    std::size_t vectors = 0, scalars = 0;
+    loop::for_each_step(p.body, [&](const loop::Step& step) {
+      const auto* call = std::get_if<loop::KernelCall>(&step.value);
+      if (!call) return;
+      for (std::size_t i = 0; i < call->buffers.size(); ++i) {
+        const loop::ProgramBuffer& b = p.buffers[call->buffers[i]];
+        if (b.kind != loop::BufferKind::state || p.kernels[call->kernel].buffers[i].access == loop::Access::read)
+          continue;
+        if (b.dtype == DType::f32) ++(product(b.shape).is(1) ? scalars : vectors);
+      }
+    });
+    // w1, b1 and w2 are 35, 7 and 21 elements; `scale` is one.
+    const std::size_t arrays = std::string(optimiser) == "sgd,lr=0.1" ? 1 : std::string(optimiser)[0] == 's' ? 2 : 3;
+    CHECK(vectors == arrays);
+    CHECK(scalars == arrays);
+    std::size_t homes = 0;
+    for (loop::ProgramBufferId id : loop::state_homes(p)) homes += product(p.buffers[id].shape).is(63);
+    CHECK(homes == arrays);
+    // Setting one leaves its neighbours alone.
+    const Array w1 = t.value("w1"), w2 = t.value("w2");
+    Array b1(DType::f32, {7});
+    for (std::int64_t i = 0; i < 7; ++i) b1.set_double(i, 100 + static_cast<double>(i));
+    must(t.state->set(t.state->find("b1").value(), view_of(b1)));
+    CHECK(largest_difference(t.value("b1"), b1) == 0);
+    CHECK(largest_difference(t.value("w1"), w1) == 0);
+    CHECK(largest_difference(t.value("w2"), w2) == 0);
+    CHECK(print(must(loop::parse_program(print(p)))) == print(p));
+  }
+}
+
+TEST_CASE("a gradient that is an output, or that two parameters share, is in its place all the same") {
+  const char* shared = R"({ "ag": 1, "inputs": [ { "name": "x", "type": "f32[4,8]" } ],
+    "initializers": [ { "name": "a", "type": "f32[8]", "fill": 1.0, "trainable": true },
+                      { "name": "b", "type": "f32[8]", "fill": 2.0, "trainable": true },
+                      { "name": "c", "type": "f32[8,8]", "random": "normal", "trainable": true } ],
+    "nodes": [ { "op": "Add", "in": ["x", "a"], "out": "s" }, { "op": "Add", "in": ["s", "b"], "out": "t" },
+               { "op": "MatMul", "in": ["t", "c"], "out": "u" }, { "op": "Tanh", "in": ["u"], "out": "v" },
+               { "op": "ReduceMean", "in": ["v"], "out": "loss", "attrs": { "keepdims": 0 } } ],
+    "outputs": ["loss"] })";
+  for (const char* optimiser : {"sgd,lr=0.1", "adamw,lr=0.1"}) {
+    passes::TrainStep made = train(graph_of(shared), optimiser);
+    Trained t(std::move(made.graph), made.states);
+    Array x(DType::f32, {4, 8});
+    for (std::int64_t i = 0; i < 32; ++i) x.set_double(i, std::sin(static_cast<double>(i)));
+    for (int i = 0; i < 3; ++i) {
+      must(t.step({x}));
+      t.interpreted_step({x});
+    }
+    for (std::size_t i = 0; i < made.states.size(); ++i) {
+      CAPTURE(optimiser, made.states[i].name);
+      CHECK(largest_difference(t.value(made.states[i].name), t.reference[1 + i]) < 2e-5);
+    }
+  }
 }
 
 TEST_CASE("the learning rate may change between steps") {

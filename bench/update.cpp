@@ -1,0 +1,181 @@
+// The optimiser's update of all parameters beside a plain loop that reads and writes the same arrays, both on two
+// threads, minima of many steps that take turns. AdamW reads parameter, gradient and two slots and writes all but the
+// gradient. Before each, both compute the gradients anew, so that caches hold the same.
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "frontend/load.hpp"
+#include "passes/train.hpp"
+#include "runtime/engine.hpp"
+#include "runtime/exec/state.hpp"
+
+using namespace ag;
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using Vector = float __attribute__((vector_size(64), aligned(4)));
+
+/// Half of a job for this thread, half for a second one, which spins for a while after it and then sleeps.
+class Pair {
+ public:
+  Pair() : other_([this] { loop(); }) {}
+  ~Pair() {
+    stop_ = true;
+    go_.fetch_add(1);
+    go_.notify_one();
+    other_.join();
+  }
+  void run(const std::function<void(int)>& job) {
+    job_ = &job;
+    go_.fetch_add(1);
+    go_.notify_one();
+    job(0);
+    while (done_.load(std::memory_order_acquire) != go_.load()) __builtin_ia32_pause();
+  }
+
+ private:
+  const std::function<void(int)>* job_ = nullptr;
+  std::atomic<int> go_ = 0, done_ = 0;
+  std::atomic<bool> stop_ = false;
+  std::thread other_;
+
+  void loop() {
+    for (int seen = 0;;) {
+      for (auto since = Clock::now(); go_.load() == seen && Clock::now() - since < std::chrono::milliseconds(1);)
+        __builtin_ia32_pause();
+      go_.wait(seen);
+      if (stop_) return;
+      (*job_)(1);
+      done_.store(++seen, std::memory_order_release);
+    }
+  }
+};
+
+/// Reads all arrays of `in` and writes all of `out`, element by element; each half by one thread.
+void stream(int half, const std::vector<float*>& in, const std::vector<float*>& out, std::size_t elems) {
+  const std::size_t middle = elems / 2 / 16 * 16, from = half ? middle : 0, to = half ? elems : middle;
+  for (std::size_t i = from; i + 16 <= to; i += 16) {
+    Vector sum{};
+    for (const float* p : in) sum += *reinterpret_cast<const Vector*>(p + i);
+    for (float* p : out) *reinterpret_cast<Vector*>(p + i) = sum * 0.125f;
+  }
+}
+
+/// A model whose gradients are its inputs: the sum of w * x over all parameters.
+std::string model(const std::vector<std::int64_t>& sizes) {
+  std::string inputs, parameters, nodes, sum;
+  for (std::size_t i = 0; i < sizes.size(); ++i) {
+    const char* comma = i ? ", " : "";
+    inputs += fmt::format(R"({}{{ "name": "x{}", "type": "f32[{}]" }})", comma, i, sizes[i]);
+    parameters +=
+        fmt::format(R"({}{{ "name": "w{}", "type": "f32[{}]", "fill": 0.5, "trainable": true }})", comma, i, sizes[i]);
+    nodes += fmt::format(R"({}{{ "op": "MatMul", "in": ["w{}", "x{}"], "out": "s{}" }})", comma, i, i, i);
+    if (i) nodes += fmt::format(R"(, {{ "op": "Add", "in": ["{}", "s{}"], "out": "t{}" }})", sum, i, i);
+    sum = i ? fmt::format("t{}", i) : "s0";
+  }
+  return fmt::format(R"({{ "ag": 1, "inputs": [ {} ], "initializers": [ {} ], "nodes": [ {} ], "outputs": ["{}"] }})",
+                     inputs, parameters, nodes, sum);
+}
+
+struct Updates {
+  double ns = 0;
+  std::size_t calls = 0;
+};
+/// The kernels that change state: how many, and their time.
+Updates updates(const runtime::ExecContext& context) {
+  Updates u;
+  const loop::Program& p = context.executable().program();
+  for (const runtime::CallProfile& c : context.profile()) {
+    const loop::Kernel& k = p.kernels[c.call->kernel];
+    bool writes = false;
+    for (std::size_t i = 0; i < c.call->buffers.size(); ++i)
+      writes = writes || (p.buffers[c.call->buffers[i]].kind == loop::BufferKind::state &&
+                          k.buffers[i].access != loop::Access::read && !k.buffers[i].elems.is(1));
+    if (writes) u.ns += c.min_ns, ++u.calls;
+  }
+  return u;
+}
+
+Result<int> measure(runtime::Engine& engine, Pair& pair, const char* optimiser, int slots,
+                    const std::vector<std::int64_t>& sizes) {
+  Sources sources;
+  AG_TRY(Graph g, load_text(model(sizes), "update.json", "", sources));
+  passes::PassContext pass_context;
+  AG_TRY(const passes::Optimiser o, passes::parse_optimiser(optimiser));
+  AG_TRY(passes::TrainStep step, passes::train_step(std::move(g), o, pass_context));
+  AG_TRY(runtime::Compiled compiled, engine.compile(step.graph));
+  AG_TRY(std::unique_ptr<runtime::State> state, runtime::State::create(compiled.executable));
+  for (const passes::StateValue& v : step.states)
+    AG_TRY_(state->set(*state->find(v.name), runtime::view_of(v.initial->materialize())));
+  std::vector<Array> inputs;
+  std::vector<runtime::HostArray> views;
+  std::int64_t total = 0;
+  for (std::int64_t n : sizes) {
+    total += n;
+    inputs.emplace_back(DType::f32, std::vector<std::int64_t>{n});
+    for (std::int64_t i = 0; i < n; ++i) inputs.back().as_mutable<float>()[static_cast<std::size_t>(i)] = 0.25f;
+  }
+  for (const Array& a : inputs) views.push_back(runtime::view_of(a));
+  runtime::ExecContext context(compiled.executable, {.threads = 2, .profile = true});
+  std::vector<runtime::OwnedArray> memory;
+  std::vector<float*> arrays;  // of the plain loop: inputs, gradient, parameter, slots
+  for (int i = 0; i < 3 + slots; ++i) {
+    AG_TRY(runtime::OwnedArray array, runtime::OwnedArray::allocate(DType::f32, {total}));
+    arrays.push_back(static_cast<float*>(array.view().data));
+    std::fill_n(arrays.back(), total, 0.25f);
+    memory.push_back(std::move(array));
+  }
+  const std::vector<float*> kept(arrays.begin() + 2, arrays.end()), read(arrays.begin() + 1, arrays.end());
+  const auto elems = static_cast<std::size_t>(total);
+  const std::function<void(int)> before = [&](int half) { stream(half, {arrays[0], arrays[2]}, {arrays[1]}, elems); },
+                                 plain = [&](int half) { stream(half, read, kept, elems); };
+  double plain_ns = 1e18;
+  for (int round = 0; round < 10; ++round) {
+    for (int i = 0; i < 6; ++i) AG_TRY_(context.run_allocating(views, *state));
+    std::this_thread::sleep_for(std::chrono::milliseconds(3));
+    for (int i = 0; i < 6; ++i) {
+      pair.run(before);
+      const auto start = Clock::now();
+      pair.run(plain);
+      plain_ns = std::min(plain_ns, std::chrono::duration<double, std::nano>(Clock::now() - start).count());
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(3));
+  }
+  const Updates u = updates(context);
+  fmt::print(
+      "{:22} {:>9} parameters in {:3} arrays  ag {:7.3f} ms in {} kernels   plain stream {:7.3f} ms   {:5.1f} %\n",
+      optimiser, total, sizes.size(), u.ns * 1e-6, u.calls, plain_ns * 1e-6, 100 * plain_ns / u.ns);
+  return 0;
+}
+
+}  // namespace
+
+int main() {
+  auto engine = runtime::Engine::create();
+  if (!engine) return 1;
+  Pair pair;
+  const std::vector<std::int64_t> mlp{784 * 1024, 1024, 1024 * 1024, 1024, 10240, 10};
+  std::vector<std::int64_t> transformer{256000, 32768, 256000, 1000}, large{2048 * 1000, 1000};
+  for (int block = 0; block < 4; ++block)
+    for (std::int64_t n : {256, 256, 196608, 768, 65536, 256, 256, 256, 262144, 1024, 262144, 256})
+      transformer.push_back(n);
+  for (int layer = 0; layer < 10; ++layer)
+    for (std::int64_t n : {512 * 512 * 9, 512, 1001}) large.push_back(n);
+  struct Case {
+    const char* optimiser;
+    int slots;
+  };
+  for (const std::vector<std::int64_t>& sizes : {mlp, transformer, large})
+    for (const Case& c : {Case{"adamw", 2}, Case{"sgd,momentum=0.9", 1}, Case{"sgd", 0}})
+      if (auto done = measure(**engine, pair, c.optimiser, c.slots, sizes); !done) {
+        for (const Diag& d : done.error()) fmt::print("{}\n", d.message);
+        return 1;
+      }
+}
