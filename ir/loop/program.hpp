@@ -31,7 +31,7 @@ struct ProgramBuffer {
   std::uint32_t index = 0;   ///< which input, output or constant
   std::shared_ptr<const void> constant;  ///< constant: the bytes, product(shape) elements
   Place place = Place::arena;
-  // Bytes. The pass plan_memory gives temps their places, 64-aligned, in the arena of their segment; of an alias: below.
+  // Bytes. plan_memory gives temps their places, 64-aligned, in the arena of their segment; of an alias: see below.
   Dim offset;
   bool planned = false;
   /// A state whose axes lie in another order than its owner sees them: axis i of the owner's is axes[i] of `shape`.
