@@ -120,12 +120,20 @@ class CpuScheduler : public CpuNest {
     return max(floordiv(k_.flops, max(points, Dim(1))), Dim(1));
   }
 
+  /// The same in numbers, for sizes of some thousand where they are not known.
+  static std::int64_t typical(const Dim& work) {
+    std::set<std::string> symbols;
+    work.collect_symbols(symbols);
+    DimEnv env;
+    for (const std::string& s : symbols) env.emplace(s, 4096);
+    return std::clamp<std::int64_t>(work.eval(env).value_or(1), 1, tile_work);
+  }
+
   void elementwise() {
     int width = col_ ? width_for(col_->size, registers_in(nest_.body)) : 1;
     Dim work = work_per_point();
     if (outer_.empty()) {  // one long axis
-      Dim chunk =
-          work.is_const() ? Dim(std::max<std::int64_t>(tile_work / work.value() / width, 1) * width) : Dim(width);
+      Dim chunk = std::max<std::int64_t>(tile_work / typical(work) / width, 1) * width;
       tiles(ceildiv(*col_->size, chunk), [&](LV t) {
         LV lo = b_.mul(t, b_.dim(chunk));
         LV hi = b_.op(Op::min, {b_.add(lo, b_.dim(chunk)), b_.dim(*col_->size)});

@@ -220,13 +220,15 @@ class ProgramParser {
     return buffer();
   }
 
-  Result<ProgramBufferId> reference() {
+  /// `later`: it may be declared behind this place, which verify() checks.
+  Result<ProgramBufferId> reference(bool later = false) {
     std::string_view text = lex_.peek().text;
     std::uint32_t n = 0;
     if (lex_.peek().kind != Token::Kind::word || text[0] != 'p') return lex_.unexpected("a buffer");
     auto [end, error] = std::from_chars(text.data() + 1, text.data() + text.size(), n);
     if (error != std::errc() || end != text.data() + text.size()) return lex_.unexpected("a buffer");
-    if (n >= p_.buffers.size()) return fail(Code::AG1806, lex_.loc(), fmt::format("there is no buffer `{}`", text));
+    if (!later && n >= p_.buffers.size())
+      return fail(Code::AG1806, lex_.loc(), fmt::format("there is no buffer `{}`", text));
     lex_.next();
     return ProgramBufferId(n);
   }
@@ -299,7 +301,7 @@ class ProgramParser {
     b.planned = lex_.accept("offset");
     if (b.planned) AG_TRY_(parenthesised(b.offset));
     if (lex_.accept("alias")) {
-      AG_TRY(b.alias_of, reference());
+      AG_TRY(b.alias_of, reference(true));
       if (lex_.accept("at")) AG_TRY_(parenthesised(b.offset));
     }
     if (lex_.accept("=")) {
