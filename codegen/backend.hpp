@@ -11,7 +11,7 @@ namespace ag::codegen {
 enum class EmitKind : std::uint8_t { llvm, assembly, object, ptx };
 
 struct EmitOptions {
-  int opt_level = 2;                 ///< 0: LLVM's fast selector; else its default code generator
+  int opt_level = 2;                 ///< 0: LLVM's fast selector; 3: all its passes; else those that pay
   std::string symbol = "k";          ///< the entry's name; never user text
   bool line_info = false;            ///< statement origins as line numbers
 };
@@ -31,6 +31,10 @@ const std::vector<const Backend*>& backends();
 /// "cpu:native", "cpu", "cpu:x86-64-v3", "cuda:sm_80" -> facts; AG4001 with the known ones otherwise.
 Result<TargetSpec> describe_target(std::string_view target);
 const Backend& backend_of(const TargetSpec& target);
+
+/// Whether a kernel is of the common kind, vectors of f32 with what their masks and functions are made of, for which the
+/// code generator leaves out more. The two kinds are never compiled at the same time, so give it one after the other.
+bool plain(const loop::Kernel& kernel);
 
 /// LLVM's first kernel in a process takes some 10 ms more than others: its code is read from the disk, tables are made.
 /// warm_up() compiles one that nobody wants, for a thread that has nothing better to do; warm() says whether any kernel

@@ -459,10 +459,9 @@ std::vector<NodeId> sole_transposes(const Graph& g) {
   return user;
 }
 
-Graph order_results(const Graph& g) {
+Graph order_results(Graph g) {
   std::vector<NodeId> transposes = sole_transposes(g);
-  if (std::none_of(transposes.begin(), transposes.end(), [](NodeId id) { return id.valid(); }))
-    return copy_if(g, [](NodeId) { return true; });
+  if (std::none_of(transposes.begin(), transposes.end(), [](NodeId id) { return id.valid(); })) return g;
   Graph out = empty_like(g);
   GraphBuilder b(out);
   ValueMap map(g.value_count());
@@ -510,8 +509,10 @@ Result<Graph> run(const Graph& g, PassContext& context) {
     std::string_view op = v.node().op->name;
     return op == "Einsum" || op == "Attention";
   };
-  Graph found = Finder(decompose_where(g, spelled)).run();
-  return found.grads.empty() ? order_results(found) : std::move(found);
+  bool any = false;
+  for (NodeId id : g.node_ids()) any = any || spelled(NodeView{g, id});
+  Graph found = any ? Finder(decompose_where(g, spelled)).run() : Finder(g).run();
+  return found.grads.empty() ? order_results(std::move(found)) : std::move(found);
 }
 
 }  // namespace

@@ -37,34 +37,44 @@ std::optional<loop::ValueId> quotient_rest(loop::Builder& b, loop::ValueId v, lo
 
 /// A reshape makes components by dividing a flat index; where they stand together again, the flat index is taken: with
 /// q = t + f div n, q * n + f rem n is t * n + f, and (q rem m) * n + f rem n is (t * n + f) rem (m * n).
-loop::ValueId linear_index(loop::Builder& b, const Dims& shape, std::span<const loop::ValueId> index) {
+loop::ValueId linear_index(loop::Builder& b, const Dims& shape, std::span<const loop::ValueId> index,
+                           const Dims& within) {
   std::vector<std::size_t> axes;
   for (std::size_t d = 0; d < shape.size(); ++d)
-    if (!shape[d].is(1)) axes.push_back(d);
+    if (!within[d].is(1)) axes.push_back(d);
   loop::ValueId sum = b.index(0);
   Dim stride = 1;
   while (!axes.empty()) {
-    Dim extent = shape[axes.back()];
+    Dim extent = shape[axes.back()], room = within[axes.back()];
+    if (extent.is(1)) {
+      stride = stride * room;
+      axes.pop_back();
+      continue;
+    }
     loop::ValueId component = index[axes.back()], size = b.dim(extent);
     axes.pop_back();
     auto divided = remainder_of(b, component, size);
     loop::ValueId flat = divided.value_or(component);
-    while (divided && !axes.empty()) {
+    while (divided && !axes.empty() && extent == room && !shape[axes.back()].is(1)) {
       loop::ValueId outer = index[axes.back()], outer_size = b.dim(shape[axes.back()]);
       auto part = remainder_of(b, outer, outer_size);
       auto more = quotient_rest(b, part.value_or(outer), *divided, size);
       if (!more) break;
       if (*more) flat = b.add(b.mul(*more, b.dim(extent)), flat);
-      extent = extent * shape[axes.back()];
+      extent = extent * shape[axes.back()], room = room * within[axes.back()];
       component = part ? b.op(loop::Op::rem, {flat, b.dim(extent)}) : flat;
       divided = part;
       size = outer_size;
       axes.pop_back();
     }
     sum = b.add(b.mul(component, b.dim(stride)), sum);
-    stride = stride * extent;
+    stride = stride * room;
   }
   return sum;
+}
+
+loop::ValueId linear_index(loop::Builder& b, const Dims& shape, std::span<const loop::ValueId> index) {
+  return linear_index(b, shape, index, shape);
 }
 
 std::vector<loop::ValueId> broadcast_index(loop::Builder& b, const Dims& shape, const Dims& result_shape,

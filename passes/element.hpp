@@ -57,7 +57,9 @@ class LeafProbe : public ElementSource {
   }
 };
 
-/// Row-major offset of an index in a shape.
+/// Row-major offset of an index in a shape; `within`: in the memory of a larger value, of which that shape is a part.
+loop::ValueId linear_index(loop::Builder& b, const Dims& shape, std::span<const loop::ValueId> index,
+                           const Dims& within);
 loop::ValueId linear_index(loop::Builder& b, const Dims& shape, std::span<const loop::ValueId> index);
 /// The index of an operand of `shape` under numpy broadcasting from an index of the (larger) result.
 std::vector<loop::ValueId> broadcast_index(loop::Builder& b, const Dims& shape, const Dims& result_shape,

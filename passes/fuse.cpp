@@ -20,6 +20,7 @@
 #include "passes/depthwise.hpp"
 #include "passes/element.hpp"
 #include "passes/lower_own.hpp"
+#include "passes/placement.hpp"
 #include "passes/plan.hpp"
 #include "passes/reach.hpp"
 #include "passes/rebuild.hpp"
@@ -113,6 +114,7 @@ class Planner {
 
   Plan run() {
     live_ = live_nodes(g_);
+    if (fuse_) place_values(g_, live_, plan_);
     find_sizes();
     for (NodeId id : g_.node_ids()) {
       if (!live_[id.index] || is_virtual(g_, id)) continue;
@@ -254,7 +256,8 @@ class Planner {
 
   bool open(const Group& group) const {
     return group.kind == GroupKind::map || group.kind == GroupKind::row || group.kind == GroupKind::contraction ||
-           (group.kind == GroupKind::own && takes_members(*g_.node(group.members[0]).op));
+           (group.kind == GroupKind::own && takes_members(*g_.node(group.members[0]).op) &&
+            !plan_.joined.contains(group.members[0]));
   }
 
   int cost(const Group& group) const {

@@ -135,6 +135,7 @@ void GraphLowering::add_guards() {
 ProgramBufferId GraphLowering::buffer(ValueId v) {
   ProgramBufferId& slot = buffer_of_[v.index];
   if (slot) return slot;
+  if (const auto at = plan_.placed.find(v); at != plan_.placed.end()) return slot = buffer(at->second.root);
   slot = p_.temp(g_.type(v).dtype, g_.type(v).shape, g_.value(v).name);
   if (const LiteralPtr* literal = g_.def(v).attrs.get<LiteralPtr>("value")) {
     ProgramBuffer& b = program().buffers[slot];

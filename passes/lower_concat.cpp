@@ -1,5 +1,5 @@
 // concat -> one kernel for each operand, which writes its part of the result: each element is read from where it is
-// known to lie, none is looked for among the operands.
+// known to lie, none is looked for among the operands. What is computed in its place of the result needs no kernel.
 #include "passes/lower_own.hpp"
 #include "passes/own_kernel.hpp"
 
@@ -13,6 +13,18 @@ constexpr std::size_t max_parts = 64;
 std::size_t axis_of(const Graph& g, NodeId id) {
   auto axis = g.node(id).attrs.get_or<std::int64_t>("axis", 0);
   return static_cast<std::size_t>(axis < 0 ? axis + g.type(g.node(id).result()).rank() : axis);
+}
+
+/// Whether operand i, which belongs at `from` along the axis, is computed just there.
+bool lies_there(const Graph& g, const Plan& plan, NodeId id, std::size_t i, const Dim& from) {
+  const ValueId result = g.node(id).result();
+  const auto part = plan.placed.find(g.node(id).operands[i]), whole = plan.placed.find(result);
+  if (part == plan.placed.end() || !plan.joined.contains(id)) return false;
+  const Placement in = whole == plan.placed.end() ? Placement{result, 0} : whole->second;
+  Dim stride = 1;
+  const Dims& shape = g.type(in.root).shape;
+  for (std::size_t d = axis_of(g, id) + 1; d < shape.size(); ++d) stride = stride * shape[d];
+  return part->second.root == in.root && part->second.begin == in.begin + from * stride;
 }
 
 }  // namespace
@@ -31,6 +43,10 @@ Result<std::vector<LoweredKernel>> lower_concat(const Graph& g, const Plan& plan
   std::vector<LoweredKernel> kernels;
   Dim from = 0;
   for (std::size_t i = 0; i < g.node(id).operands.size(); ++i) {
+    if (lies_there(g, plan, id, i, from)) {
+      from = from + g.type(g.node(id).operands[i]).shape[axis];
+      continue;
+    }
     OwnKernel k(g, plan, gid);
     k.read(i);
     k.members();

@@ -4,6 +4,7 @@
 
 #include "ir/loop/abi.hpp"
 #include "passes/lower_contraction.hpp"
+#include "passes/placement.hpp"
 
 namespace ag::passes {
 namespace {
@@ -22,7 +23,13 @@ constexpr int keep_cost = 4;
 class KernelLowering : public ElementSource {
  public:
   KernelLowering(const Graph& g, const Plan& plan, GroupId gid, std::optional<std::int64_t> row_bytes = {})
-      : g_(g), plan_(plan), group_(plan.groups[gid]), gid_(gid), row_bytes_(row_bytes), b_("k") {}
+      : g_(g),
+        plan_(plan),
+        group_(plan.groups[gid]),
+        gid_(gid),
+        row_bytes_(row_bytes),
+        b_("k"),
+        memory_(g, &plan, b_, out_) {}
 
   LoweredKernel run() {
     prepare();
@@ -37,8 +44,7 @@ class KernelLowering : public ElementSource {
   }
 
   LoweredKernel run_copy(ValueId from) {
-    reads_.insert({from, b_.param(g_.type(from).dtype, g_.type(from).elems(), loop::Access::read)});
-    out_.buffers.push_back(from);
+    reads_.insert({from, memory_.param(from, loop::Access::read)});
     copy_kernel(from);
     return finish();
   }
@@ -54,7 +60,7 @@ class KernelLowering : public ElementSource {
     }
     auto it = reads_.find(v);
     AG_CHECK(it != reads_.end());
-    return b_.load(it->second, linear_index(b_, g_.type(v).shape, index));
+    return b_.load(it->second, memory_.address(v, index));
   }
 
   void origin(NodeId id) override { set_origin(id); }
@@ -72,6 +78,7 @@ class KernelLowering : public ElementSource {
   std::optional<std::int64_t> row_bytes_;                     // left for rows kept in scratch memory
   loop::Builder b_;
   LoweredKernel out_;
+  KernelMemory memory_;
   std::unordered_map<ValueId, BufferId> reads_, writes_;
   std::unordered_map<NodeId, std::vector<ValueId>> leaves_;   // of members: values outside and inside the group
   std::vector<std::unordered_map<NodeId, LV>> memo_;          // innermost scope last
@@ -102,8 +109,7 @@ class KernelLowering : public ElementSource {
   // -- parameters -------------------------------------------------------------------------------------------
   void add_read(ValueId v) {
     if (reads_.contains(v)) return;
-    reads_.emplace(v, b_.param(g_.type(v).dtype, g_.type(v).elems(), loop::Access::read));
-    out_.buffers.push_back(v);
+    reads_.emplace(v, memory_.param(v, loop::Access::read));
   }
 
   void prepare() {
@@ -132,8 +138,7 @@ class KernelLowering : public ElementSource {
       ValueId v = node(id).result();
       if (!plan_.stored[v.index]) continue;
       auto access = read_back(id) ? loop::Access::read_write : loop::Access::write;
-      writes_.emplace(v, b_.param(g_.type(v).dtype, g_.type(v).elems(), access));
-      out_.buffers.push_back(v);
+      writes_.emplace(v, memory_.param(v, access));
     }
   }
 
@@ -179,7 +184,7 @@ class KernelLowering : public ElementSource {
     if (it == writes_.end()) return;
     LV value = member(id);
     set_origin(id);
-    b_.store(it->second, linear_index(b_, g_.type(v).shape, index_of(id)), value);
+    b_.store(it->second, memory_.address(v, index_of(id)), value);
   }
 
   // -- loop nests -------------------------------------------------------------------------------------------
@@ -324,8 +329,7 @@ class KernelLowering : public ElementSource {
 
   LV kept_index(NodeId id, BufferId buffer) {
     ValueId v = node(id).result();
-    if (auto it = writes_.find(v); it != writes_.end() && it->second == buffer)
-      return linear_index(b_, g_.type(v).shape, at_);
+    if (auto it = writes_.find(v); it != writes_.end() && it->second == buffer) return memory_.address(v, at_);
     Dims inner;
     LVs index;
     for (int d : group_.axes) {

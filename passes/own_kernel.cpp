@@ -16,9 +16,7 @@ void OwnKernel::read(std::size_t operand) {
 void OwnKernel::read_leaves(const LeafProbe& probe) {
   for (const auto& leaf : probe.leaves) {
     if (reads_.contains(leaf.value) || is_member(leaf.value)) continue;
-    const Type& t = g_.type(leaf.value);
-    reads_.emplace(leaf.value, b_.param(t.dtype, t.elems(), loop::Access::read));
-    lowered_.buffers.push_back(leaf.value);
+    reads_.emplace(leaf.value, memory_.param(leaf.value, loop::Access::read));
   }
 }
 
@@ -52,8 +50,7 @@ void OwnKernel::members() {
   for (NodeId id : all) {
     ValueId v = g_.node(id).result();
     if (!plan_->stored[v.index]) continue;
-    writes_.emplace(v, b_.param(g_.type(v).dtype, g_.type(v).elems(), loop::Access::write));
-    lowered_.buffers.push_back(v);
+    writes_.emplace(v, memory_.param(v, loop::Access::write));
   }
 }
 
@@ -74,7 +71,7 @@ void OwnKernel::finish_element(const std::vector<LV>& index, LV value) {
     if (out == writes_.end()) continue;
     LV x = member(id);
     origin(id);
-    b_.store(out->second, linear_index(b_, g_.type(v).shape, at_), x);
+    b_.store(out->second, memory_.address(v, at_), x);
   }
   origin(id_);
 }
@@ -111,7 +108,7 @@ LV OwnKernel::leaf(ValueId v, std::span<const LV> index) {
     AG_CHECK(std::equal(index.begin(), index.end(), at_.begin(), at_.end()));
     return member(g_.value(v).node);
   }
-  return b_.load(reads_.at(v), linear_index(b_, g_.type(v).shape, index), mask_);
+  return b_.load(reads_.at(v), memory_.address(v, index), mask_);
 }
 
 void OwnKernel::origin(NodeId id) {

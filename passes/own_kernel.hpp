@@ -9,18 +9,15 @@
 #include <unordered_map>
 
 #include "passes/lower_kernel.hpp"
+#include "passes/placement.hpp"
 
 namespace ag::passes {
 
 class OwnKernel : public ElementSource {
  public:
-  OwnKernel(const Graph& g, NodeId id) : g_(g), id_(id), b_("k") {
-    lowered_.origins.push_back(id);
-    b_.set_origin(1);
-  }
+  OwnKernel(const Graph& g, NodeId id) : OwnKernel(g, id, nullptr) {}
   /// The kernel of a whole group: its first node and maps over that node's one result.
-  OwnKernel(const Graph& g, const Plan& plan, GroupId gid) : OwnKernel(g, plan.groups[gid].members[0]) {
-    plan_ = &plan;
+  OwnKernel(const Graph& g, const Plan& plan, GroupId gid) : OwnKernel(g, plan.groups[gid].members[0], &plan) {
     gid_ = gid;
   }
 
@@ -72,6 +69,12 @@ class OwnKernel : public ElementSource {
   }
 
  private:
+  OwnKernel(const Graph& g, NodeId id, const Plan* plan)
+      : g_(g), id_(id), b_("k"), plan_(plan), memory_(g, plan, b_, lowered_) {
+    lowered_.origins.push_back(id);
+    b_.set_origin(1);
+  }
+
   const Graph& g_;
   NodeId id_;
   loop::Builder b_;
@@ -79,8 +82,9 @@ class OwnKernel : public ElementSource {
   std::unordered_map<ValueId, loop::BufferId> reads_;
   loop::ValueId mask_;  // of loads from them; none: all
 
-  const Plan* plan_ = nullptr;
+  const Plan* plan_;
   GroupId gid_;
+  KernelMemory memory_;
   std::unordered_map<ValueId, loop::BufferId> writes_;
   std::unordered_map<NodeId, loop::ValueId> done_;  // members at the element being finished
   std::vector<loop::ValueId> at_;

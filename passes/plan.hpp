@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "ir/op.hpp"
@@ -37,12 +38,20 @@ struct Group {
   ValueId copy_source;              ///< copy: stores this value (an output that is an input or a view)
 };
 
+/// A stored value that lies in another's memory: its elements by the strides of `root`'s shape, from `begin` on.
+struct Placement {
+  ValueId root;
+  Dim begin;  ///< in elements
+};
+
 struct Plan {
   IdMap<GroupId, Group> groups;
   std::vector<GroupId> order;                    ///< of execution
   std::vector<GroupId> group_of;                 ///< by node; invalid for sources and virtual nodes
   std::vector<Space> space;                      ///< by node, for members
   std::vector<bool> stored;                      ///< by value
+  std::unordered_map<ValueId, Placement> placed;
+  std::unordered_set<NodeId> joined;             ///< concats that copy at most what is not placed in their result
   std::vector<std::string> notes;                ///< --print-fusion: why two ops were or were not fused
 };
 

@@ -1,5 +1,7 @@
 #include "passes/rebuild.hpp"
 
+#include <algorithm>
+
 #include "ir/op.hpp"
 #include "ir/symbols.hpp"
 
@@ -109,6 +111,10 @@ Graph decompose_where(const Graph& g, const std::function<bool(const NodeView&)>
     }
   }
   map_signature(g, map, work);
+  if (std::find(replaced.begin(), replaced.end(), true) == replaced.end()) {
+    if (map_out) *map_out = std::move(map);
+    return work;
+  }
   replaced.resize(work.node_count());
   ValueMap second;
   Graph out = copy_if(work, [&](NodeId id) { return !replaced[id.index]; }, &second);

@@ -8,6 +8,7 @@
 #include "passes/pass.hpp"
 #include "passes/regions.hpp"
 #include "passes/rewrite/fold_affine.hpp"
+#include "passes/roll.hpp"
 #include "passes/split_reductions.hpp"
 #include "passes/state_layout.hpp"
 
@@ -15,13 +16,33 @@ namespace ag::passes {
 
 const std::vector<const Pass*>& all_passes() {
   static const std::vector<const Pass*> passes{
-      &autodiff,        &checkpoint,       &cse,      &algebra,   &fold,      &dce,       &attention, &horizontal,
-      &decompose_early, &fold_affine,      &layout,   &winograd,  &depthwise, &decompose, &factor,    &regions,
-      &pack_constants,  &state_layout,
+      &autodiff,
+      &checkpoint,
+      &cse,
+      &algebra,
+      &fold,
+      &dce,
+      &attention,
+      &horizontal,
+      &decompose_early,
+      &fold_affine,
+      &layout,
+      &winograd,
+      &depthwise,
+      &decompose,
+      &factor,
+      &regions,
+      &pack_constants,
+      &state_layout,
       &lower,                                            // Graph -> Program
-      &collapse,        &split_reductions, &schedule, &vectorise,
+      &collapse,
+      &split_reductions,
+      &schedule,
+      &vectorise,
       &gpu_map,  // Program -> Program
-      &expand_math,     &plan_memory,
+      &expand_math,
+      &roll,
+      &plan_memory,
   };
   return passes;
 }

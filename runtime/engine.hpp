@@ -31,7 +31,7 @@ struct EngineOptions {
 struct KernelReport {
   std::string name, label;   ///< "k3", "dot_general+add+tanh"
   std::size_t calls = 0, object_bytes = 0, statements = 0;
-  double codegen_ms = 0;     ///< 0 if it came from the cache
+  double codegen_ms = 0;     ///< processor time of the thread; 0 if it came from the cache
   bool cached = false;
 };
 

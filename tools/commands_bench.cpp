@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "ir/loop/live_bytes.hpp"
+#include "tools/kernel_times.hpp"
 #include "tools/values.hpp"
 
 namespace ag::tools {
@@ -82,6 +83,7 @@ int bench_command(Session& s) {
     times.push_back(ms_since(t));
   }
   std::sort(times.begin(), times.end());
+  const KernelTimes kernel_ms = kernel_times(compiled->report);
   nlohmann::ordered_json j{{"compile_ms", compile_ms},
                            {"load_ms", load_ms},
                            {"min_ms", times.front()},
@@ -92,6 +94,12 @@ int bench_command(Session& s) {
                                               : -1},
                            {"live_bytes", loop::peak_live_bytes(compiled->executable->program()).value_or(-1)},
                            {"kernels", compiled->report.kernels.size()},
+                           {"kernel_compile_ms",
+                            {{"compiled", kernel_ms.compiled},
+                             {"median", kernel_ms.median},
+                             {"p90", kernel_ms.p90},
+                             {"max", kernel_ms.max},
+                             {"sum", kernel_ms.sum}}},
                            {"threads", options->threads}};
   if (s.options.json == "-")
     fmt::print("{}\n", j.dump());

@@ -13,6 +13,7 @@
 #include "ir/op.hpp"
 #include "tools/coverage.hpp"
 #include "tools/dot.hpp"
+#include "tools/kernel_times.hpp"
 #include "tools/options.hpp"
 
 namespace ag::tools {
@@ -142,6 +143,9 @@ int report_compile(Session& s, Graph g) {
   std::string arena = compiled->executable->program().arena_bytes.str();
   fmt::print("{} kernels   passes {:.1f} ms   code {:.1f} ms   link {:.1f} ms   total {:.1f} ms   arena {} bytes\n",
              r.kernels.size(), r.passes_ms, r.codegen_ms, r.link_ms, r.total_ms, arena);
+  if (const KernelTimes t = kernel_times(r); t.compiled > 0)
+    fmt::print("{} compiled   a kernel: median {:.2f} ms of a thread, nine tenths below {:.2f}, longest {:.2f}\n",
+               t.compiled, t.median, t.p90, t.max);
   return exit_ok;
 }
 

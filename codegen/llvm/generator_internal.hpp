@@ -23,7 +23,8 @@ class Generator {
   llvm::LLVMContext& context() { return *context_; }
   llvm::TargetMachine& machine() { return *machine_; }
   /// Bytes of a verified module of context(). Errors: AG4003, LLVM's own complaints.
-  Result<std::string> generate(llvm::Module& module, EmitKind kind, const std::string& target);
+  /// `plain`: of a kernel that plain() says is.
+  Result<std::string> generate(llvm::Module& module, EmitKind kind, const std::string& target, bool plain);
   /// False after an error, and when the context has gathered the types and constants of many kernels.
   bool usable() const { return !failed_ && generated_ < max_kernels; }
 
@@ -39,6 +40,7 @@ class Generator {
   llvm::raw_svector_ostream out_{bytes_};
   std::unique_ptr<llvm::legacy::PassManager> object_passes_;
   int generated_ = 0;
+  bool whole_ = false;  // with all of LLVM's passes
   bool failed_ = false;
 };
 

@@ -71,8 +71,8 @@ struct CompileOptions {
 };
 struct CompiledKernels {
   std::vector<CompiledKernelRef> kernels;  ///< as given; equal kernels share one
-  std::vector<double> compile_ms;          ///< 0 for what was cached or equal to an earlier one
-  int compiled = 0;                        ///< how many the code generator made
+  std::vector<double> compile_ms;  ///< processor time of the thread; 0 for what was cached or equal to another
+  int compiled = 0;  ///< how many the code generator made
 };
 /// Compiles scheduled kernels with the backend of `target`. Errors: the code generator's, of the first kernel
 /// that has any.

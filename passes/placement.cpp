@@ -1,0 +1,175 @@
+#include "passes/placement.hpp"
+
+#include <algorithm>
+#include <set>
+
+#include "passes/lower_own.hpp"
+
+namespace ag::passes {
+namespace {
+
+class Placer {
+ public:
+  Placer(const Graph& g, const std::vector<bool>& live, Plan& plan) : g_(g), live_(live), plan_(plan) {}
+
+  void run() {
+    std::vector<NodeId> concats;
+    for (NodeId id : g_.node_ids())
+      if (live_[id.index] && concat_by_parts(g_, id)) concats.push_back(id);
+    if (concats.empty()) return;
+    std::reverse(concats.begin(), concats.end());  // of unknown sizes, what holds another comes first too
+    count_users();
+    auto elems = [&](NodeId id) {
+      const Dim n = g_.type(g_.node(id).result()).elems();
+      return n.is_const() ? n.value() : 0;
+    };
+    std::stable_sort(concats.begin(), concats.end(), [&](NodeId a, NodeId b) { return elems(a) > elems(b); });
+    for (NodeId id : concats)
+      if (!view(id)) join(id);
+  }
+
+ private:
+  const Graph& g_;
+  const std::vector<bool>& live_;
+  Plan& plan_;
+  std::vector<std::vector<NodeId>> users_;  // by value
+  std::set<ValueId> outputs_;
+
+  void count_users() {
+    users_.resize(g_.value_count());
+    for (NodeId id : g_.node_ids())
+      if (live_[id.index])
+        for (ValueId v : g_.node(id).operands)
+          if (v) users_[v.index].push_back(id);
+    for (const Output& o : g_.outputs) outputs_.insert(o.value);
+  }
+
+  std::size_t axis(NodeId concat) const {
+    const auto axis = g_.node(concat).attrs.get_or<std::int64_t>("axis", 0);
+    return static_cast<std::size_t>(axis < 0 ? axis + g_.type(g_.node(concat).result()).rank() : axis);
+  }
+
+  /// Kernels that ask KernelMemory for addresses.
+  bool follows(NodeId id) const {
+    const OpInfo& op = *g_.node(id).op;
+    switch (op.lower_class) {
+      case LowerClass::map:
+      case LowerClass::reduce:
+      case LowerClass::index:
+      case LowerClass::contraction: return true;
+      default: return false;
+    }
+  }
+
+  /// Whether all that read `v`, through views too, find it wherever it lies.
+  bool readers_follow(ValueId v) const {
+    std::vector<ValueId> work{v};
+    while (!work.empty()) {
+      const ValueId x = work.back();
+      work.pop_back();
+      for (NodeId user : users_[x.index]) {
+        if (!follows(user)) return false;
+        if (is_virtual(g_, user)) work.push_back(g_.node(user).result());
+      }
+    }
+    return true;
+  }
+
+  bool placeable(ValueId v) const {
+    const NodeId id = g_.value(v).node;
+    if (plan_.placed.contains(v) || plan_.joined.contains(id) || outputs_.contains(v) || is_virtual(g_, id) ||
+        g_.node(id).result_count != 1)
+      return false;
+    return (follows(id) || g_.node(id).op->name == "winograd") && readers_follow(v);
+  }
+
+  /// Where operand `i` of a concat belongs: in the result, or where that itself is placed.
+  std::vector<Placement> places(NodeId concat) const {
+    const ValueId result = g_.node(concat).result();
+    const auto at = plan_.placed.find(result);
+    Placement next = at == plan_.placed.end() ? Placement{result, 0} : at->second;
+    const Dims& shape = g_.type(next.root).shape;
+    Dim stride = 1;
+    for (std::size_t d = axis(concat) + 1; d < shape.size(); ++d) stride = stride * shape[d];
+    std::vector<Placement> out;
+    for (ValueId v : g_.node(concat).operands) {
+      out.push_back(next);
+      next.begin = next.begin + g_.type(v).shape[axis(concat)] * stride;
+    }
+    return out;
+  }
+
+  /// All operands lie side by side in a larger result already.
+  bool view(NodeId concat) {
+    const Node& n = g_.node(concat);
+    const auto first = plan_.placed.find(n.operands[0]);
+    if (first == plan_.placed.end() || !placeable(n.result())) return false;
+    if (g_.type(first->second.root).rank() != g_.type(n.result()).rank()) return false;
+    plan_.placed.emplace(n.result(), Placement(first->second));
+    const std::vector<Placement> wanted = places(concat);
+    for (std::size_t i = 0; i < n.operands.size(); ++i) {
+      const auto at = plan_.placed.find(n.operands[i]);
+      if (at != plan_.placed.end() && at->second.root == wanted[i].root && at->second.begin == wanted[i].begin)
+        continue;
+      plan_.placed.erase(n.result());
+      return false;
+    }
+    plan_.joined.insert(concat);
+    return true;
+  }
+
+  /// Computes operands in place. Others are copied; not, where a map over the result could read them as it is computed.
+  void join(NodeId concat) {
+    const Node& n = g_.node(concat);
+    std::vector<std::size_t> found;
+    Dim there = 0;
+    for (std::size_t i = 0; i < n.operands.size(); ++i) {
+      const ValueId v = n.operands[i];
+      if (std::count(n.operands.begin(), n.operands.end(), v) != 1 || !placeable(v)) continue;
+      found.push_back(i);
+      there = there + g_.type(v).elems();
+    }
+    if (found.size() < n.operands.size()) {
+      const Dim all = g_.type(n.result()).elems();
+      const auto& users = users_[n.result().index];
+      const bool mapped = std::any_of(users.begin(), users.end(), [&](NodeId user) {
+        return g_.node(user).op->lower_class == LowerClass::map &&
+               g_.type(g_.node(user).result()).shape == g_.type(n.result()).shape;
+      });
+      if (mapped || !there.is_const() || !all.is_const() || 2 * there.value() < all.value()) return;
+    }
+    const std::vector<Placement> wanted = places(concat);
+    for (std::size_t i : found) plan_.placed.emplace(n.operands[i], wanted[i]);
+    plan_.joined.insert(concat);
+  }
+};
+
+}  // namespace
+
+void place_values(const Graph& g, const std::vector<bool>& live, Plan& plan) { Placer(g, live, plan).run(); }
+
+const Placement* KernelMemory::placement(ValueId v) const {
+  if (!plan_) return nullptr;
+  const auto at = plan_->placed.find(v);
+  return at == plan_->placed.end() ? nullptr : &at->second;
+}
+
+loop::BufferId KernelMemory::param(ValueId v, loop::Access access) {
+  kernel_.buffers.push_back(v);
+  const Placement* at = placement(v);
+  if (at && !at->begin.is(0) && !begin_.contains(v)) {
+    const std::string name = "begin." + std::to_string(begin_.size());
+    begin_.emplace(v, b_.dim_param(name));
+    kernel_.dims.push_back(at->begin);
+  }
+  return b_.param(g_.type(v).dtype, g_.type(at ? at->root : v).elems(), access);
+}
+
+loop::ValueId KernelMemory::address(ValueId v, std::span<const loop::ValueId> index) {
+  const Placement* at = placement(v);
+  loop::ValueId i = linear_index(b_, g_.type(v).shape, index, g_.type(at ? at->root : v).shape);
+  const auto begin = begin_.find(v);
+  return begin == begin_.end() ? i : b_.add(begin->second, i);
+}
+
+}  // namespace ag::passes
