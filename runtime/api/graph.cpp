@@ -194,8 +194,9 @@ Executable compile(const Graph& g, const CompileOptions& o) {
     impl->executable = compiled->executable;
     impl->options = lazy::exec_options();
     if (o.threads > 0) {
-      impl->options.threads = o.threads;
-      impl->options.pool = o.threads > 1 ? std::make_shared<runtime::ThreadPool>(o.threads - 1) : nullptr;
+      impl->options.threads = runtime::useful_threads(o.threads);
+      const int workers = impl->options.threads - 1;
+      impl->options.pool = workers > 0 ? std::make_shared<runtime::ThreadPool>(workers) : nullptr;
     }
     impl->options.memory_limit = o.memory_limit;
     return Executable(std::move(impl));

@@ -1,5 +1,6 @@
 #include "runtime/api/session.hpp"
 
+#include <climits>
 #include <cstdlib>
 #include <mutex>
 #include <new>
@@ -141,8 +142,7 @@ const runtime::EngineOptions& engine_options() {
   return options;
 }
 runtime::ExecOptions exec_options() {
-  static const int threads =
-      flags().threads > 0 ? flags().threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  static const int threads = runtime::useful_threads(flags().threads > 0 ? flags().threads : INT_MAX);
   static const std::shared_ptr<runtime::ThreadPool> pool =
       threads > 1 ? std::make_shared<runtime::ThreadPool>(threads - 1) : nullptr;
   return {.threads = threads, .pool = pool};

@@ -102,8 +102,8 @@ TrainStep compile_step(ag::Graph graph, const optim::Rule& rule, const passes::T
     }
   runtime::ExecOptions exec = lazy::exec_options();
   if (o.threads > 0) {
-    exec.threads = o.threads;
-    exec.pool = o.threads > 1 ? std::make_shared<runtime::ThreadPool>(o.threads - 1) : nullptr;
+    exec.threads = runtime::useful_threads(o.threads);
+    exec.pool = exec.threads > 1 ? std::make_shared<runtime::ThreadPool>(exec.threads - 1) : nullptr;
   }
   exec.memory_limit = o.memory_limit;
   impl->context = std::make_unique<runtime::ExecContext>(impl->executable, exec);

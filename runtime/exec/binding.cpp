@@ -194,6 +194,7 @@ Result<std::unique_ptr<Binding>> Binding::make(const Executable& e, DimEnv env, 
     if (entry.kind == Executable::Entry::Kind::jump_if_false && b->bytes[entry.index] == 0)
       return fail(Code::AG5020, {}, "a predicate has no element");
   for (std::uint32_t i : e.segments_[0].calls) AG_TRY_(b->set_call(e, i, threads));
+  b->plan_waits(e);
   b->set_passed(e);
   auto views = [&](const std::vector<ProgramBufferId>& ids) {
     std::vector<HostArray> out;
@@ -238,6 +239,7 @@ Status Binding::update(const Executable& e, const loop::BindStep& step, const st
   s.scratch_bytes = scratch / cache_line * cache_line + (scratch % cache_line ? cache_line : 0);
   for (std::uint32_t i : members.calls)
     if (!set_call(e, i, threads)) calls[i].fn = nullptr;
+  if (!members.calls.empty()) plan_waits(e);
   set_hosts(e, step.segment.index + 1);
   s.bound = true;
   return {};
@@ -326,6 +328,7 @@ void Binding::prepare_calls(const Executable& e) {
   dims.resize(dim_count);
   slots.resize(e.slots_.size());
   calls.resize(e.calls_.size());
+  entries.resize(e.calls_.size());
   call_envs.resize(e.calls_.size());
   std::size_t at = 0;
   for (std::size_t i = 0; i < calls.size(); ++i) {
@@ -369,13 +372,23 @@ Status Binding::set_call(const Executable& e, std::size_t index, int threads) {
   double traffic = estimate(k.bytes);
   if (traffic == 0) traffic = static_cast<double>(moved);
   const double cost = estimate(k.flops) / flops_per_ns + traffic / bytes_per_ns;
-  const double parts =
-      std::min({static_cast<double>(threads), static_cast<double>(tiles), std::floor(cost / min_part_ns)});
+  const double parts = std::min({static_cast<double>(threads), static_cast<double>(tiles),
+                                 std::floor(cost / min_part_ns), static_cast<double>(UINT16_MAX)});
   call.tiles = tiles;
   call.cost_ns = cost;
-  call.max_parts = std::max(1, static_cast<int>(parts));
+  entries[index].parts = static_cast<std::uint16_t>(std::max(1.0, parts));
   call.fn = e.code_.functions[c.kernel.index];
   return {};
+}
+
+/// A call that one thread does need not wait for others like it: they are that thread's, too.
+void Binding::plan_waits(const Executable& e) {
+  for (std::size_t first = 0; first < entries.size(); first = e.run_end_[first])
+    for (std::size_t i = first, divided = first; i < e.run_end_[first]; ++i) {
+      const std::size_t behind = entries[i].parts == 1 ? i - divided : 1;
+      entries[i].behind = static_cast<std::uint16_t>(std::clamp<std::size_t>(behind, 1, UINT16_MAX));
+      if (entries[i].parts > 1) divided = i;
+    }
 }
 
 void Binding::set_home(const Executable& e, std::uint32_t home, void* data) {

@@ -8,7 +8,7 @@ namespace ag::runtime {
 /// Rough single-core speeds, to tell kernels worth dividing from those that are not. Only the order of
 /// magnitude matters: no result depends on how work is divided.
 inline constexpr double flops_per_ns = 16, bytes_per_ns = 16;
-/// Handing a part to a spinning worker and joining costs some 0.2 us to 0.4 us; a part should take longer.
+/// Two threads that wait for each other before and after a call lose some 0.1 us to 0.3 us; a part should take longer.
 inline constexpr double min_part_ns = 1000;
 /// Waking parked workers costs about 30 us: only after this much divisible work in a step are they woken.
 inline constexpr double wake_ns = 30000;
@@ -18,7 +18,6 @@ struct BoundCall {
   loop::KernelArgs args;
   std::int64_t tiles;
   double cost_ns;  ///< estimate for one thread
-  int max_parts;   ///< 1: never divided
 };
 
 struct Binding {
@@ -28,6 +27,7 @@ struct Binding {
   std::vector<std::int64_t> offsets;                ///< per buffer: in the arena, if it is a home there
   std::int64_t arena_bytes = 0, scratch_bytes = 0;  ///< scratch of one thread, a multiple of a cache line
   std::vector<BoundCall> calls;                     ///< one without `fn` cannot be run with these sizes
+  std::vector<BlockEntry> entries;                  ///< how each call is divided
   std::vector<DimEnv> call_envs;                    ///< sizes by the kernel's names
   std::vector<std::int64_t> dims;                   ///< of all calls
   struct HostViews {
@@ -77,6 +77,7 @@ struct Binding {
  private:
   Status set_buffer(const Executable& e, std::size_t buffer);
   void prepare_calls(const Executable& e);
+  void plan_waits(const Executable& e);
   void set_hosts(const Executable& e, std::size_t segment);
   void set_passed(const Executable& e);
   std::vector<std::uint32_t> by_address_;  // of `passed`; kept so that sorting allocates nothing

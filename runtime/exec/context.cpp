@@ -63,9 +63,12 @@ struct ExecContext::Busy {
 ExecContext::ExecContext(std::shared_ptr<const Executable> executable, ExecOptions options)
     : executable_(std::move(executable)), options_(std::move(options)) {
   if (options_.host_pool) options_.threads = options_.host_pool->threads();
-  options_.threads = std::max(1, options_.threads);
-  if (!options_.host_pool && !options_.pool && options_.threads > 1)
-    options_.pool = std::make_shared<ThreadPool>(options_.threads - 1);
+  options_.threads = std::clamp(options_.threads, 1, int{UINT16_MAX});
+  if (!options_.host_pool && !options_.pool) {
+    options_.threads = useful_threads(options_.threads);
+    if (options_.threads > 1) options_.pool = std::make_shared<ThreadPool>(options_.threads - 1);
+  }
+  flags_ = std::vector<Flags>(static_cast<std::size_t>(options_.threads));
   bindings_.reserve(max_bindings + 1);
   for (std::size_t i = 0; i < executable_->program_.segments.size(); ++i)
     segments_.push_back(std::make_unique<Arena>());
@@ -101,7 +104,6 @@ Result<Binding*> ExecContext::bind(std::span<const HostArray> inputs) {
     }
   AG_TRY(DimEnv env, bind_sizes(p, inputs));
   AG_TRY(auto binding, Binding::make(*executable_, std::move(env), options_.threads));
-  for (auto& c : binding->calls) c.args.context = &flags_;
   for (std::size_t i = 0; i < inputs.size(); ++i)
     AG_TRY_(check_memory("input", p.buffers[p.inputs[i]], binding->bytes[p.inputs[i].index], inputs[i]));
   bindings_.insert(bindings_.begin(), std::move(binding));
@@ -186,56 +188,80 @@ Status ExecContext::set_pointers(Binding& b, std::span<const HostArray> inputs, 
   return overlap;
 }
 
-int ExecContext::threads_for(double cost_ns) {
-  if (options_.host_pool) return options_.threads;
-  if (!gang_.held()) {
-    waiting_ns_ += cost_ns;
-    if (waiting_ns_ < wake_ns && !options_.pool->hot()) return 1;
-    gang_.acquire(*options_.pool, options_.threads);
-  }
-  return gang_.size();
+/// Whether a call that can be divided shall be: a gang is taken at the first work worth it, and kept.
+bool ExecContext::wants_gang(double cost_ns) {
+  if (gang_.held()) return true;
+  waiting_ns_ += cost_ns;
+  if (waiting_ns_ < wake_ns && !options_.pool->hot()) return false;
+  gang_.acquire(*options_.pool, options_.threads);
+  return true;
 }
 
-Status ExecContext::call_kernel(Binding& b, std::uint32_t index) {
+/// One part of a call, on any thread. After a trap the calls before it are still made in all parts: so the first trap
+/// of the program is reported, whoever met one first.
+void ExecContext::run_part(Binding& b, std::uint32_t index, int part, int parts) {
+  if (index > stop_at_.load(std::memory_order_relaxed)) return;
   BoundCall& c = b.calls[index];
-  if (!c.fn) {
-    AG_TRY_(b.set_call(*executable_, index, options_.threads));
+  Flags& flags = flags_[static_cast<std::size_t>(part)];
+  loop::KernelArgs args = c.args;
+  args.context = &flags.block;
+  args.scratch = scratch_.base() + part * scratch_stride_;
+  const TileRange tiles = parts == 1 ? TileRange{0, c.tiles} : tile_range(c.tiles, part, parts);
+  if (tiles.lo < tiles.hi) c.fn(&args, tiles.lo, tiles.hi);
+  const bool trapped = flags.block.trap_kind.load(std::memory_order_relaxed) != 0;
+  if (!trapped && flags.block.cancelled.load(std::memory_order_relaxed) == 0) return;
+  if (trapped && flags.trapped_call == nowhere) flags.trapped_call = index;
+  for (auto at = stop_at_.load(); index < at && !stop_at_.compare_exchange_weak(at, index);) {
   }
-  c.args.scratch = scratch_.base();
-  const int parts = c.max_parts == 1 ? 1 : std::min(c.max_parts, threads_for(c.cost_ns));
-  if (parts == 1) {
-    if (c.tiles > 0) c.fn(&c.args, 0, c.tiles);
-    return {};
-  }
+}
+
+void ExecContext::call_on_host_pool(Binding& b, std::uint32_t index) {
   struct Job {
-    const BoundCall& call;
-    char* scratch;
-    std::int64_t scratch_bytes;
-  } job{c, scratch_.base(), scratch_stride_};
-  auto part = [](void* user, int p, int parts) {
-    const Job& j = *static_cast<const Job*>(user);
-    const auto [lo, hi] = tile_range(j.call.tiles, p, parts);
-    loop::KernelArgs args = j.call.args;
-    args.scratch = j.scratch + p * j.scratch_bytes;
-    j.call.fn(&args, lo, hi);
-  };
-  if (!options_.host_pool) {
-    gang_.run(parts, part, &job);
-    return {};
-  }
-  struct Foreign {
-    Job& job;
-    PartFn part;
-  } foreign{job, part};
+    ExecContext& context;
+    Binding& binding;
+    std::uint32_t index;
+  } job{*this, b, index};
   options_.host_pool->parallel_for(
-      parts,
-      [](void* user, int p, int parts) {
+      b.entries[index].parts,
+      [](void* user, int part, int parts) {
         FpState fp;  // the host's threads may be in any mode
-        auto* f = static_cast<Foreign*>(user);
-        f->part(&f->job, p, parts);
+        const Job& j = *static_cast<const Job*>(user);
+        j.context.run_part(j.binding, j.index, part, parts);
       },
-      &foreign);
-  return {};
+      &job);
+}
+
+/// Makes a call, and if that takes a gang, also those that follow it in the table. Returns how many were made.
+Result<std::uint32_t> ExecContext::call_kernels(Binding& b, std::uint32_t first) {
+  BoundCall& c = b.calls[first];
+  if (!c.fn) AG_TRY_(b.set_call(*executable_, first, options_.threads));
+  if (b.entries[first].parts == 1) {
+    run_part(b, first, 0, 1);
+    return 1;
+  }
+  if (options_.host_pool) {
+    call_on_host_pool(b, first);
+    return 1;
+  }
+  if (!wants_gang(c.cost_ns)) {
+    run_part(b, first, 0, 1);
+    return 1;
+  }
+  std::uint32_t end = first + 1;
+  if (profile_.empty())
+    while (end < executable_->run_end_[first] && b.calls[end].fn) ++end;
+  struct Walk {
+    ExecContext& context;
+    Binding& binding;
+    std::uint32_t first;
+  } walk{*this, b, first};
+  gang_.run({[](void* user, std::uint32_t entry, int part, int parts) {
+               const Walk& w = *static_cast<const Walk*>(user);
+               w.context.run_part(w.binding, w.first + entry, part, parts);
+             },
+             &walk, std::span<const BlockEntry>(b.entries).subspan(first, end - first),
+             gang_.size() != options_.threads});
+  return end - first;
 }
 
 Status ExecContext::call_host(Binding& b, std::uint32_t index) {
@@ -247,7 +273,7 @@ Status ExecContext::call_host(Binding& b, std::uint32_t index) {
   point(call.inputs, views.inputs);
   point(call.outputs, views.outputs);
   try {
-    return executable_->host_[call.function]({views.inputs, views.outputs, flags_.cancelled});
+    return executable_->host_[call.function]({views.inputs, views.outputs, flags_[0].block.cancelled});
   } catch (const std::exception& e) {
     return fail(Code::AG5015, {}, fmt::format("host function `{}` threw: {}", call.label, e.what()));
   } catch (...) {
@@ -255,39 +281,54 @@ Status ExecContext::call_host(Binding& b, std::uint32_t index) {
   }
 }
 
-/// The error of a trap or a cancellation noticed after `entry`; both are then over.
-Status ExecContext::time_kernel(Binding& b, std::uint32_t index) {
+Result<std::uint32_t> ExecContext::time_kernel(Binding& b, std::uint32_t index) {
   const auto start = std::chrono::steady_clock::now();
-  AG_TRY_(call_kernel(b, index));
+  AG_TRY(const std::uint32_t made, call_kernels(b, index));
   const std::chrono::duration<double, std::nano> took = std::chrono::steady_clock::now() - start;
   CallProfile& p = profile_[index];
   p.min_ns = p.runs++ == 0 ? took.count() : std::min(p.min_ns, took.count());
   p.total_ns += took.count();
-  p.parts = std::min(b.calls[index].max_parts, gang_.held() ? gang_.size() : 1);
-  return {};
+  p.parts = std::min<int>(b.entries[index].parts, options_.host_pool ? options_.threads
+                                                  : gang_.held()     ? gang_.size()
+                                                                     : 1);
+  return made;
 }
 
+void ExecContext::cancel() {
+  std::lock_guard lock(cancel_mutex_);
+  for (Flags& f : flags_) f.block.cancelled.store(1, std::memory_order_relaxed);
+}
+
+/// The error of a trap or a cancellation noticed after `entry`; both are then over. Of several traps that of the first
+/// call, in its lowest part.
 Status ExecContext::stopped(const Executable::Entry& entry) {
-  const auto kind = static_cast<loop::Trap>(flags_.trap_kind.exchange(0));
-  flags_.cancelled.store(0);
+  const Flags* first = nullptr;
+  for (const Flags& f : flags_)
+    if (f.block.trap_kind.load() != 0 && (!first || f.trapped_call < first->trapped_call)) first = &f;
+  const auto kind = static_cast<loop::Trap>(first ? first->block.trap_kind.load() : 0);
+  {
+    std::lock_guard lock(cancel_mutex_);
+    for (Flags& f : flags_) f.block.cancelled.store(0);
+  }
   if (kind == loop::Trap::none) return fail(Code::AG5011, {}, "the run was cancelled");
+  const loop::ContextBlock& flags = first->block;
   Loc place;
   std::string where;
   if (entry.kind == Executable::Entry::Kind::kernel) {
-    const loop::KernelCall& call = *executable_->calls_[entry.index];
+    const loop::KernelCall& call = *executable_->calls_[first->trapped_call];
     const auto& sources = executable_->program_.sources;
-    const std::size_t local = std::size_t{flags_.trap_origin} - 1;  // 0 means none
-    if (flags_.trap_origin != 0 && local < call.origins.size() && call.origins[local] < sources.size())
+    const std::size_t local = std::size_t{flags.trap_origin} - 1;  // 0 means none
+    if (flags.trap_origin != 0 && local < call.origins.size() && call.origins[local] < sources.size())
       place = sources[call.origins[local]];
     if (!call.label.empty() && (call.label.size() <= 40 || !place.known())) where = fmt::format(" in `{}`", call.label);
   }
   switch (kind) {
     case loop::Trap::index_out_of_range:
-      return fail(Code::AG5012, place, fmt::format("index {} is out of range{}", flags_.trap_detail, where));
+      return fail(Code::AG5012, place, fmt::format("index {} is out of range{}", flags.trap_detail, where));
     case loop::Trap::integer_division_by_zero:
       return fail(Code::AG5013, place, fmt::format("integer division by zero{}", where));
     case loop::Trap::size_mismatch:
-      return fail(Code::AG5014, place, fmt::format("sizes do not match{}: {}", where, flags_.trap_detail));
+      return fail(Code::AG5014, place, fmt::format("sizes do not match{}: {}", where, flags.trap_detail));
     default: return fail(Code::AG5015, place, fmt::format("the host stopped the run{}", where));
   }
 }
@@ -296,12 +337,17 @@ Status ExecContext::execute(Binding& b, std::span<const HostArray> outputs) {
   using Kind = Executable::Entry::Kind;
   const auto& table = executable_->table_;
   FpState fp;
-  flags_.trap_kind.store(0, std::memory_order_relaxed);
+  for (Flags& f : flags_) f.block.trap_kind.store(0, std::memory_order_relaxed), f.trapped_call = nowhere;
+  stop_at_.store(nowhere, std::memory_order_relaxed);
   waiting_ns_ = 0;
   for (std::size_t pc = 0; pc < table.size();) {
     const auto& entry = table[pc++];
     switch (entry.kind) {
-      case Kind::kernel: AG_TRY_(profile_.empty() ? call_kernel(b, entry.index) : time_kernel(b, entry.index)); break;
+      case Kind::kernel: {
+        AG_TRY(const auto made, profile_.empty() ? call_kernels(b, entry.index) : time_kernel(b, entry.index));
+        pc += made - 1;
+        break;
+      }
       case Kind::host: AG_TRY_(call_host(b, entry.index)); break;
       case Kind::jump: pc = entry.target; break;
       case Kind::bind: AG_TRY_(bind_segment(b, *executable_->binds_[entry.index])); break;
@@ -314,8 +360,7 @@ Status ExecContext::execute(Binding& b, std::span<const HostArray> outputs) {
         break;
       }
     }
-    if (flags_.trap_kind.load(std::memory_order_relaxed) | flags_.cancelled.load(std::memory_order_relaxed))
-      return stopped(entry);
+    if (has_stopped() || flags_[0].block.cancelled.load(std::memory_order_relaxed)) return stopped(entry);
   }
   const auto& p = executable_->program_;
   for (std::size_t i = 0; i < outputs.size(); ++i) {

@@ -54,6 +54,7 @@ Result<std::shared_ptr<const Executable>> Executable::create(Program program, Ke
   AG_TRY_(check_sizes(p));
   AG_TRY(e->storage_, loop::resolve_storage(p));
   AG_TRY_(e->flatten(p.body, 0));
+  e->index_runs();
   AG_TRY_(e->check());
   bool constant = p.arena_bytes.is_const();
   for (const auto& b : p.buffers) constant = constant && byte_size(b).is_const() && b.offset.is_const();
@@ -108,6 +109,15 @@ Status Executable::flatten(const loop::Seq& seq, int depth) {
     }
   }
   return {};
+}
+
+void Executable::index_runs() {
+  run_end_.resize(calls_.size());
+  for (std::size_t i = table_.size(), end = 0; i-- > 0;) {
+    if (table_[i].kind != Entry::Kind::kernel) continue;
+    if (i + 1 == table_.size() || table_[i + 1].kind != Entry::Kind::kernel) end = table_[i].index + 1;
+    run_end_[table_[i].index] = static_cast<std::uint32_t>(end);
+  }
 }
 
 Status Executable::check() const {

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <vector>
 
@@ -50,6 +51,7 @@ class Executable {
   Status flatten(const loop::Seq& seq, int depth);
   Status check() const;
   Status check_data_steps() const;
+  void index_runs();
   void index_slots();
   void index_segments();
 
@@ -59,6 +61,7 @@ class Executable {
   std::vector<HostFn> host_;
   std::vector<Entry> table_;
   std::vector<const loop::KernelCall*> calls_;
+  std::vector<std::uint32_t> run_end_;  ///< per call: 1 + the last of the calls that follow one another in the table
   std::vector<const loop::HostCall*> host_calls_;
   std::vector<const loop::BindStep*> binds_;
   std::vector<const loop::SwapStep*> swaps_;
@@ -97,6 +100,7 @@ struct CallProfile {
 };
 
 struct Binding;
+struct BoundCall;
 class State;
 
 /// One run at a time; cancel() alone may be called from any thread.
@@ -125,7 +129,7 @@ class ExecContext {
   Result<std::vector<std::vector<std::int64_t>>> output_shapes(std::span<const HostArray> inputs);
 
   /// Makes the run in progress, or if there is none the next one, return AG5011 soon.
-  void cancel() { flags_.cancelled.store(1, std::memory_order_relaxed); }
+  void cancel();
 
   const Executable& executable() const { return *executable_; }
   std::size_t arena_bytes() const;
@@ -144,8 +148,8 @@ class ExecContext {
   Result<std::vector<OwnedArray>> step_allocating(std::span<const HostArray> inputs, std::span<const HostArray> states,
                                                   State* state);
   Status execute_on(Binding& b, std::span<const HostArray> outputs, State* state);
-  Status call_kernel(Binding& b, std::uint32_t call);
-  Status time_kernel(Binding& b, std::uint32_t call);
+  Result<std::uint32_t> call_kernels(Binding& b, std::uint32_t first);
+  Result<std::uint32_t> time_kernel(Binding& b, std::uint32_t call);
   Status bind_segment(Binding& b, const loop::BindStep& step);
   Status check_sizes(const Binding& b, const loop::CheckStep& step) const;
   Status place_segment(Binding& b, std::size_t segment);
@@ -155,12 +159,23 @@ class ExecContext {
   Status choose_slot(Binding& b, std::uint32_t step);
   Status check_limit(const Binding& b, std::int64_t more) const;
   Status call_host(Binding& b, std::uint32_t call);
-  int threads_for(double cost_ns);
+  void call_on_host_pool(Binding& b, std::uint32_t call);
+  void run_part(Binding& b, std::uint32_t call, int part, int parts);
+  bool wants_gang(double cost_ns);
+  bool has_stopped() const { return stop_at_.load(std::memory_order_relaxed) != nowhere; }
   Status stopped(const Executable::Entry& entry);
 
   std::shared_ptr<const Executable> executable_;
   ExecOptions options_;
-  loop::ContextBlock flags_;
+  /// What a thread's kernels report, and are told. The first call that stopped the run is found from all of them.
+  struct alignas(64) Flags {
+    loop::ContextBlock block;
+    std::uint32_t trapped_call = 0;
+  };
+  static constexpr std::uint32_t nowhere = UINT32_MAX;
+  std::vector<Flags> flags_;                    ///< one a thread
+  std::atomic<std::uint32_t> stop_at_{nowhere};  ///< no call after this one needs to be run
+  std::mutex cancel_mutex_;                      ///< so that each request to cancel ends one run
   Arena arena_, scratch_;
   std::int64_t scratch_stride_ = 0;               ///< of one thread
   std::vector<std::unique_ptr<Arena>> segments_;  ///< memory of temps, by SegmentId

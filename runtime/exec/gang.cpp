@@ -1,5 +1,7 @@
 #include "runtime/exec/gang.hpp"
 
+#include <sched.h>
+
 #include <algorithm>
 #include <system_error>
 #include <thread>
@@ -19,64 +21,56 @@ inline void relax() {
 #endif
 }
 
-/// Spins until `ready()`, or until `limit` has passed (never, if it is zero); yields after `busy`.
+constexpr int clockless_spins = 256, spins_per_look = 64;
+
+/// Spins until `ready()`, or until `limit` has passed; looks for the last time after that. `shy`: lets others run.
 template <class Ready>
-bool spin_until(Ready ready, Clock::duration busy, Clock::duration limit) {
-  for (int i = 0; i < 256; ++i) {  // the common case reads no clock
+bool spin_until(Ready ready, Clock::duration limit, bool shy) {
+  for (int i = 0; i < clockless_spins; ++i) {  // the common case reads no clock
     if (ready()) return true;
     relax();
   }
-  const auto start = Clock::now();
-  for (;;) {
-    const auto waited = Clock::now() - start;
-    if (limit.count() != 0 && waited > limit) return ready();
-    for (int i = 0; i < 64; ++i) {
+  for (const auto start = Clock::now();;) {
+    for (int i = 0; i < spins_per_look; ++i) {
       if (ready()) return true;
       relax();
     }
-    if (waited > busy) std::this_thread::yield();
+    if (Clock::now() - start > limit) return ready();
+    if (shy) std::this_thread::yield();
   }
 }
 
-// A worker's mailbox is one word: a job number and what has become of the job. The number makes each
-// posting a new value, so that a worker that parks compares against what it saw last.
-enum State : std::uint32_t { done = 0, pending = 1, taken = 2, stop = 3 };
-constexpr std::uint32_t state_of(std::uint32_t word) { return word & 3; }
-constexpr std::uint32_t with_state(std::uint32_t word, State s) { return (word & ~3u) | s; }
+int available_cores() {
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
+#endif
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
 
 }  // namespace
 
+int useful_threads(int asked) { return std::max(1, std::min(asked, available_cores())); }
+
 struct alignas(64) ThreadPool::Worker {
-  std::atomic<std::uint32_t> word{0};
-  std::atomic<bool> parked{false};
-  int part = 0, parts = 0;
-  PartFn fn = nullptr;
-  void* user = nullptr;
+  Gang::Role role;
+  std::atomic<bool> parked{false}, stopped{false};
+  Gang* gang = nullptr;  ///< whose role it has; to be read while the role is held and not idle
+  int part = 0;
   alignas(64) std::thread thread;
 
-  /// Runs the posted part if nobody else has begun it.
-  void run_if_pending() {
-    auto w = word.load(std::memory_order_relaxed);
-    if (state_of(w) != pending) return;
-    if (!word.compare_exchange_strong(w, with_state(w, taken), std::memory_order_acquire)) return;
-    fn(user, part, parts);
-    word.store(with_state(w, done), std::memory_order_release);
+  /// Sequentially consistent on both sides: either the caller sees `parked`, or the worker what has changed.
+  void wake() {
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    if (parked.load(std::memory_order_relaxed) && parked.exchange(false)) parked.notify_one();
   }
 
-  void post(PartFn f, void* u, int p, int n) {
-    fn = f, user = u, part = p, parts = n;
-    publish(with_state(word.load(std::memory_order_relaxed) + 4, pending));
-  }
+  bool wanted() const { return stopped.load(std::memory_order_acquire) || !role.idle(); }
 
-  // Sequentially consistent on both sides: either the poster sees `parked`, or the worker the new word.
-  void publish(std::uint32_t w) {
-    word.store(w, std::memory_order_seq_cst);
-    if (parked.load(std::memory_order_seq_cst) && parked.exchange(false)) word.notify_one();
-  }
-
-  void park(std::uint32_t seen) {
-    parked.store(true, std::memory_order_seq_cst);
-    word.wait(seen, std::memory_order_seq_cst);
+  void park() {
+    parked.store(true, std::memory_order_relaxed);
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    if (!wanted()) parked.wait(true, std::memory_order_seq_cst);
     parked.store(false, std::memory_order_relaxed);
   }
 };
@@ -87,7 +81,10 @@ ThreadPool::ThreadPool(int workers, SpinPolicy spin) : max_workers_(std::max(wor
 }
 
 ThreadPool::~ThreadPool() {
-  for (auto& w : workers_) w->publish(with_state(w->word.load() + 4, stop));
+  for (auto& w : workers_) {
+    w->stopped.store(true, std::memory_order_release);
+    w->wake();
+  }
   for (auto& w : workers_) w->thread.join();
 }
 
@@ -98,21 +95,24 @@ int ThreadPool::started() const {
 
 void ThreadPool::serve(Worker& worker) {
   FpState fp;
+  const bool crowded = max_workers_ >= available_cores();
   for (;;) {
-    std::uint32_t seen = 0;
-    auto posted = [&] {
-      seen = worker.word.load(std::memory_order_relaxed);
-      return state_of(seen) == pending || state_of(seen) == stop;
-    };
     spinning_.fetch_add(1, std::memory_order_relaxed);
-    const bool found = spin_until(posted, spin_.busy, spin_.park);
+    const bool found = spin_until([&] { return worker.wanted(); }, spin_.park, crowded);
     spinning_.fetch_sub(1, std::memory_order_relaxed);
-    if (!found)
-      worker.park(seen);
-    else if (state_of(seen) == stop)
+    if (!found) {
+      worker.park();
+    } else if (worker.stopped.load(std::memory_order_acquire)) {
       return;
-    else
-      worker.run_if_pending();
+    } else if (worker.role.hold()) {
+      // Only now: somebody else may have done it all, and the gang be gone.
+      if (worker.role.idle())
+        worker.role.let_go();
+      else
+        worker.gang->walk(worker.part);
+    } else {
+      relax();
+    }
   }
 }
 
@@ -152,7 +152,16 @@ void Gang::acquire(ThreadPool& pool, int threads) {
   const int count = std::min(threads - 1, pool.max_workers());
   if (count <= 0) return;
   workers_.reserve(count);
+  members_.reserve(count + 1);
   pool.take(count, workers_);
+  static const int cores = available_cores();
+  patience_ = size() > cores ? pool.spin_.crowded : pool.spin_.busy;
+  members_.assign(1, {&own_, own_.done.load(std::memory_order_relaxed)});
+  for (ThreadPool::Worker* w : workers_) {
+    w->gang = this;
+    w->part = static_cast<int>(members_.size());
+    members_.push_back({&w->role, w->role.done.load(std::memory_order_relaxed)});
+  }
 }
 
 void Gang::release() {
@@ -161,16 +170,111 @@ void Gang::release() {
   pool_ = nullptr;
 }
 
-void Gang::run(int parts, PartFn part, void* user) {
-  const int others = std::min(parts, size()) - 1;
-  for (int i = 0; i < others; ++i) workers_[i]->post(part, user, i + 1, parts);
-  part(user, 0, parts);
-  for (int p = others + 1; p < parts; ++p) part(user, p, parts);
-  for (int i = 0; i < others; ++i) workers_[i]->run_if_pending();
-  for (int i = 0; i < others; ++i) {
-    auto finished = [&] { return state_of(workers_[i]->word.load(std::memory_order_acquire)) == done; };
-    if (!finished()) spin_until(finished, std::chrono::microseconds(20), Clock::duration::zero());
+/// Whether the first `count` entries are done in all parts.
+bool Gang::all_done(std::uint32_t count) const {
+  return std::all_of(members_.begin(), members_.end(), [&](const Member& m) {
+    return static_cast<std::int32_t>(m.role->done.load(std::memory_order_acquire) - m.base - count) >= 0;
+  });
+}
+
+/// How many entries must be done in all parts before the given one begins.
+std::uint32_t Gang::needed(std::uint32_t entry) const {
+  const std::uint32_t behind = block_.barriers ? 1 : block_.entries[entry].behind;
+  return entry + 1 > behind ? entry + 1 - behind : 0;
+}
+
+void Gang::run_entry(std::uint32_t entry, int part) {
+  const int parts = std::min<int>(block_.entries[entry].parts, size());
+  if (part < parts) block_.fn(block_.user, entry, part, parts);
+}
+
+/// Walks from where the role stands to the end of the block, or until it gives its core away. The caller holds the
+/// role, the callee lets go of it; the gang may be gone as soon as it does, or as the last entry is done.
+void Gang::walk(int part) {
+  const auto [role, base] = members_[static_cast<std::size_t>(part)];
+  const auto count = static_cast<std::uint32_t>(block_.entries.size());
+  std::uint32_t known = 0;  // entries that are known to be done in all parts
+  for (std::uint32_t i = role->done.load(std::memory_order_relaxed) - base; i < count; ++i) {
+    const std::uint32_t need = needed(i);
+    if (need > known && part < block_.entries[i].parts) {
+      if (!wait(need)) {
+        role->let_go();
+        std::this_thread::yield();
+        return;
+      }
+      known = need;
+    }
+    run_entry(i, part);
+    role->done.store(base + i + 1, std::memory_order_release);
   }
+  role->let_go();
+}
+
+/// Waits until the first `count` entries are done in all parts; does what nobody else does meanwhile. False if that
+/// takes longer than a core should be kept for.
+bool Gang::wait(std::uint32_t count) {
+  for (int i = 0; i < spins_per_look; ++i) {
+    if (all_done(count)) return true;
+    relax();
+  }
+  for (const auto start = Clock::now();;) {
+    help(count);
+    for (int i = 0; i < spins_per_look; ++i) {
+      if (all_done(count)) return true;
+      relax();
+    }
+    if (Clock::now() - start > patience_) return false;
+  }
+}
+
+/// Does the next entry of each role that lags behind and that nobody holds.
+void Gang::help(std::uint32_t count) {
+  for (std::size_t p = 0; p < members_.size(); ++p) {
+    const auto [role, base] = members_[p];
+    auto at = [&] { return role->done.load(std::memory_order_acquire) - base; };
+    if (at() >= count || role->held.load(std::memory_order_relaxed) || !role->hold()) continue;
+    if (const std::uint32_t i = at(); i < count && all_done(needed(i))) {
+      run_entry(i, static_cast<int>(p));
+      role->done.store(base + i + 1, std::memory_order_release);
+    }
+    role->let_go();
+  }
+}
+
+void Gang::run(const Block& block) {
+  const auto count = static_cast<std::uint32_t>(block.entries.size());
+  if (workers_.empty()) {
+    for (std::uint32_t i = 0; i < count; ++i) block.fn(block.user, i, 0, 1);
+    return;
+  }
+  block_ = block;
+  for (const Member& m : members_) m.role->limit.store(m.base + count, std::memory_order_release);
+  for (ThreadPool::Worker* w : workers_) w->wake();
+  while (!all_done(count)) {
+    if (!own_.idle() && own_.hold()) {
+      if (own_.idle())
+        own_.let_go();
+      else
+        walk(0);
+    } else if (!wait(count)) {
+      std::this_thread::yield();
+    }
+  }
+  for (Member& m : members_) m.base += count;
+}
+
+void Gang::run(int parts, PartFn part, void* user) {
+  struct Job {
+    PartFn part;
+    void* user;
+    int parts;
+  } job{part, user, parts};
+  const BlockEntry entry{static_cast<std::uint16_t>(std::min(parts, size()))};
+  auto share = [](void* j, std::uint32_t, int p, int threads) {
+    const Job& job = *static_cast<const Job*>(j);
+    for (; p < job.parts; p += threads) job.part(job.user, p, job.parts);
+  };
+  run({share, &job, {&entry, 1}});
 }
 
 }  // namespace ag::runtime

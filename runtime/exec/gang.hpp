@@ -1,17 +1,20 @@
 // Threads. A ThreadPool owns workers; a step borrows some of them as a Gang and gives them back at its end,
 // so programs that run at the same time never use more threads than the pool has.
 //
-// A job is cut into parts, one a thread, by a static partition: part p always does the same tiles, so its
-// data stay in one core's cache from kernel to kernel. Workers wait for jobs by spinning, then park. The
-// calling thread does part 0, then whatever parts no worker has begun: a worker that sleeps or was preempted
-// delays nobody, and a gang bigger than the machine only loses time. Parts never wait for each other,
-// therefore one join is the only synchronisation a job needs, and a host's plain parallel-for will do as well.
+// A gang runs blocks: lists of entries that its threads walk side by side, thread p doing part p of each. The split
+// into parts is static, so a part's data stay in one core's cache from entry to entry. Before an entry a thread waits
+// until the entries it depends on are done in all parts, no longer: where parts match, it goes on without a barrier.
+//
+// Each part of a block is a *role* with a count of entries done. A worker holds its role while it walks. One that
+// sleeps, or gives its core away while it waits, holds nothing, and whoever waits for it does its next entry instead:
+// such a worker delays nobody. Workers wait for blocks by spinning, then park.
 #pragma once
 #include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <vector>
 
 namespace ag::runtime {
@@ -29,6 +32,9 @@ constexpr TileRange tile_range(std::int64_t tiles, int part, int parts) {
   return {at(part), at(part + 1)};
 }
 
+/// `asked`, or the number of cores that this process may use, if that is less: more threads would only take turns.
+int useful_threads(int asked);
+
 /// A host program's own threads, for programs in which ag shall start none.
 class HostPool {
  public:
@@ -41,9 +47,26 @@ class HostPool {
 
 /// How long idle workers spin. A parked worker takes some 30 us to take part again.
 struct SpinPolicy {
-  std::chrono::nanoseconds busy = std::chrono::microseconds(50);  ///< with pause only, then yielding
   std::chrono::nanoseconds park = std::chrono::microseconds(1000);
+  /// A thread that waits for another one of its gang keeps its core this long: on a busy machine a core that was given
+  /// away comes back after milliseconds. If the threads are more than the cores, the other one may be waiting for it.
+  std::chrono::nanoseconds busy = std::chrono::microseconds(100), crowded = std::chrono::microseconds(2);
 };
+
+/// How an entry of a block is divided: part p of `parts` may begin once part p of all entries before it is done, and
+/// all parts of those that stand `behind` or more before it. 1 is a barrier.
+struct BlockEntry {
+  std::uint16_t parts = 1, behind = 1;
+};
+struct Block {
+  using Fn = void (*)(void* user, std::uint32_t entry, int part, int parts);
+  Fn fn = nullptr;  ///< must not throw, nor wait for another part
+  void* user = nullptr;
+  std::span<const BlockEntry> entries;
+  bool barriers = false;  ///< whatever `behind` says: it was meant for another number of threads
+};
+
+class Gang;
 
 class ThreadPool {
  public:
@@ -86,12 +109,42 @@ class Gang {
   void release();
   bool held() const { return pool_ != nullptr; }
   int size() const { return static_cast<int>(workers_.size()) + 1; }  ///< the calling thread included
+  /// Runs a block; returns when all is done. An entry for more parts than the gang has threads is divided among those
+  /// there are.
+  void run(const Block& block);
   /// Runs part(user, p, parts) for p in [0, parts); returns when all are done.
   void run(int parts, PartFn part, void* user);
 
  private:
+  friend class ThreadPool;
+  /// Who walks: what is done of the block, and what is to be done; held by at most one thread at a time. Counts go on
+  /// from block to block and wrap.
+  struct alignas(64) Role {
+    std::atomic<std::uint32_t> limit{0};
+    alignas(64) std::atomic<std::uint32_t> done{0};
+    std::atomic<std::uint32_t> held{0};
+
+    bool idle() const { return done.load(std::memory_order_acquire) == limit.load(std::memory_order_acquire); }
+    bool hold() { return held.exchange(1, std::memory_order_acq_rel) == 0; }
+    void let_go() { held.store(0, std::memory_order_release); }
+  };
+  struct Member {
+    Role* role;
+    std::uint32_t base;  ///< of `done` before the block's first entry
+  };
+  void walk(int part);
+  bool all_done(std::uint32_t count) const;
+  std::uint32_t needed(std::uint32_t entry) const;
+  bool wait(std::uint32_t count);
+  void help(std::uint32_t count);
+  void run_entry(std::uint32_t entry, int part);
+
   ThreadPool* pool_ = nullptr;
   std::vector<ThreadPool::Worker*> workers_;
+  std::vector<Member> members_;  ///< the calling thread first
+  Role own_;
+  Block block_;
+  std::chrono::nanoseconds patience_{};
 };
 
 }  // namespace ag::runtime

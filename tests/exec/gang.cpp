@@ -91,7 +91,7 @@ TEST_CASE("workers busy in another gang are not waited for") {
 }
 
 TEST_CASE("parked workers wake up, and the caller does not wait for them to") {
-  ThreadPool pool(3, {.busy = std::chrono::microseconds(1), .park = std::chrono::microseconds(10)});
+  ThreadPool pool(3, {.park = std::chrono::microseconds(10)});
   Gang gang;
   gang.acquire(pool, 4);
   Count count(4);
