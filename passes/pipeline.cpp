@@ -24,8 +24,8 @@ const std::vector<std::string> graph_cpu{
     "fold_affine", "cse",          "algebra",        "fold", "dce",       "layout",     "winograd", "depthwise",
     "decompose",   "cse",          "algebra",        "fold", "attention", "horizontal", "factor",   "dce",
     "regions",     "state_layout", "pack_constants", "dce"};
-const std::vector<std::string> cpu_program{"lower",       "collapse", "split_reductions", "schedule", "vectorise",
-                                           "expand_math", "roll",     "plan_memory"};
+const std::vector<std::string> cpu_program{"lower",       "collapse", "split_reductions", "schedule",   "vectorise",
+                                           "expand_math", "roll",     "merge_small",      "plan_memory"};
 const std::vector<std::string> cuda_program{"lower", "gpu_map", "expand_math", "plan_memory"};
 
 std::string text_of(const Stage& s) {

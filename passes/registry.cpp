@@ -9,6 +9,7 @@
 #include "passes/regions.hpp"
 #include "passes/rewrite/fold_affine.hpp"
 #include "passes/roll.hpp"
+#include "passes/small_region.hpp"
 #include "passes/split_reductions.hpp"
 #include "passes/state_layout.hpp"
 
@@ -42,6 +43,7 @@ const std::vector<const Pass*>& all_passes() {
       &gpu_map,  // Program -> Program
       &expand_math,
       &roll,
+      &merge_small,
       &plan_memory,
   };
   return passes;

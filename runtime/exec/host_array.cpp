@@ -13,7 +13,7 @@
 namespace ag::runtime {
 namespace {
 
-constexpr std::size_t huge_page = std::size_t{2} << 20;
+constexpr std::size_t page = 4096, huge_page = std::size_t{2} << 20;
 
 /// nullptr if there is no memory. Freed by std::free.
 void* allocate_aligned(std::size_t bytes) {
@@ -58,7 +58,11 @@ bool Arena::reserve(std::size_t bytes) {
   if (!base_) return false;
   capacity_ = bytes;
 #ifdef MADV_POPULATE_WRITE
-  if (bytes >= 2 * huge_page) madvise(base_, bytes / 4096 * 4096, MADV_POPULATE_WRITE);  // a hint: failure is harmless
+  // A fresh page costs its first writer some microseconds: not in the middle of the first run. A hint: failure is
+  // harmless.
+  const auto begin = (reinterpret_cast<std::uintptr_t>(base_) + page - 1) / page * page;
+  const auto end = (reinterpret_cast<std::uintptr_t>(base_) + bytes) / page * page;
+  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_POPULATE_WRITE);
 #endif
   return true;
 }

@@ -4,28 +4,30 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <new>
 #include <random>
 #include <thread>
 
 #include "tests/exec/programs.hpp"
 
-// Counts what the test program's own thread allocates.
+// Counts what the test program's own thread allocates, and what all threads do.
 #pragma GCC diagnostic ignored "-Wmismatched-new-delete"
 thread_local long allocations = 0;
+std::atomic<long> all_allocations{0};
 void* operator new(std::size_t n) {
-  ++allocations;
+  ++allocations, ++all_allocations;
   if (void* p = std::malloc(n ? n : 1)) return p;
   throw std::bad_alloc();
 }
 void* operator new(std::size_t n, std::align_val_t a) {
-  ++allocations;
+  ++allocations, ++all_allocations;
   const auto align = static_cast<std::size_t>(a);
   if (void* p = std::aligned_alloc(align, (n + align - 1) / align * align)) return p;
   throw std::bad_alloc();
 }
 void* operator new(std::size_t n, const std::nothrow_t&) noexcept {
-  ++allocations;
+  ++allocations, ++all_allocations;
   return std::malloc(n ? n : 1);
 }
 void operator delete(void* p) noexcept { std::free(p); }
@@ -65,7 +67,7 @@ TEST_CASE("the second run at given sizes allocates nothing") {
     auto in = view(x), out = view(y), out2 = view(y2), in3 = view(x3), out3 = view(y3);
     REQUIRE(ctx.run({&in, 1}, {&out, 1}));
     REQUIRE(ctx.run({&in3, 1}, {&out3, 1}));
-    const long before = allocations;
+    const long before = allocations, before_all = all_allocations;
     bool ok = true;
     for (int i = 0; i < 20; ++i) {
       ok = ok && ctx.run({&in, 1}, {&out, 1}).has_value();
@@ -73,6 +75,7 @@ TEST_CASE("the second run at given sizes allocates nothing") {
       ok = ok && ctx.run({&in3, 1}, {&out3, 1}).has_value();  // sizes seen before
     }
     CHECK(allocations == before);
+    CHECK(all_allocations == before_all);  // the workers neither
     CHECK(ok);
     CHECK(y2[0] == 4);
     auto* p = new int(1);
@@ -286,7 +289,8 @@ TEST_CASE("the same bits at any number of threads, and on a host's pool") {
       REQUIRE(std::memcmp(y.data(), expected.data(), 777 * 4) == 0);
     }
   };
-  for (int threads : {2, 3, 8}) check({.threads = threads});  // eight on two cores: finishes all the same
+  for (int threads : {2, 3, 8})  // eight on two cores: finishes all the same
+    check({.threads = threads, .pool = std::make_shared<ThreadPool>(threads - 1)});
   auto host = std::make_shared<PlainPool>(3);
   check({.host_pool = host});
   CHECK(host->jobs == 20);
@@ -301,6 +305,56 @@ TEST_CASE("small programs start no thread, large ones do") {
     for (int i = 0; i < 100; ++i) REQUIRE(ctx.run({&in, 1}, {&out, 1}));
     CHECK(pool->started() == (expensive ? 1 : 0));
   }
+}
+
+namespace {
+std::size_t threads_of_process() {
+  std::size_t n = 0;
+  for ([[maybe_unused]] const auto& task : std::filesystem::directory_iterator("/proc/self/task")) ++n;
+  return n;
+}
+double best_ms(ExecContext& ctx, const HostArray& in, const HostArray& out) {
+  double best = 1e9;
+  for (int i = 0; i < 8; ++i) {
+    const auto start = Clock::now();
+    REQUIRE(ctx.run({&in, 1}, {&out, 1}));
+    best = std::min(best, std::chrono::duration<double, std::milli>(Clock::now() - start).count());
+  }
+  return best;
+}
+}  // namespace
+
+TEST_CASE("a context never has more threads than were asked for, nor more than there are cores") {
+  const std::size_t before = threads_of_process();
+  for (int threads : {1, 2, 3, 64}) {
+    ExecContext ctx(chunk_program().must(), {.threads = threads});
+    auto x = random_floats(100 * 777, 1);
+    std::vector<float> y(777);
+    auto in = view(x, {777, 100}), out = view(y);
+    for (int i = 0; i < 10; ++i) REQUIRE(ctx.run({&in, 1}, {&out, 1}));
+    CHECK(threads_of_process() - before <= static_cast<std::size_t>(useful_threads(threads)) - 1);
+  }
+}
+
+TEST_CASE("eight threads on fewer cores take turns without losing much") {
+  // Sixty calls in a row, each too short to sleep through: whoever waits must let the others run.
+  ProgramMaker m;
+  const Dim N = Dim::symbol("N"), n = Dim::symbol("n");
+  const auto x = m.input("x", {N, 100}), y = m.output("y", {N});
+  const auto k = m.kernel(chunk_sums, {{DType::f32, Access::read, n * Dim(100)}, {DType::f32, Access::write, n}}, n,
+                          n * Dim(20000));
+  for (int i = 0; i < 60; ++i) m.add(m.call(k, {x, y}, {N}));
+  m.p.scratch_bytes = 400;
+  auto exe = m.must();
+  auto numbers = random_floats(100 * 777, 1);
+  std::vector<float> sums(777), expected(777);
+  auto in = view(numbers, {777, 100}), out = view(sums), want = view(expected);
+  ExecContext few(exe, {.threads = 2, .pool = std::make_shared<ThreadPool>(1)});
+  ExecContext many(exe, {.threads = 8, .pool = std::make_shared<ThreadPool>(7)});
+  const double two = best_ms(few, in, want), eight = best_ms(many, in, out);
+  INFO(two << " ms with two threads, " << eight << " ms with eight");
+  CHECK(std::memcmp(sums.data(), expected.data(), 777 * 4) == 0);
+  CHECK(eight < 10 * two + 5);
 }
 
 TEST_CASE("one executable in eight threads, a context each") {

@@ -4,6 +4,7 @@
 #include <catch2/catch.hpp>
 #include <chrono>
 #include <numeric>
+#include <random>
 #include <thread>
 #include <vector>
 
@@ -57,6 +58,71 @@ TEST_CASE("a gang runs each part once") {
       CHECK(few.all(1));
     }
   }
+}
+
+namespace {
+/// Entries of random division; notes what was begun before what it waits for, and what was done twice.
+struct Walk {
+  std::vector<BlockEntry> entries;
+  std::vector<std::vector<std::atomic<int>>> done;
+  std::atomic<int> wrong{0};
+  int size;
+
+  Walk(unsigned seed, int threads, int count) : size(threads) {
+    std::mt19937 gen(seed);
+    for (int i = 0; i < count; ++i) {
+      entries.push_back({static_cast<std::uint16_t>(1 + gen() % static_cast<unsigned>(threads)),
+                         static_cast<std::uint16_t>(gen() % 3 ? 1 + gen() % 4 : 100)});
+      done.emplace_back(static_cast<std::size_t>(threads));
+    }
+  }
+  int parts(std::uint32_t i) const { return std::min<int>(entries[i].parts, size); }
+  static void run(void* user, std::uint32_t i, int part, int parts) {
+    auto& w = *static_cast<Walk*>(user);
+    if (parts != w.parts(i)) ++w.wrong;
+    for (std::uint32_t j = 0; j < i; ++j)
+      for (int p = 0; p < w.parts(j); ++p)
+        if (p == part || j + w.entries[i].behind <= i) w.wrong += w.done[j][static_cast<std::size_t>(p)] != 1;
+    w.wrong += w.done[i][static_cast<std::size_t>(part)]++ != 0;
+    if ((i * 7 + static_cast<std::uint32_t>(part)) % 23 == 0) std::this_thread::yield();
+  }
+  bool complete() const {
+    for (std::uint32_t i = 0; i < entries.size(); ++i)
+      for (int p = 0; p < size; ++p)
+        if (done[i][static_cast<std::size_t>(p)] != (p < parts(i))) return false;
+    return true;
+  }
+};
+}  // namespace
+
+TEST_CASE("threads walk a block in order, and wait for what an entry says, whoever does a part") {
+  for (int threads : {2, 3, 5})
+    for (auto park : {std::chrono::microseconds(1), std::chrono::microseconds(1000)}) {
+      ThreadPool pool(threads - 1, {.park = park, .busy = std::chrono::microseconds(5)});
+      Gang gang;
+      gang.acquire(pool, threads);
+      for (unsigned seed = 0; seed < 60; ++seed) {
+        Walk walk(seed, threads, 1 + static_cast<int>(seed % 40));
+        gang.run({Walk::run, &walk, walk.entries});
+        REQUIRE(walk.wrong == 0);
+        REQUIRE(walk.complete());
+        if (seed % 8 == 0) gang.release(), gang.acquire(pool, threads);
+      }
+    }
+}
+
+TEST_CASE("a gang smaller than was planned makes every entry a barrier") {
+  ThreadPool pool(1);
+  Gang gang;
+  gang.acquire(pool, 2);
+  Walk walk(1, 2, 30);
+  for (BlockEntry& e : walk.entries) e.parts = 7;
+  auto barriers = walk.entries;
+  for (BlockEntry& e : walk.entries) e.behind = 1;  // what is checked
+  for (BlockEntry& e : barriers) e.behind = 100;
+  gang.run({Walk::run, &walk, barriers, true});
+  CHECK(walk.wrong == 0);
+  CHECK(walk.complete());
 }
 
 TEST_CASE("no thread is started before it is wanted, none more than asked") {
