@@ -24,7 +24,7 @@ using loop::StmtId;
 using LV = loop::ValueId;
 
 /// Additions a tile should be worth: large against the cost of a call (tens of ns), small against a thread's share.
-constexpr std::int64_t tile_work = 32768;
+constexpr std::int64_t tile_work = 4096;
 
 class CpuScheduler : public CpuNest {
  public:

@@ -381,13 +381,41 @@ Status Binding::set_call(const Executable& e, std::size_t index, int threads) {
   return {};
 }
 
-/// A call that one thread does need not wait for others like it: they are that thread's, too.
+/// How far back a call looks for one that it need not wait for.
+constexpr std::size_t max_behind = 8;
+
+/// Whether the order of two calls matters between threads: both touch the same memory, and one writes there. Calls that
+/// one thread does are in order anyway. Places in an arena are compared, so memory that was given to another temp
+/// counts.
+bool Binding::must_wait(const Executable& e, std::size_t earlier, std::size_t later) const {
+  if (entries[earlier].parts == 1 && entries[later].parts == 1) return false;
+  const Program& p = e.program_;
+  const loop::KernelCall &x = *e.calls_[earlier], &y = *e.calls_[later];
+  const loop::Kernel &kx = p.kernels[x.kernel], &ky = p.kernels[y.kernel];
+  auto meet = [&](ProgramBufferId a, ProgramBufferId b) {
+    const ProgramBufferId ha = e.storage_.home[a], hb = e.storage_.home[b];
+    if (ha == hb || e.moves_[ha.index] || e.moves_[hb.index]) return true;
+    const ProgramBuffer &ba = p.buffers[ha], &bb = p.buffers[hb];
+    if (ba.kind != loop::BufferKind::temp || bb.kind != loop::BufferKind::temp) return false;
+    if (e.segment_of_[ha.index] != e.segment_of_[hb.index]) return false;
+    return offsets[ha.index] < offsets[hb.index] + bytes[hb.index] &&
+           offsets[hb.index] < offsets[ha.index] + bytes[ha.index];
+  };
+  for (std::size_t i = 0; i < x.buffers.size(); ++i)
+    for (std::size_t j = 0; j < y.buffers.size(); ++j) {
+      const bool only_read = kx.buffers[i].access == loop::Access::read && ky.buffers[j].access == loop::Access::read;
+      if (!only_read && meet(x.buffers[i], y.buffers[j])) return true;
+    }
+  return false;
+}
+
+/// Branches of a network that stand side by side need no barrier between them.
 void Binding::plan_waits(const Executable& e) {
   for (std::size_t first = 0; first < entries.size(); first = e.run_end_[first])
-    for (std::size_t i = first, divided = first; i < e.run_end_[first]; ++i) {
-      const std::size_t behind = entries[i].parts == 1 ? i - divided : 1;
-      entries[i].behind = static_cast<std::uint16_t>(std::clamp<std::size_t>(behind, 1, UINT16_MAX));
-      if (entries[i].parts > 1) divided = i;
+    for (std::size_t i = first; i < e.run_end_[first]; ++i) {
+      std::size_t behind = 1;
+      while (behind < max_behind && i >= first + behind && !must_wait(e, i - behind, i)) ++behind;
+      entries[i].behind = static_cast<std::uint16_t>(behind);
     }
 }
 

@@ -78,6 +78,7 @@ struct Binding {
   Status set_buffer(const Executable& e, std::size_t buffer);
   void prepare_calls(const Executable& e);
   void plan_waits(const Executable& e);
+  bool must_wait(const Executable& e, std::size_t earlier, std::size_t later) const;
   void set_hosts(const Executable& e, std::size_t segment);
   void set_passed(const Executable& e);
   std::vector<std::uint32_t> by_address_;  // of `passed`; kept so that sorting allocates nothing

@@ -200,10 +200,14 @@ void Executable::index_segments() {
   const loop::SegmentIndex index(p);
   segments_.resize(p.segments.size() + 1);
   growable_of_.resize(p.buffers.size());
+  moves_.resize(p.buffers.size());
+  for (const auto* s : swaps_) moves_[s->a.index] = moves_[s->b.index] = true;
   for (std::uint32_t i = 0; i < p.buffers.size(); ++i) {
     const auto& b = p.buffers[ProgramBufferId(std::size_t{i})];
-    Members& members = segments_[index.of(b.shape)];
+    segment_of_.push_back(static_cast<std::uint32_t>(index.of(b.shape)));
+    Members& members = segments_[segment_of_.back()];
     members.buffers.push_back(i);
+    if (b.place != loop::Place::arena) moves_[i] = true;
     if (b.place != loop::Place::growable) continue;
     growable_of_[i] = static_cast<std::uint32_t>(growable_.size());
     growable_.push_back(i);

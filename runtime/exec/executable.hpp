@@ -74,6 +74,8 @@ class Executable {
   };
   std::vector<Members> segments_;
   std::vector<std::uint32_t> output_segment_;  ///< per output: 1 + SegmentId, or 0
+  std::vector<std::uint32_t> segment_of_;   ///< per buffer: 1 + SegmentId, or 0
+  std::vector<bool> moves_;                 ///< per buffer: its address changes while the program runs
   std::vector<std::uint32_t> growable_;     ///< buffers with memory of their own
   std::vector<std::uint32_t> growable_of_;  ///< per buffer: index into growable_, if it is one
   std::vector<std::uint32_t> call_slots_;   ///< where each call's pointers begin

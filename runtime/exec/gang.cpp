@@ -75,7 +75,10 @@ struct alignas(64) ThreadPool::Worker {
   }
 };
 
-ThreadPool::ThreadPool(int workers, SpinPolicy spin) : max_workers_(std::max(workers, 0)), spin_(spin) {
+ThreadPool::ThreadPool(int workers, SpinPolicy spin)
+    : max_workers_(std::max(workers, 0)),
+      spin_(spin),
+      patience_((max_workers_ < available_cores() ? spin.busy : spin.crowded).count()) {
   workers_.reserve(max_workers_);
   free_.reserve(max_workers_);
 }
@@ -95,10 +98,9 @@ int ThreadPool::started() const {
 
 void ThreadPool::serve(Worker& worker) {
   FpState fp;
-  const bool crowded = max_workers_ >= available_cores();
   for (;;) {
     spinning_.fetch_add(1, std::memory_order_relaxed);
-    const bool found = spin_until([&] { return worker.wanted(); }, spin_.park, crowded);
+    const bool found = spin_until([&] { return worker.wanted(); }, spin_.park, crowded());
     spinning_.fetch_sub(1, std::memory_order_relaxed);
     if (!found) {
       worker.park();
@@ -155,7 +157,7 @@ void Gang::acquire(ThreadPool& pool, int threads) {
   members_.reserve(count + 1);
   pool.take(count, workers_);
   static const int cores = available_cores();
-  patience_ = size() > cores ? pool.spin_.crowded : pool.spin_.busy;
+  longest_ = size() > cores ? pool.spin_.crowded : pool.spin_.busy;
   members_.assign(1, {&own_, own_.done.load(std::memory_order_relaxed)});
   for (ThreadPool::Worker* w : workers_) {
     w->gang = this;
@@ -223,7 +225,11 @@ bool Gang::wait(std::uint32_t count) {
       if (all_done(count)) return true;
       relax();
     }
-    if (Clock::now() - start > patience_) return false;
+    const std::chrono::nanoseconds patience(pool_->patience_.load(std::memory_order_relaxed));
+    if (Clock::now() - start < patience) continue;
+    gave_up_.store(true, std::memory_order_relaxed);
+    pool_->patience_.store(std::max(patience / 4, pool_->spin_.crowded).count(), std::memory_order_relaxed);
+    return false;
   }
 }
 
@@ -261,6 +267,10 @@ void Gang::run(const Block& block) {
     }
   }
   for (Member& m : members_) m.base += count;
+  if (gave_up_.exchange(false, std::memory_order_relaxed)) return;
+  const std::chrono::nanoseconds patience(pool_->patience_.load(std::memory_order_relaxed));
+  if (patience < longest_)
+    pool_->patience_.store(std::min(patience * 17 / 16, longest_).count(), std::memory_order_relaxed);
 }
 
 void Gang::run(int parts, PartFn part, void* user) {

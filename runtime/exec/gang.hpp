@@ -48,8 +48,9 @@ class HostPool {
 /// How long idle workers spin. A parked worker takes some 30 us to take part again.
 struct SpinPolicy {
   std::chrono::nanoseconds park = std::chrono::microseconds(1000);
-  /// A thread that waits for another one of its gang keeps its core this long: on a busy machine a core that was given
-  /// away comes back after milliseconds. If the threads are more than the cores, the other one may be waiting for it.
+  /// A thread that waits for another one of its gang keeps its core for at most `busy`: one that was given away may
+  /// come back after milliseconds. Where that proves too short the machine has other work, and the one waited for may
+  /// need this very core: from then on, and if the threads are more than the cores, it waits less, down to `crowded`.
   std::chrono::nanoseconds busy = std::chrono::microseconds(100), crowded = std::chrono::microseconds(2);
 };
 
@@ -91,6 +92,8 @@ class ThreadPool {
   const int max_workers_;
   const SpinPolicy spin_;
   std::atomic<int> spinning_{0};
+  std::atomic<std::int64_t> patience_;  ///< ns that a thread waits for others now
+  bool crowded() const { return patience_.load(std::memory_order_relaxed) < spin_.busy.count() / 2; }
   mutable std::mutex mutex_;
   std::vector<std::unique_ptr<Worker>> workers_;
   std::vector<Worker*> free_;  // the last one used is the first one taken: it is likely still awake
@@ -144,7 +147,8 @@ class Gang {
   std::vector<Member> members_;  ///< the calling thread first
   Role own_;
   Block block_;
-  std::chrono::nanoseconds patience_{};
+  std::chrono::nanoseconds longest_{};  ///< wait for others
+  std::atomic<bool> gave_up_{false};  ///< some wait of the block took too long
 };
 
 }  // namespace ag::runtime

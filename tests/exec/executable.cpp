@@ -9,6 +9,7 @@
 #include <random>
 #include <thread>
 
+#include "passes/pass.hpp"
 #include "tests/exec/programs.hpp"
 
 // Counts what the test program's own thread allocates, and what all threads do.
@@ -355,6 +356,65 @@ TEST_CASE("eight threads on fewer cores take turns without losing much") {
   INFO(two << " ms with two threads, " << eight << " ms with eight");
   CHECK(std::memcmp(sums.data(), expected.data(), 777 * 4) == 0);
   CHECK(eight < 10 * two + 5);
+}
+
+namespace {
+/// b2[i] = b0[n-1-i] + 3 b1[i]: what one part wrote, others read.
+void cross(const KernelArgs* a, std::int64_t lo, std::int64_t hi) {
+  const std::int64_t n = a->dims[0];
+  for (auto i = lo; i < hi; ++i) {
+    ptr<float>(a, 2)[i] = ptr<float>(a, 0)[n - 1 - i] * 0.25f + ptr<float>(a, 1)[i] * 0.5f;
+    if (i % 97 == 0) std::this_thread::yield();
+  }
+}
+/// Calls over few temps, some alone on a thread; temps share memory as the planner decides.
+ProgramMaker crossing_calls(unsigned seed) {
+  std::mt19937 gen(seed);
+  auto roll = [&](int n) { return static_cast<int>(gen() % static_cast<unsigned>(n)); };
+  ProgramMaker m;
+  constexpr std::int64_t size = 300;
+  const Dim n = Dim::symbol("n");
+  std::vector<ProgramBufferId> readable{m.input("x", {size})};
+  const std::vector<ProgramMaker::Param> params{
+      {DType::f32, Access::read, n}, {DType::f32, Access::read, n}, {DType::f32, Access::write, n}};
+  const auto divided = m.kernel(cross, params, n, n * Dim(20000)), alone = m.kernel(cross, params, n, 1);
+  auto call = [&](ProgramBufferId to) {
+    const auto last = static_cast<int>(readable.size());
+    const int a = std::max(0, last - 1 - roll(6)), b = std::max(0, last - 1 - roll(6));
+    m.add(m.call(roll(4) ? divided : alone,
+                 {readable[static_cast<std::size_t>(a)], readable[static_cast<std::size_t>(b)], to}, {size}));
+  };
+  for (int i = 0; i < 40; ++i) {
+    const auto t = m.temp("t" + std::to_string(i), {size});
+    call(t);
+    readable.push_back(t);
+  }
+  for (int i = 0; i < 3; ++i) call(m.output("y" + std::to_string(i), {size}));
+  ag::passes::PassContext context;
+  m.p = ag::passes::plan_memory.on_program(std::move(m.p), context).value();
+  return m;
+}
+}  // namespace
+
+TEST_CASE("calls that wait only for what they share memory with give the same bits") {
+  auto x = random_floats(300, 5);
+  auto in = view(x);
+  for (unsigned seed = 0; seed < 40; ++seed) {
+    INFO("seed " << seed);
+    auto exe = crossing_calls(seed).must();
+    std::vector<std::vector<float>> want(3, std::vector<float>(300)), have = want;
+    auto views = [](auto& list) {
+      std::vector<HostArray> v;
+      for (auto& y : list) v.push_back(view(y));
+      return v;
+    };
+    REQUIRE(ExecContext(exe).run({&in, 1}, views(want)));
+    ExecContext ctx(exe, {.threads = 3, .pool = std::make_shared<ThreadPool>(2)});
+    for (int i = 0; i < 5; ++i) {
+      REQUIRE(ctx.run({&in, 1}, views(have)));
+      REQUIRE(have == want);
+    }
+  }
 }
 
 TEST_CASE("one executable in eight threads, a context each") {
