@@ -15,8 +15,12 @@ constexpr Int usual_size = 512;
 constexpr double cell_cycles = 24, task_cycles = 120;
 /// Bytes a cycle that a core reads from the second-level cache, and from what lies behind it.
 constexpr double l2_rate = 32, l3_rate = 16;
-/// Cycles an element of a transposed and of an element-wise copy.
-constexpr double transpose_cycles = 0.4, scatter_cycles = 2;
+/// Cycles a byte that a stream costs beside multiply-adds, most of it hidden, from the shared cache and from memory.
+constexpr double l3_stream = 0.0125, memory_stream = 0.02;
+/// Rows that take less time than fetching their columns.
+constexpr std::int64_t few_rows = 48;
+/// Cycles an element of a copy of rows on pages of their own, a transposed and an element-wise copy.
+constexpr double copy_cycles = 0.5, transpose_cycles = 0.6, scatter_cycles = 2;
 
 /// What a panel with less than its width costs more than its multiply-adds tell.
 constexpr double part_panel = 1.25;
@@ -69,7 +73,18 @@ bool collides(Int count, Int step, Int run, long cache) {
          static_cast<double>(cache) * static_cast<double>(run) / static_cast<double>(apart);
 }
 
+/// Steps of depth of a contiguous run of columns lie so that they should be copied.
+bool badly_stepped(Int depth, Int step, Int run_bytes, const TargetSpec& target) {
+  bool pages = step >= 2048 && depth * step > 2 * target.l2_bytes;  // a page for each step
+  return pages || collides(depth, step, run_bytes, target.l2_bytes);
+}
+
 }  // namespace
+
+bool rows_ahead(const ContractionSizes& s, Int step_bytes, const TargetSpec& target) {
+  if (!s.rows || !s.cols || !s.depth || *s.cols < 128 || *s.rows < 64) return false;
+  return collides(std::min(*s.depth, most), step_bytes, 64, target.l2_bytes);
+}
 
 RegisterTile pick_tile(const ContractionSizes& s, const TargetSpec& target) {
   // Tiles that reach the peak without spills: accumulators, one register a column block, one for the broadcast.
@@ -118,7 +133,9 @@ class Planner {
         Int rows = ceil_div(blocks, parts) * t_.rows;
         if (rows <= rows_cap() || rows == t_.rows) consider(rows, 1);
       }
+      if (least_ == 0) consider(t_.rows, 1);
     }
+    ask_ahead();
     return best_;
   }
 
@@ -142,15 +159,14 @@ class Planner {
     if (columns_.run == OperandLayout::Run::transposed) return true;
     if (columns_.run == OperandLayout::Run::scattered) return rows >= 4;
     if (!columns_.step || !s_.depth) return false;
-    bool pages = *columns_.step >= 2048 && k_ * *columns_.step > 2 * target_.l2_bytes;  // a page for each step
-    return rows >= 256 && (pages || collides(k_, *columns_.step, width_ * s_.element_bytes, target_.l2_bytes));
+    return rows >= 256 && s_.panel == 0 && badly_stepped(k_, *columns_.step, width_ * s_.element_bytes, target_);
   }
 
   /// Rows that stay in no cache are read once for two panels.
   Int panel_group() const {
     if (!s_.rows || !s_.cols || !s_.depth || !best_.pack_columns || panels_ < 2 * threads_) return 1;
     bool far = total_rows() * k_ * s_.element_bytes > target_.l3_bytes / 4;
-    return far && 2 * width_ * k_ * s_.element_bytes <= target_.l2_bytes ? 2 : 1;
+    return far && 8 * width_ * k_ * s_.element_bytes <= 3 * target_.l2_bytes ? 2 : 1;
   }
 
   /// Steps of depth whose panel takes at most half of the second-level cache, two panels all of it; a transposed copy
@@ -165,15 +181,26 @@ class Planner {
     return ceil_div(k_, blocks);
   }
 
+  /// Hardware follows a stream up to the end of a page, so rows beyond the second-level cache are asked for, and panels
+  /// that come from memory; requests for what the shared cache holds take more than they give.
+  void ask_ahead() {
+    if (!s_.cols || !s_.depth) return;
+    const Int row_bytes = k_ * s_.element_bytes;
+    best_.fetch_rows = 2 * total_rows() * row_bytes > target_.l2_bytes;
+    best_.fetch_panel = s_.panel > 0 && 4 * panels_ * width_ * row_bytes > target_.l3_bytes &&
+                        2 * width_ * row_bytes <= target_.l2_bytes;
+  }
+
   double pack_cost(const OperandLayout& o, Int elements) const {
-    double rate = o.run == OperandLayout::Run::contiguous   ? 0
+    double rate = o.run == OperandLayout::Run::contiguous   ? copy_cycles
                   : o.run == OperandLayout::Run::transposed ? transpose_cycles
                                                             : scatter_cycles;
     return static_cast<double>(elements) * (rate + static_cast<double>(s_.element_bytes) / l3_rate);
   }
 
   void consider(Int rows, Int outer) {
-    for (Int supers : {Int{1}, threads_}) {
+    const Int parts = outer > 1 ? ceil_div(s_.outer, outer) : s_.outer * ceil_div(m_, rows);
+    for (Int supers : {Int{1}, threads_, parts}) {
       Blocking b = best_;
       b.rows = rows, b.outer = outer, b.supers = supers;
       double cycles = time(b);
@@ -196,13 +223,27 @@ class Planner {
     // Sums between blocks of depth are written and read again.
     if (b.depth)
       task += static_cast<double>(2 * ceil_div(k_, b.depth) * rows * b.panels * width_ * s_.element_bytes) / l3_rate;
-    // A panel that is not packed is fetched by the first of the tasks in a row that use it.
-    double fetches = 0;
-    if (!b.pack_columns) {
-      double in_a_row = static_cast<double>(ceil_div(row_parts, b.supers));
-      fetches = std::max(1.0, share / in_a_row) * static_cast<double>(width_ * k_ * s_.element_bytes) / l3_rate;
-    }
-    return share * task + fetches;
+    return share * task + streams(b, share, ceil_div(row_parts, b.supers));
+  }
+
+  /// Cycles that a thread spends on fetching what its `share` of tasks reads, `in_a_row` of which use the same panels.
+  double streams(const Blocking& b, double share, Int in_a_row) const {
+    if (!s_.rows || !s_.cols || !s_.depth) return 0;
+    auto level = [&](Int between) {  // where a stream comes from that is read again after so many bytes
+      return between * 4 <= target_.l2_bytes ? 0 : between * 4 <= target_.l3_bytes ? l3_stream : memory_stream;
+    };
+    const Int row_bytes = k_ * s_.element_bytes, all_rows = total_rows() * row_bytes;
+    const Int task_rows = std::min(b.rows, m_) * b.outer * row_bytes;
+    const Int panel_bytes = std::min(b.panels, panels_) * width_ * row_bytes;
+    double cycles = share * static_cast<double>(task_rows) *
+                    level(in_a_row > 1 ? all_rows : std::min(task_rows * threads_, all_rows));
+    // Panels copied by the task itself have their price already.
+    if (b.pack_columns) return cycles;
+    const double panel_reads = std::max(1.0, share / static_cast<double>(in_a_row));
+    const Int all_panels = panels_ * width_ * row_bytes;
+    const double rate =
+        std::min(b.rows, m_) * b.outer < few_rows ? 1 / l3_rate : std::max(l3_stream, level(all_panels));
+    return cycles + panel_reads * static_cast<double>(panel_bytes) * rate;
   }
 };
 

@@ -40,6 +40,10 @@ struct OperandLayout {
   std::optional<std::int64_t> step;  ///< bytes between steps of depth
 };
 
+/// Whether the operand of rows, if it lies with its rows side by side and steps of depth `step_bytes` apart, is copied
+/// by a kernel before the product: its steps share few sets of the cache, so that each line is fetched several times.
+bool rows_ahead(const ContractionSizes& sizes, std::int64_t step_bytes, const TargetSpec& target);
+
 /// A task is one batch, `panels` panels of columns, and rows: `outer` iterations of the outer row axes with all rows
 /// each, or one of them with `rows` rows.
 struct Blocking {
@@ -48,6 +52,7 @@ struct Blocking {
   std::int64_t group = 1;  ///< panels that lie in the cache together while rows pass by; at most `panels`
   std::int64_t supers = 1;  ///< parts of the rows that are the slowest index of tasks: threads split rows
   std::int64_t depth = 0;  ///< steps of depth at a time, 0: all
+  bool fetch_rows = false, fetch_panel = false;  ///< ask for the next tile's rows, the next panel, ahead of their use
 };
 Blocking pick_blocking(const ContractionSizes& sizes, const RegisterTile& tile, const OperandLayout& columns,
                        const TargetSpec& target);

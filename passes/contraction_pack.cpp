@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "passes/schedule_internal.hpp"
+
 namespace ag::passes {
 
 using loop::AxisRole;
@@ -16,6 +18,9 @@ using LV = loop::ValueId;
 using Values = Builder::Values;
 
 namespace {
+
+/// Steps of depth between a copy and the hint for what it will read.
+constexpr std::int64_t steps_ahead = 64;
 
 void serial(Builder& b, LV lo, LV hi, std::int64_t step, const std::function<void(LV)>& body) {
   b.for_(lo, hi, b.index(step), {}, {}, [&](LV iv, const Values&) { return body(iv), Values{}; });
@@ -117,44 +122,56 @@ void PackedColumns::copy(Builder& b, const Panel& p, KernelCloner& c, const Dept
                 b.load(inner.get(load.attr.buffer), inner.get(load.operands[0])));
       });
     };
+    // Steps of depth lie on pages of their own, where hardware does not look ahead.
+    KernelCloner ahead = c;
+    ahead.set(body_->iv(*k_, body_->loops.size() - 1), b.add(k, b.index(steps_ahead)));
+    ahead.set(col_->iv, n_lo);
+    const auto line = static_cast<std::int64_t>(64 / dtype_bytes(k_->buffers[load.attr.buffer.index].dtype));
+    LV next = ahead.get(load.operands[0]);
+    for (std::int64_t n = 0; n < panels_ * width_; n += line)
+      b.prefetch(ahead.get(load.attr.buffer), b.add(next, b.index(n)), 2);
     auto columns = distance(b, n_lo, n_hi);
     if (panels_ == 1 || (columns && *columns <= width_)) return panel(n_lo, n_hi);
     serial(b, n_lo, n_hi, width_, [&](LV n) { panel(n, b.add(n, b.index(width_))); });
   });
 }
 
-/// Blocks of registers x registers, loaded along depth, turned in registers.
+/// Blocks loaded along depth and turned in registers; those that share lines one after the other.
 void PackedColumns::transpose(Builder& b, const Panel& p, KernelCloner& c, const DepthRange& range, LV n_lo, LV n_hi,
                               LV lo, LV hi) const {
   const Stmt& load = k_->stmts[p.load];
-  VType block{k_->buffers[load.attr.buffer.index].dtype, static_cast<std::uint16_t>(lanes_),
-              static_cast<std::uint16_t>(lanes_)};
+  const int side = std::min(lanes_, turned_block);
+  VType block{k_->buffers[load.attr.buffer.index].dtype, static_cast<std::uint16_t>(side),
+              static_cast<std::uint16_t>(side)};
   const Dim& last = body_->extents.back();
   auto columns = distance(b, n_lo, n_hi);
   std::int64_t depth = range.loop + 1 == body_->loops.size() ? range.multiple : last.is_const() ? last.value() : 1;
-  bool whole = ((columns && *columns % lanes_ == 0) || (panels_ > 1 && !columns)) && depth % lanes_ == 0;
-  serial(b, lo, hi, lanes_, [&](LV k) {
-    serial(b, n_lo, n_hi, lanes_, [&](LV n) {
-      KernelCloner at = c;
-      at.set(body_->iv(*k_, body_->loops.size() - 1), k);
-      at.set(col_->iv, n);
-      LV base = at.get(load.operands[0]), to = column_index(b, at, range, b.sub(n, n_lo)), one = b.index(1);
-      auto turn = [&](LV mask) {
-        LV tile = b.load_tile(at.get(load.attr.buffer), block, base, b.dim(p.column_step), one, mask);
-        b.store_tile(p.scratch, to, b.index(width_), one, b.op(Op::transpose, std::array{tile}));
-        return Values{};
-      };
-      if (whole) return void(turn({}));
-      LV columns_left = b.sub(n_hi, n), depth_left = b.sub(hi, k), side = b.index(lanes_);
-      LV full = b.op(Op::and_, {b.op(Op::cmp_le, {side, columns_left}), b.op(Op::cmp_le, {side, depth_left})});
-      b.if_(
-          full, [&] { return turn({}); },
-          [&] {
-            LV row = b.op(Op::cmp_lt, {b.row_iota(DType::i64, lanes_), columns_left});
-            LV lane = b.op(Op::cmp_lt, {b.lane_iota(DType::i64, lanes_), depth_left});
-            return turn(b.op(Op::and_, {row, lane}));
-          });
-    });
+  bool whole = ((columns && *columns % side == 0) || (panels_ > 1 && !columns)) && depth % side == 0;
+  auto turn = [&](LV k, LV n) {
+    KernelCloner at = c;
+    at.set(body_->iv(*k_, body_->loops.size() - 1), k);
+    at.set(col_->iv, n);
+    LV base = at.get(load.operands[0]), to = column_index(b, at, range, b.sub(n, n_lo)), one = b.index(1);
+    auto copy = [&](LV mask) {
+      LV tile = b.load_tile(at.get(load.attr.buffer), block, base, b.dim(p.column_step), one, mask);
+      b.store_tile(p.scratch, to, b.index(width_), one, b.op(Op::transpose, std::array{tile}));
+      return Values{};
+    };
+    if (whole) return void(copy({}));
+    LV columns_left = b.sub(n_hi, n), depth_left = b.sub(hi, k), size = b.index(side);
+    LV full = b.op(Op::and_, {b.op(Op::cmp_le, {size, columns_left}), b.op(Op::cmp_le, {size, depth_left})});
+    b.if_(
+        full, [&] { return copy({}); },
+        [&] {
+          LV row = b.op(Op::cmp_lt, {b.row_iota(DType::i64, side), columns_left});
+          LV lane = b.op(Op::cmp_lt, {b.lane_iota(DType::i64, side), depth_left});
+          return copy(b.op(Op::and_, {row, lane}));
+        });
+  };
+  serial(b, lo, hi, 2 * side, [&](LV k) {
+    LV end = b.add(k, b.index(2 * side));
+    if (!whole || depth % (2 * side) != 0) end = b.op(Op::min, {end, hi});
+    serial(b, n_lo, n_hi, side, [&](LV n) { serial(b, k, end, side, [&](LV at) { turn(at, n); }); });
   });
 }
 

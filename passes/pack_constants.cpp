@@ -9,9 +9,10 @@
 #include <thread>
 
 #include "ir/op.hpp"
-#include "passes/contraction_model.hpp"
 #include "passes/pack_constants.hpp"
+#include "passes/panels.hpp"
 #include "passes/rebuild.hpp"
+#include "passes/strided_view.hpp"
 
 namespace ag::passes {
 namespace {
@@ -24,79 +25,21 @@ constexpr Int min_elements = 2048;
 /// Elements from which a copy is shared among threads.
 constexpr Int parallel_elements = 1 << 20;
 
-/// A constant seen through transposes and reshapes: its elements by strides.
+/// A constant seen through views: its elements by strides.
 struct ConstantView {
   LiteralPtr literal;
   Ints shape, strides;
 };
 
-Ints row_major(const Ints& shape) {
-  Ints strides(shape.size());
-  Int step = 1;
-  for (std::size_t d = shape.size(); d-- > 0; step *= shape[d]) strides[d] = step;
-  return strides;
-}
-
-/// Strides of the same elements in another shape, if they have any.
-std::optional<Ints> reshaped(const Ints& shape, const Ints& strides, const Ints& to) {
-  Ints out(to.size());
-  std::size_t i = 0, j = 0;
-  while (i < shape.size() || j < to.size()) {  // the shortest runs of axes with equal products
-    std::size_t i0 = i, j0 = j;
-    Int a = i < shape.size() ? shape[i++] : 1, b = j < to.size() ? to[j++] : 1;
-    while (a != b) {
-      if (a < b && i < shape.size())
-        a *= shape[i++];
-      else if (b < a && j < to.size())
-        b *= to[j++];
-      else
-        return std::nullopt;
-    }
-    Int step = 0, expected = -1;
-    for (std::size_t d = i; d-- > i0;) {  // one run of elements?
-      if (shape[d] == 1) continue;
-      if (expected < 0)
-        step = strides[d];
-      else if (strides[d] != expected)
-        return std::nullopt;
-      expected = strides[d] * shape[d];
-    }
-    for (std::size_t d = j; d-- > j0; step *= to[d]) out[d] = step;
-  }
-  return out;
-}
-
 std::optional<ConstantView> constant_view(const Graph& g, ValueId v) {
-  std::vector<NodeId> views;
-  for (int depth = 0; depth < 16; ++depth) {
-    const Node& n = g.def(v);
-    if (const LiteralPtr* literal = n.attrs.get<LiteralPtr>("value"); literal && n.operands.empty()) {
-      bool plain = (*literal)->form != Literal::Form::splat && !n.attrs.get_or<bool>("trainable", false);
-      if (!plain) return std::nullopt;
-      ConstantView out{*literal, (*literal)->shape, row_major((*literal)->shape)};
-      for (std::size_t i = views.size(); i-- > 0;) {
-        const Node& view = g.node(views[i]);
-        if (view.op->name == "transpose") {
-          Ints shape, strides;
-          for (Int d : view.attrs.get_or<Ints>("perm", {})) {
-            shape.push_back(out.shape[static_cast<std::size_t>(d)]);
-            strides.push_back(out.strides[static_cast<std::size_t>(d)]);
-          }
-          out.shape = std::move(shape), out.strides = std::move(strides);
-        } else {
-          auto shape = static_shape(g.type(view.result()).shape);
-          auto strides = shape ? reshaped(out.shape, out.strides, *shape) : std::nullopt;
-          if (!strides) return std::nullopt;
-          out.shape = *shape, out.strides = *strides;
-        }
-      }
-      return out;
-    }
-    if (n.op->name != "transpose" && n.op->name != "reshape") return std::nullopt;
-    views.push_back(g.value(v).node);
-    v = n.operands[0];
-  }
-  return std::nullopt;
+  auto view = strided_view(g, v);
+  if (!view || !view->whole) return std::nullopt;
+  const Node& n = g.def(view->source);
+  const LiteralPtr* literal = n.attrs.get<LiteralPtr>("value");
+  if (!literal || !n.operands.empty()) return std::nullopt;
+  const bool plain = (*literal)->form != Literal::Form::splat && !n.attrs.get_or<bool>("trainable", false);
+  if (!plain) return std::nullopt;
+  return ConstantView{*literal, std::move(view->shape), std::move(view->strides)};
 }
 
 /// Offsets of all positions over some axes, the last fastest.
@@ -165,54 +108,31 @@ class Packer {
   using Key = std::tuple<const Literal*, Ints, Ints, Ints, Ints>;
   std::map<Key, ValueId> packed_;  // panels that are there already, whatever their width
 
-  static std::optional<Int> number(const Dim& d) { return d.is_const() ? std::optional(d.value()) : std::nullopt; }
-
   /// The product of `id` with its constant in panels, if it has one that gains by it.
   bool product(NodeId id) {
     const Node& n = g_.node(id);
-    auto ints = [&](const char* name) { return n.attrs.get_or<Ints>(name, {}); };
-    Ints contract = ints("rhs_contract"), batch = ints("rhs_batch"), free;
     auto view = constant_view(g_, n.operands[1]);
-    if (!view || contract.empty() || !is_float(view->literal->dtype) || is_storage(view->literal->dtype)) return false;
-    for (Int d = 0; d < static_cast<Int>(view->shape.size()); ++d)
-      if (std::find(contract.begin(), contract.end(), d) == contract.end() &&
-          std::find(batch.begin(), batch.end(), d) == batch.end())
-        free.push_back(d);
+    if (!view || !is_float(view->literal->dtype) || is_storage(view->literal->dtype)) return false;
+    const auto [batch, contract, free] = right_axes(g_, n, static_cast<int>(view->shape.size()));
+    if (contract.empty()) return false;
     if (free.empty()) return false;
     auto at = [](const Ints& from, Int i) { return from[static_cast<std::size_t>(i)]; };
     Int columns = at(view->shape, free.back()), step = at(view->strides, free.back()), depth = 1, elements = 1;
     for (Int d : contract) depth *= at(view->shape, d);
     for (Int s : view->shape) elements *= s;
     if (columns < 2 || depth < 2 || elements < min_elements) return false;
-    Int width = panel_width(n, columns, depth, dtype_bytes(view->literal->dtype));
+    const ContractionSizes sizes = product_sizes(g_, n, target_);
+    Int width = pick_tile(sizes, target_).registers * sizes.lanes;  // that of the tile that the schedule will choose
     if (step == 1 && columns <= width) return false;  // one panel as it lies
     Ints outer = batch;
     outer.insert(outer.end(), free.begin(), free.end() - 1);
     ValueId panels = constant_panels(*view, outer, contract, free.back(), width);
-    rebuild(id, panels, *view, outer, batch.size(), contract, columns);
+    b_.set_origin(n.locs, n.grad_of ? map_[n.grad_of.index] : ValueId{});
+    ValueId z = product_of_panels(b_, g_, id, map_[n.operands[0].index], panels);
+    map_[n.result().index] = z;
+    const std::string& name = g_.value(n.result()).name;
+    if (!name.empty() && out_.value(z).name.empty() && !out_.find(name)) out_.set_name(z, name);
     return true;
-  }
-
-  /// Columns of the tile that the schedule will choose.
-  Int panel_width(const Node& n, Int columns, Int depth, std::size_t bytes) const {
-    const Type& lhs = g_.type(n.operands[0]);
-    Ints contract = n.attrs.get_or<Ints>("lhs_contract", {}), batch = n.attrs.get_or<Ints>("lhs_batch", {});
-    ContractionSizes s{.rows = 1, .cols = columns, .depth = depth};
-    // Rows that lie one after another in memory become one axis (pass `collapse`).
-    const bool one_axis = contract.size() == 1 && contract[0] == lhs.rank() - 1;
-    for (Int d = 0; d < lhs.rank(); ++d) {
-      bool other = std::find(contract.begin(), contract.end(), d) != contract.end() ||
-                   std::find(batch.begin(), batch.end(), d) != batch.end();
-      const Dim& size = lhs.shape[static_cast<std::size_t>(d)];
-      if (other || size.is(1)) continue;
-      auto rows = number(size);
-      s.rows = one_axis && s.rows && rows ? std::optional(*s.rows * *rows) : rows;
-    }
-    s.element_bytes = bytes == 8 ? 8 : 4;
-    s.lanes = target_.lanes(static_cast<std::size_t>(s.element_bytes));
-    auto pitch = lhs.shape.empty() ? std::nullopt : number(lhs.shape.back());
-    s.rows_collide = pitch && *pitch * static_cast<Int>(dtype_bytes(lhs.dtype)) % 4096 == 0;
-    return pick_tile(s, target_).registers * s.lanes;
   }
 
   ValueId constant_panels(const ConstantView& v, const Ints& outer, const Ints& contract, Int column, Int width) {
@@ -254,43 +174,6 @@ class Packer {
     auto literal = std::make_shared<Literal>();
     literal->dtype = to.dtype(), literal->shape = to.shape(), literal->array = std::move(to);
     return packed_[key] = b_.constant(std::move(literal));
-  }
-
-  /// The product over the panels, seen as [batch, contracted, other free, columns].
-  void rebuild(NodeId id, ValueId panels, const ConstantView& v, const Ints& outer, std::size_t batch,
-               const Ints& contract, Int columns) {
-    const Node& n = g_.node(id);
-    b_.set_origin(n.locs, n.grad_of ? map_[n.grad_of.index] : ValueId{});
-    auto order = [&](std::size_t from, std::size_t count, Ints& perm) {
-      for (std::size_t i = 0; i < count; ++i) perm.push_back(static_cast<Int>(from + i));
-    };
-    Ints perm;
-    order(0, batch, perm);
-    order(outer.size() + 1, contract.size(), perm);
-    order(batch, outer.size() - batch, perm);
-    perm.push_back(static_cast<Int>(outer.size()));
-    perm.push_back(static_cast<Int>(outer.size() + 1 + contract.size()));
-    ValueId right = b_.transpose(panels, perm);
-    Dims shape = b_.type(right).shape, start, limit;
-    Dim padded = shape[shape.size() - 2] * shape.back();
-    shape.pop_back();
-    shape.back() = padded;
-    right = b_.reshape(right, shape);
-    if (!padded.is(columns)) {
-      start.assign(shape.size(), Dim(0));
-      limit = shape;
-      limit.back() = Dim(columns);
-      right = b_.slice(right, start, limit);
-    }
-    Ints rhs_batch(batch), rhs_contract(contract.size());
-    std::iota(rhs_batch.begin(), rhs_batch.end(), 0);
-    std::iota(rhs_contract.begin(), rhs_contract.end(), static_cast<Int>(batch));
-    ValueId z = b_.dot_general(map_[n.operands[0].index], right, n.attrs.get_or<Ints>("lhs_contract", {}), rhs_contract,
-                               n.attrs.get_or<Ints>("lhs_batch", {}), rhs_batch);
-    map_[n.result().index] = z;
-    const std::string& name = g_.value(n.result()).name;
-    if (!name.empty() && out_.value(z).name.empty() && !out_.find(name)) out_.set_name(z, name);
-    (void)v;
   }
 };
 

@@ -5,6 +5,7 @@
 #include "passes/horizontal.hpp"
 #include "passes/layout.hpp"
 #include "passes/pack_constants.hpp"
+#include "passes/pack_operands.hpp"
 #include "passes/pass.hpp"
 #include "passes/regions.hpp"
 #include "passes/rewrite/fold_affine.hpp"
@@ -34,6 +35,7 @@ const std::vector<const Pass*>& all_passes() {
       &factor,
       &regions,
       &pack_constants,
+      &pack_operands,
       &state_layout,
       &lower,                                            // Graph -> Program
       &collapse,

@@ -50,6 +50,8 @@ class ContractionScheduler : public CpuNest {
   Int split_step_ = 0;                      // 0: it is not
   std::optional<loop::BufferId> partial_;   // sums between blocks of depth
   int width_ = 0;
+  std::vector<StmtId> row_loads_, panel_loads_;  // streams whose lines are asked for ahead of their use
+  Int chunk_ = 0;                                // steps of depth between requests; 0: there are none
 
   // -- what there is ------------------------------------------------------------------------------------------------
   static std::optional<Int> number(const Dim& d) { return d.is_const() ? std::optional(d.value()) : std::nullopt; }
@@ -95,6 +97,30 @@ class ContractionScheduler : public CpuNest {
     plan_ = pick_blocking(sizes_, tile_, column_layout, target_);
     if (plan_.pack_columns) packed_.add(k_, columns, steps, *col_, body_, width_, lanes());
     pick_split();
+    pick_streams(steps, rows, columns);
+  }
+
+  /// Streams whose next lines have known addresses, and how often a line of them is begun.
+  void pick_streams(const IndexSteps& steps, const std::vector<StmtId>& rows, const std::vector<StmtId>& columns) {
+    if (!row_ || body_.loops.empty() || !body_.extents.back().is_const()) return;
+    const LV depth = body_.iv(k_, body_.loops.size() - 1);
+    auto runs = [&](StmtId l, const Dim& by) {
+      auto deeper = steps.step(k_.stmts[l].operands[0], depth, 0);
+      return deeper && *deeper == by;
+    };
+    auto known = [&](StmtId l, LV iv, Int within) {
+      return steps.step(k_.stmts[l].operands[0], iv, within).has_value();
+    };
+    if (plan_.fetch_rows)
+      for (StmtId l : rows)
+        if (runs(l, 1) && known(l, row_->iv, 0)) row_loads_.push_back(l);
+    if (plan_.fetch_panel && plan_.outer == 1 && split_step_ == 0)
+      for (StmtId l : columns)
+        if (runs(l, width_) && known(l, col_->iv, width_)) panel_loads_.push_back(l);
+    if (row_loads_.empty() && panel_loads_.empty()) return;
+    const Int line = 64 / sizes_.element_bytes, depth_steps = body_.extents.back().value();
+    for (Int c = line; c >= line / 2 && chunk_ == 0; --c)
+      if (depth_steps % c == 0 && split_step_ % c == 0) chunk_ = c;
   }
 
   /// Outer loops that the columns' operand does not see are further rows.
@@ -262,7 +288,12 @@ class ContractionScheduler : public CpuNest {
       packed_.pack(b_, c, all, n.lo, n.hi);
       return sweep(c, task, n, [&](KernelCloner& cell) {
         packed_.read(b_, cell, all, n.lo);
-        nest_body(cell, {});
+        if (chunk_ == 0) return nest_body(cell, {});
+        Ahead ahead{cell, task, n};
+        nest_body(cell, [&] {
+          const Stmt& first = k_.stmts[body_.loops[0]];
+          cell.set(first.results[0], sum(cell, 0, cell.get(first.operands[3]), all, &ahead));
+        });
       });
     }
     StmtId first = body_.loops[0];
@@ -274,9 +305,10 @@ class ContractionScheduler : public CpuNest {
       packed_.pack(b_, at, range, n.lo, n.hi);
       sweep(at, task, n, [&](KernelCloner& cell) {
         packed_.read(b_, cell, range, n.lo);
+        Ahead ahead{cell, task, n};
         before_sum(cell);
         LV place = partial_index(cell, task, n);
-        b_.store(*partial_, place, sum(cell, 0, b_.load(*partial_, place), range));
+        b_.store(*partial_, place, sum(cell, 0, b_.load(*partial_, place), range, &ahead));
       });
     });
     sweep(c, task, n, [&](KernelCloner& cell) {
@@ -304,22 +336,70 @@ class ContractionScheduler : public CpuNest {
     });
   }
 
-  /// Adds a block's terms to `carry`.
-  LV sum(KernelCloner& c, std::size_t i, LV carry, const DepthRange& range) {
+  /// A cell before anything of it is computed, and where it lies.
+  struct Ahead {
+    KernelCloner cell;
+    const Task& task;
+    const Columns& columns;
+  };
+
+  /// Adds a range's terms to `carry`: the loops from `i` inwards.
+  LV sum(KernelCloner& c, std::size_t i, LV carry, const DepthRange& range, const Ahead* ahead) {
     BlockId block = body_.block(k_, i);
     if (i < range.loop) {
       for (StmtId id : k_.blocks[block].stmts) {
-        if (id == body_.loops[i + 1]) return sum(c, i + 1, carry, range);
+        if (id == body_.loops[i + 1]) return sum(c, i + 1, carry, range, ahead);
         c.clone(id);
       }
     }
+    const bool last = i + 1 == body_.loops.size();
+    LV lo = i == range.loop ? range.lo : b_.index(0), hi = i == range.loop ? range.hi : extent(i);
     ForOptions o{.role = AxisRole::reduce};
-    return b_.for_(range.lo, range.hi, b_.index(1), o, {carry}, [&](LV iv, const Builder::Values& carried) {
+    auto step = [&](LV iv, const Builder::Values& carried) {
       c.set(k_.blocks[block].args[0], iv);
       c.set(k_.blocks[block].args[1], carried[0]);
-      c.clone_block(block);
+      for (StmtId id : k_.blocks[block].stmts) {
+        if (k_.stmts[id].op == Op::yield) break;
+        if (!last && id == body_.loops[i + 1])
+          c.set(k_.stmts[id].results[0], sum(c, i + 1, carried[0], range, ahead));
+        else
+          c.clone(id);
+      }
       return Builder::Values{c.yielded(block)[0]};
+    };
+    if (!last || chunk_ == 0) return b_.for_(lo, hi, b_.index(1), o, {carry}, step)[0];
+    return b_.for_(lo, hi, b_.index(chunk_), o, {carry}, [&](LV at, const Builder::Values& carried) {
+      ask(*ahead, c, at);
+      return b_.for_(at, b_.add(at, b_.index(chunk_)), b_.index(1), o, carried, step);
     })[0];
+  }
+
+  /// Asks for the next tile's rows at this depth, and for a share of the next panel.
+  void ask(const Ahead& ahead, KernelCloner& c, LV depth) {
+    const std::size_t last = body_.loops.size() - 1;
+    LV m = c.get(row_->iv);
+    for (StmtId l : row_loads_) {
+      KernelCloner at = ahead.cell;
+      at.set(row_->iv, b_.add(m, b_.index(tile_.rows)));
+      for (std::size_t i = 0; i < last; ++i) at.set(body_.iv(k_, i), c.get(body_.iv(k_, i)));
+      at.set(body_.iv(k_, last), depth);
+      b_.prefetch(at.get(k_.stmts[l].attr.buffer), at.get(k_.stmts[l].operands[0]), 2);
+    }
+    for (StmtId l : panel_loads_) {
+      KernelCloner at = ahead.cell;
+      at.set(col_->iv, b_.add(ahead.columns.lo, b_.index(width_)));
+      for (std::size_t i = 0; i <= last; ++i) at.set(body_.iv(k_, i), b_.index(0));
+      LV from = at.get(k_.stmts[l].operands[0]);
+      // Each row asks for its share, `chunk_` steps' part of it at a time.
+      const Int line = 64 / element_size(l), rows = std::max<Int>(std::min(plan_.rows, sizes_.rows.value_or(1)), 1);
+      LV flat = b_.index(0);
+      for (std::size_t i = 0; i < last; ++i) flat = b_.mul(b_.add(flat, c.get(body_.iv(k_, i))), extent(i + 1));
+      LV share = b_.op(Op::div, {b_.mul(b_.add(flat, depth), b_.index(width_)), b_.index(rows)});
+      LV row = b_.mul(b_.sub(m, ahead.task.m_lo), b_.index(sizes_.depth.value_or(1) * width_ / rows));
+      from = b_.add(b_.add(from, share), row);
+      for (Int e = 0; e * rows < chunk_ * width_; e += line)
+        b_.prefetch(at.get(k_.stmts[l].attr.buffer), b_.add(from, b_.index(e)), 2);
+    }
   }
 
   LV partial_index(KernelCloner& c, const Task& task, const Columns& n) {

@@ -11,6 +11,10 @@
 
 namespace ag::passes {
 
+/// Elements along a side of the blocks that are turned in registers: larger ones take more instructions an element, and
+/// much longer to compile.
+constexpr int turned_block = 8;
+
 class CpuNest {
  public:
   CpuNest(const loop::Kernel& kernel, const TargetSpec& target);

@@ -56,6 +56,19 @@ inline std::vector<Case> cases() {
                       ValueId x = b.input("x", f32({m, k})), w = b.input("w", f32({k, n})), c = b.input("c", f32({n}));
                       output(b, "y", b.unary("tanh", b.add(b.dot_general(x, w, {1}, {0}), c)));
                     }});
+  for (int rows : {1, 3, 7})
+    list.push_back({"few_rows_transposed", [rows](GraphBuilder& b) {
+                      ValueId x = b.input("x", f32({2, rows, 70})), w = b.input("w", f32({2, 19, 70}));
+                      ValueId y = b.dot_general(x, w, {2}, {2}, {0}, {0});
+                      output(b, "y", b.unary("tanh", b.add(y, b.input("c", f32({19})))));
+                      output(b, "z",
+                             b.dot_general(b.input("v", f32({rows, 133})), b.input("u", f32({5, 133})), {1}, {1}));
+                    }});
+  list.push_back({"turned_squares", [](GraphBuilder& b) {
+                    ValueId x = b.input("x", f32({3, 48, 32})), y = b.input("y", f32({3, 32, 48}));
+                    output(b, "z", b.add(b.unary("exp", b.transpose(x, {0, 2, 1})), y));
+                    output(b, "t", b.add_op("materialize", {b.transpose(y, {2, 0, 1})}));
+                  }});
   list.push_back({"matmul_transposed", [](GraphBuilder& b) {
                     ValueId x = b.input("x", f32({9, 20})), w = b.input("w", f32({70, 20}));
                     output(b, "y", b.dot_general(x, b.transpose(w, {1, 0}), {1}, {0}));

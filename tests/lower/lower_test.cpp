@@ -61,3 +61,32 @@ TEST_CASE("lowered programs agree with the graph interpreter") {
     }
   }
 }
+
+TEST_CASE("products larger than the caches are cut into blocks, copied and asked for ahead of their use") {
+  for (auto [m, n, k] : {std::array<int, 3>{70, 96, 64}, {128, 200, 80}, {67, 131, 100}, {260, 64, 48}})
+    for (int layout : {0, 1, 2, 3}) {
+      INFO(m << " x " << n << " x " << k << " layout " << layout);
+      Graph g;
+      GraphBuilder b(g);
+      bool left = (layout & 1) != 0, right = (layout & 2) != 0;
+      ValueId x = b.input("x", left ? f32({k, m}) : f32({m, k})), w = b.input("w", right ? f32({n, k}) : f32({k, n}));
+      output(b, "y", b.neg(b.dot_general(x, w, {left ? 0 : 1}, {right ? 1 : 0})));
+      std::vector<Array> inputs = random_inputs(g, {});
+      auto want = interpret(g, inputs);
+      if (!want) FAIL(text(want.error()));
+      for (std::string target : {"cpu:x86-64-v3", "cpu:x86-64-v4"}) {
+        passes::PassContext context;
+        context.target = codegen::describe_target(target).value();
+        context.target.l1_bytes = 2 << 10, context.target.l2_bytes = 8 << 10, context.target.l3_bytes = 64 << 10;
+        context.target.threads = 2;
+        auto r = passes::run_pipeline(g, {}, context);
+        if (!r) FAIL(text(r.error()));
+        const auto& program = std::get<loop::Program>(r->stage);
+        std::string loops = loop::print(program);
+        if (!left && k % 16 == 0) CHECK(loops.find("prefetch") != std::string::npos);
+        auto got = run_program(program, inputs);
+        if (!got) FAIL(text(got.error()) << loops);
+        compare((*got)[0], (*want)[0]);
+      }
+    }
+}

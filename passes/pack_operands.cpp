@@ -1,0 +1,95 @@
+// Copies left operands of large products that lie transposed, so that a row's terms lie one after another, by a kernel
+// of their own. Rows side by side are read a few at a step of depth; where steps are a large power of two apart, their
+// lines share few sets of the cache and each is fetched for every tile of rows that it has elements of. Which products
+// gain is contraction_model's to say. Values are copied, never computed with: every bit is kept.
+#include <algorithm>
+#include <map>
+
+#include "ir/op.hpp"
+#include "passes/pack_operands.hpp"
+#include "passes/panels.hpp"
+#include "passes/rebuild.hpp"
+#include "passes/strided_view.hpp"
+
+namespace ag::passes {
+namespace {
+
+using Int = std::int64_t;
+using Ints = std::vector<std::int64_t>;
+
+Int at(const Ints& from, Int i) { return from[static_cast<std::size_t>(i)]; }
+
+class Packer {
+ public:
+  Packer(const Graph& g, const TargetSpec& target) : g_(g), target_(target), out_(empty_like(g)), b_(out_) {}
+
+  Graph run() {
+    map_.resize(g_.value_count());
+    for (NodeId id : g_.node_ids()) {
+      const Node& n = g_.node(id);
+      if (n.op->name == "dot_general" && product(id)) continue;
+      NodeId copy = b_.copy(g_, id, [&](ValueId v) { return map_[v.index]; });
+      for (std::uint32_t r = 0; r < n.result_count; ++r) map_[n.result(r).index] = out_.node(copy).result(r);
+    }
+    map_signature(g_, map_, out_);
+    return std::move(out_);
+  }
+
+ private:
+  const Graph& g_;
+  const TargetSpec& target_;
+  Graph out_;
+  GraphBuilder b_;
+  ValueMap map_;
+  std::map<std::pair<ValueId, Ints>, ValueId> copies_;  // by value and order of axes
+
+  bool product(NodeId id) {
+    const Node& n = g_.node(id);
+    const Type &lhs = g_.type(n.operands[0]), &rhs = g_.type(n.operands[1]);
+    if (!is_float(lhs.dtype) || lhs.dtype != rhs.dtype || is_storage(lhs.dtype)) return false;
+    b_.set_origin(n.locs, n.grad_of ? map_[n.grad_of.index] : ValueId{});
+    const ValueId left = rows(n, product_sizes(g_, n, target_));
+    if (!left) return false;
+    auto ints = [&](const char* name) { return n.attrs.get_or<Ints>(name, {}); };
+    ValueId z = b_.dot_general(left, map_[n.operands[1].index], ints("lhs_contract"), ints("rhs_contract"),
+                               ints("lhs_batch"), ints("rhs_batch"));
+    map_[n.result().index] = z;
+    const std::string& name = g_.value(n.result()).name;
+    if (!name.empty() && out_.value(z).name.empty() && !out_.find(name)) out_.set_name(z, name);
+    return true;
+  }
+
+  bool is_constant(ValueId v) const { return g_.def(v).attrs.get<LiteralPtr>("value") && g_.def(v).operands.empty(); }
+
+  /// The left operand with its contracted axes innermost in memory, if it gains by that.
+  ValueId rows(const Node& n, const ContractionSizes& sizes) {
+    auto view = strided_view(g_, n.operands[0]);
+    if (!view || is_constant(view->source)) return {};
+    const Ints contract = n.attrs.get_or<Ints>("lhs_contract", {}), batch = n.attrs.get_or<Ints>("lhs_batch", {});
+    if (contract.size() != 1) return {};
+    Ints perm = batch;
+    for (Int d = 0; d < static_cast<Int>(view->shape.size()); ++d)
+      if (d != contract[0] && std::find(batch.begin(), batch.end(), d) == batch.end()) perm.push_back(d);
+    if (perm.size() == batch.size() || at(view->strides, perm.back()) != 1) return {};
+    if (!rows_ahead(sizes, std::abs(at(view->strides, contract[0])) * sizes.element_bytes, target_)) return {};
+    perm.push_back(contract[0]);
+    ValueId v = map_[n.operands[0].index];
+    ValueId& copy = copies_[{v, perm}];
+    if (!copy) copy = b_.add_op("materialize", {b_.transpose(v, perm)});
+    Ints back(perm.size());
+    for (std::size_t i = 0; i < perm.size(); ++i) back[static_cast<std::size_t>(perm[i])] = static_cast<Int>(i);
+    return b_.transpose(copy, back);
+  }
+};
+
+Result<Graph> run(const Graph& g, PassContext& context) {
+  if (context.target.kind != TargetSpec::Kind::cpu) return g;
+  return Packer(g, context.target).run();
+}
+
+}  // namespace
+
+const Pass pack_operands = {
+    .name = "pack_operands", .summary = "copy transposed left operands of large products", .on_graph = run};
+
+}  // namespace ag::passes
