@@ -1,4 +1,5 @@
-# Writes a C++ file with the hash of SOURCES: cmake -DSOURCES=... -DOUTPUT=... -DVERSION=... -P source_hash.cmake
+# Writes a C++ file that defines the variable NAME (in namespace ag) with the hash of SOURCES:
+# cmake -DSOURCES=... -DOUTPUT=... -DVERSION=... -DNAME=... -P source_hash.cmake
 set(hashes ${VERSION})
 foreach(file ${SOURCES})
   file(SHA256 ${file} hash)
@@ -6,4 +7,6 @@ foreach(file ${SOURCES})
 endforeach()
 string(SHA256 hash "${hashes}")
 string(SUBSTRING ${hash} 0 24 hash)
-file(WRITE ${OUTPUT} "namespace ag::codegen {\nextern const char* const source_hash;\nconst char* const source_hash = \"${hash}\";\n}\n")
+string(REGEX MATCH "^[^:]*" space ${NAME})
+string(REGEX MATCH "[^:]*$" name ${NAME})
+file(WRITE ${OUTPUT} "namespace ag::${space} {\nextern const char* const ${name};\nconst char* const ${name} = \"${hash}\";\n}\n")

@@ -84,7 +84,7 @@ Result<Graph> load(const std::string& path, Sources& sources, const LoadOptions&
     AG_TRY(data::Bytes bytes, data::read_stdin(onnx::max_model_bytes));
     return load_from(std::move(bytes), "<stdin>", {}, sources, options);
   }
-  AG_TRY(data::Bytes bytes, data::read_file(path, onnx::max_model_bytes));
+  AG_TRY(data::BeneathFile file, data::BeneathFile::open_path(path, onnx::max_model_bytes));
   // Data lies beside the graph: in its folder, or, where the name is a symbolic link, in that of the real file.
   std::vector<std::string> folders;
   std::string folder = fs::path(path).parent_path().string();
@@ -92,6 +92,13 @@ Result<Graph> load(const std::string& path, Sources& sources, const LoadOptions&
   std::error_code ec;
   fs::path real = fs::canonical(path, ec);
   if (!ec && fs::is_symlink(path, ec)) folders.push_back(real.parent_path().string());
+  std::string head(std::min<std::uint64_t>(file.size(), 16), '\0');
+  AG_TRY_(file.read(0, std::as_writable_bytes(std::span(head)), {}));
+  if (sniff(head, path) == Format::onnx) {
+    folders.insert(folders.end(), options.external_dirs.begin(), options.external_dirs.end());
+    return onnx::import_file(path, onnx_options(std::move(folders), options));
+  }
+  AG_TRY(data::Bytes bytes, file.read_all({}));
   return load_from(std::move(bytes), path, std::move(folders), sources, options);
 }
 

@@ -18,14 +18,24 @@ constexpr std::align_val_t alignment{64};
 /// Large arrays lie in huge pages: first touches and address translation cost a fraction.
 constexpr std::size_t huge_page = std::size_t{2} << 20, large = 2 * huge_page;
 
-std::shared_ptr<std::byte[]> allocate(std::size_t bytes) {
-  if (bytes >= large) {
-    const std::size_t whole = (bytes + huge_page - 1) / huge_page * huge_page;
-    auto* p = static_cast<std::byte*>(::operator new[](whole, std::align_val_t{huge_page}));
-    madvise(p, whole, MADV_HUGEPAGE);  // a hint
-    return {p, [](std::byte* q) { ::operator delete[](q, std::align_val_t{huge_page}); }};
-  }
+/// Memory straight from the system: zero, given back when it is released, not touched before it is used.
+std::shared_ptr<std::byte[]> allocate_pages(std::size_t bytes) {
+  const std::size_t whole = (bytes + huge_page - 1) / huge_page * huge_page, mapped = whole + huge_page;
+  void* at = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (at == MAP_FAILED) throw std::bad_alloc();
+  auto* begin = static_cast<std::byte*>(at);
+  const std::size_t skip = (huge_page - reinterpret_cast<std::uintptr_t>(begin) % huge_page) % huge_page;
+  if (skip) munmap(begin, skip);
+  if (skip < huge_page) munmap(begin + skip + whole, huge_page - skip);
+  begin += skip;
+  madvise(begin, whole, MADV_HUGEPAGE);  // a hint
+  return {begin, [whole](std::byte* q) { munmap(q, whole); }};
+}
+
+std::shared_ptr<std::byte[]> allocate(std::size_t bytes, bool zero) {
+  if (bytes >= large) return allocate_pages(bytes);
   auto* p = static_cast<std::byte*>(::operator new[](bytes ? bytes : 1, alignment));
+  if (zero) std::memset(p, 0, bytes);
   return {p, [](std::byte* q) { ::operator delete[](q, alignment); }};
 }
 
@@ -93,13 +103,15 @@ Array::Array(DType dtype, std::vector<std::int64_t> shape) : dtype_(dtype), shap
   auto bytes = byte_size(dtype_, shape_);
   AG_CHECK(bytes.has_value(), "array size overflows");
   elems_ = static_cast<std::int64_t>(*bytes / dtype_bytes(dtype_));
-  data_ = allocate(*bytes);
-  std::memset(data_.get(), 0, *bytes);
+  data_ = allocate(*bytes, true);
 }
 
 Array Array::from_bytes(DType dtype, std::vector<std::int64_t> shape, std::span<const std::byte> bytes) {
-  Array a(dtype, std::move(shape));
-  AG_CHECK(bytes.size() == a.bytes_size(), "array bytes do not fit its shape");
+  Array a;
+  a.dtype_ = dtype, a.shape_ = std::move(shape);
+  AG_CHECK(byte_size(dtype, a.shape_) == bytes.size(), "array bytes do not fit its shape");
+  a.elems_ = static_cast<std::int64_t>(bytes.size() / dtype_bytes(dtype));
+  a.data_ = allocate(bytes.size(), false);
   if (!bytes.empty()) std::memcpy(a.data_.get(), bytes.data(), bytes.size());
   return a;
 }
@@ -116,7 +128,7 @@ Array Array::ints(std::span<const std::int64_t> values) {
 
 std::span<std::byte> Array::mutable_bytes() {
   if (data_ && data_.use_count() > 1) {
-    auto copy = allocate(bytes_size());
+    auto copy = allocate(bytes_size(), false);
     std::memcpy(copy.get(), data_.get(), bytes_size());
     data_ = std::move(copy);
   }

@@ -1,6 +1,7 @@
 #include <map>
 
 #include "ir/op.hpp"
+#include "passes/constants.hpp"
 #include "passes/pass.hpp"
 #include "passes/rebuild.hpp"
 
@@ -12,7 +13,7 @@ constexpr std::size_t max_result_bytes = 16u << 20, max_total_bytes = 64u << 20;
 
 class Folder {
  public:
-  explicit Folder(const Graph& g) : g_(g) {}
+  Folder(const Graph& g, PassContext& context) : g_(g), context_(context) {}
 
   Result<Graph> run() {
     Graph out = empty_like(g_);
@@ -22,7 +23,7 @@ class Folder {
     for (ValueId v : g_.inputs) is_input[g_.value(v).node.index] = true;
     for (NodeId id : g_.node_ids()) {
       const Node& n = g_.node(id);
-      std::vector<Array> values;
+      std::vector<LiteralPtr> values;
       if (is_input[id.index] || !evaluate(b, map, id, values)) {
         NodeId copy = b.copy(g_, id, [&](ValueId v) { return map[v.index]; });
         for (std::uint32_t r = 0; r < n.result_count; ++r) bind(out, n.result(r), out.node(copy).result(r), map);
@@ -30,7 +31,7 @@ class Folder {
       }
       for (std::uint32_t r = 0; r < n.result_count; ++r) {
         b.set_origin(n.locs, n.grad_of ? map[n.grad_of.index] : ValueId{});
-        bind(out, n.result(r), b.constant(make_literal(values[r])), map);
+        bind(out, n.result(r), b.constant(values[r]), map);
       }
     }
     map_signature(g_, map, out);
@@ -39,6 +40,7 @@ class Folder {
 
  private:
   const Graph& g_;
+  PassContext& context_;
   std::size_t total_ = 0;
   struct KnownView {
     std::size_t bytes;  // of the constants under it
@@ -93,7 +95,7 @@ class Folder {
   }
 
   /// The node's results if all its operands are constants, or if shape arithmetic knows them.
-  bool evaluate(GraphBuilder& b, const ValueMap& map, NodeId id, std::vector<Array>& out) {
+  bool evaluate(GraphBuilder& b, const ValueMap& map, NodeId id, std::vector<LiteralPtr>& out) {
     const Node& n = g_.node(id);
     if (constant(g_, n.result()) || !n.regions.empty()) return false;
     std::size_t bytes = 0;
@@ -115,14 +117,14 @@ class Folder {
     for (ValueId v : n.operands) leaf(s, b, map, leaves, v);
     NodeId copy = s.copy(g_, id, [&](ValueId v) { return leaves.contains(v) ? leaves[v] : ValueId{}; });
     for (std::uint32_t r = 0; r < n.result_count; ++r) sub.outputs.push_back({"", sub.node(copy).result(r), {}});
-    auto values = interpret(sub, {});
+    auto values = evaluate_constants(sub, context_);
     if (!values) return false;  // it would fail at run time too: let it, with its place
     total_ += bytes;
     out = std::move(*values);
     return true;
   }
 
-  bool known_ints(const Node& n, std::vector<Array>& out) const {
+  bool known_ints(const Node& n, std::vector<LiteralPtr>& out) const {
     if (n.result_count != 1) return false;
     const Value& v = g_.value(n.result());
     if (!v.known_ints) return false;
@@ -133,12 +135,12 @@ class Folder {
       if (!(*v.known_ints)[i].is_const()) return false;
       a.set_int(static_cast<std::int64_t>(i), (*v.known_ints)[i].value());
     }
-    out = {a};
+    out = {make_literal(std::move(a))};
     return true;
   }
 };
 
-Result<Graph> run(const Graph& g, PassContext&) { return Folder(g).run(); }
+Result<Graph> run(const Graph& g, PassContext& context) { return Folder(g, context).run(); }
 
 }  // namespace
 

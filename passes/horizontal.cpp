@@ -8,11 +8,11 @@
 #include "passes/horizontal.hpp"
 
 #include <algorithm>
-#include <cstring>
 #include <map>
 
 #include "ir/op.hpp"
 #include "passes/attention.hpp"
+#include "passes/constants.hpp"
 #include "passes/rebuild.hpp"
 
 namespace ag::passes {
@@ -25,7 +25,8 @@ constexpr std::size_t max_bytes = std::size_t{4} << 30;
 
 class Joiner {
  public:
-  explicit Joiner(const Graph& g) : g_(g), users_(g.value_count()), join_of_(g.node_count()) {
+  Joiner(const Graph& g, PassContext& context)
+      : g_(g), context_(context), users_(g.value_count()), join_of_(g.node_count()) {
     const std::vector<bool> live = live_nodes(g);
     for (NodeId id : g.node_ids())
       for (ValueId v : g.node(id).operands)
@@ -65,6 +66,7 @@ class Joiner {
   };
 
   const Graph& g_;
+  PassContext& context_;
   std::vector<std::vector<NodeId>> users_;
   std::vector<Join> joins_;
   std::vector<std::size_t> join_of_;  ///< 1 + index, of products
@@ -145,31 +147,16 @@ class Joiner {
   }
 
   /// Matrices beside one another (the last axis grows) or vectors end to end; or matrices below one another.
-  static LiteralPtr joined(const std::vector<Array>& parts, bool below) {
-    std::vector<std::int64_t> shape = parts[0].shape();
-    std::size_t axis = below ? 0 : shape.size() - 1;
-    shape[axis] = 0;
-    for (const Array& a : parts) shape[axis] += a.shape()[axis];
-    Array out(parts[0].dtype(), shape);
-    std::byte* to = out.mutable_bytes().data();
-    std::int64_t lines = below || shape.size() == 1 ? 1 : shape[0];
-    for (std::int64_t i = 0; i < lines; ++i)
-      for (const Array& a : parts) {
-        std::size_t size = a.bytes().size() / static_cast<std::size_t>(lines);
-        std::memcpy(to, a.bytes().data() + static_cast<std::size_t>(i) * size, size);
-        to += size;
-      }
-    Literal l;
-    l.dtype = out.dtype();
-    l.shape = shape;
-    l.array = std::move(out);
-    return std::make_shared<const Literal>(std::move(l));
-  }
-
-  LiteralPtr join_values(const std::vector<ValueId>& values, bool below) const {
-    std::vector<Array> parts;
-    for (ValueId v : values) parts.push_back(dense(v)->materialize());
-    return joined(parts, below);
+  LiteralPtr joined(const std::vector<ValueId>& values, bool below) const {
+    Graph sub;
+    GraphBuilder b(sub);
+    std::vector<ValueId> parts;
+    for (ValueId v : values)
+      parts.push_back(sub.node(b.copy(g_, g_.value(v).node, [](ValueId x) { return x; })).result());
+    sub.outputs.push_back({"", b.concat(parts, below ? 0 : g_.type(values[0]).rank() - 1), {}});
+    auto made = evaluate_constants(sub, context_);
+    AG_CHECK(made.has_value(), "constants side by side");
+    return (*made)[0];
   }
 
   void build(const Join& join, GraphBuilder& b, ValueMap& map) const {
@@ -183,9 +170,9 @@ class Joiner {
     }
     const Node& first = g_.node(join.parts[0].product);
     b.set_origin(locs);
-    ValueId w = b.constant(join_values(matrices, join.transposed));
+    ValueId w = b.constant(joined(matrices, join.transposed));
     ValueId y = b.add_op("dot_general", {map[first.operands[0].index], w}, first.attrs);
-    if (!biases.empty()) y = b.add(y, b.constant(join_values(biases, false)));
+    if (!biases.empty()) y = b.add(y, b.constant(joined(biases, false)));
     Dims start(b.type(y).shape.size(), 0), limit = b.type(y).shape;
     limit.back() = 0;
     for (const Part& p : join.parts) {
@@ -204,7 +191,7 @@ class Joiner {
 
 Result<Graph> run(const Graph& g, PassContext& context) {
   if (!context.fuse) return copy_if(g, [](NodeId) { return true; });
-  return Joiner(g).run();
+  return Joiner(g, context).run();
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "ir/symbols.hpp"
+#include "passes/constants.hpp"
 #include "passes/lower_graph.hpp"
 #include "passes/rebuild.hpp"
 #include "passes/train.hpp"
@@ -142,6 +143,7 @@ ProgramBufferId GraphLowering::buffer(ValueId v) {
     b.kind = BufferKind::constant;
     Array array = (*literal)->materialize();
     b.constant = std::shared_ptr<const void>(array.shared_bytes(), array.bytes().data());
+    if (p_.context.recipes) p_.context.recipes->placed(b.constant.get(), *literal);
   }
   return slot;
 }

@@ -5,10 +5,9 @@
 #include <algorithm>
 #include <map>
 #include <numeric>
-#include <system_error>
-#include <thread>
 
 #include "ir/op.hpp"
+#include "passes/constants.hpp"
 #include "passes/pack_constants.hpp"
 #include "passes/panels.hpp"
 #include "passes/rebuild.hpp"
@@ -22,8 +21,6 @@ using Ints = std::vector<std::int64_t>;
 
 /// Elements from which a copy pays.
 constexpr Int min_elements = 2048;
-/// Elements from which a copy is shared among threads.
-constexpr Int parallel_elements = 1 << 20;
 
 /// A constant seen through views: its elements by strides.
 struct ConstantView {
@@ -42,50 +39,10 @@ std::optional<ConstantView> constant_view(const Graph& g, ValueId v) {
   return ConstantView{*literal, std::move(view->shape), std::move(view->strides)};
 }
 
-/// Offsets of all positions over some axes, the last fastest.
-Ints offsets(const ConstantView& v, const Ints& axes) {
-  Ints out{0};
-  for (Int a : axes) {
-    auto d = static_cast<std::size_t>(a);
-    Ints next;
-    next.reserve(out.size() * static_cast<std::size_t>(v.shape[d]));
-    for (Int base : out)
-      for (Int i = 0; i < v.shape[d]; ++i) next.push_back(base + i * v.strides[d]);
-    out = std::move(next);
-  }
-  return out;
-}
-
-/// What a copy reads: elements at outer + column * column_step + depth.
-struct PanelSource {
-  Ints outer, depth;
-  Int columns, column_step, width;
-  Int panels() const { return (columns + width - 1) / width; }  ///< of one place in `outer`
-};
-
-/// Panels [lo, hi) of [outer][N / width][depth][width].
-template <class T>
-void copy_panels(const T* from, T* to, const PanelSource& s, Int lo, Int hi) {
-  constexpr std::size_t block = 16;  // steps of depth at a time: lines of both sides stay in the cache
-  to += lo * static_cast<Int>(s.depth.size()) * s.width;
-  for (Int p = lo; p < hi; ++p, to += static_cast<Int>(s.depth.size()) * s.width) {
-    const Int first = p % s.panels() * s.width, count = std::min(s.width, s.columns - first);
-    const T* panel = from + s.outer[static_cast<std::size_t>(p / s.panels())] + first * s.column_step;
-    if (s.column_step == 1) {
-      for (std::size_t k = 0; k < s.depth.size(); ++k)
-        std::copy_n(panel + s.depth[k], count, to + static_cast<Int>(k) * s.width);
-      continue;
-    }
-    for (std::size_t k0 = 0; k0 < s.depth.size(); k0 += block)
-      for (Int n = 0; n < count; ++n)
-        for (std::size_t k = k0; k < std::min(k0 + block, s.depth.size()); ++k)
-          to[static_cast<Int>(k) * s.width + n] = panel[n * s.column_step + s.depth[k]];
-  }
-}
-
 class Packer {
  public:
-  Packer(const Graph& g, const TargetSpec& target) : g_(g), target_(target), out_(empty_like(g)), b_(out_) {}
+  Packer(const Graph& g, PassContext& context)
+      : g_(g), context_(context), target_(context.target), out_(empty_like(g)), b_(out_) {}
 
   Graph run() {
     map_.resize(g_.value_count());
@@ -101,6 +58,7 @@ class Packer {
 
  private:
   const Graph& g_;
+  PassContext& context_;
   const TargetSpec& target_;
   Graph out_;
   GraphBuilder b_;
@@ -138,48 +96,14 @@ class Packer {
   ValueId constant_panels(const ConstantView& v, const Ints& outer, const Ints& contract, Int column, Int width) {
     Key key{v.literal.get(), v.strides, outer, contract, {column}};
     if (auto it = packed_.find(key); it != packed_.end()) return it->second;
-    Array from = v.literal->materialize();
-    auto size = [&](Int d) { return v.shape[static_cast<std::size_t>(d)]; };
-    Ints shape;
-    for (Int d : outer) shape.push_back(size(d));
-    shape.push_back((size(column) + width - 1) / width);
-    for (Int d : contract) shape.push_back(size(d));
-    shape.push_back(width);
-    Array to(v.literal->dtype, shape);
-    Int step = v.strides[static_cast<std::size_t>(column)];
-    const PanelSource source{offsets(v, outer), offsets(v, contract), size(column), step, width};
-    const Int panels = static_cast<Int>(source.outer.size()) * source.panels();
-    auto copy = [&]<class T>(T) {
-      const Int parts = to.elems() < parallel_elements ? 1 : std::clamp<Int>(target_.threads, 1, panels);
-      T* out = reinterpret_cast<T*>(to.mutable_bytes().data());
-      auto part = [&, out](Int i) {
-        copy_panels(reinterpret_cast<const T*>(from.bytes().data()), out, source, panels * i / parts,
-                    panels * (i + 1) / parts);
-      };
-      std::vector<std::jthread> others;
-      for (Int i = 1; i < parts; ++i) {
-        try {
-          others.emplace_back(part, i);
-        } catch (const std::system_error&) {  // no more threads
-          part(i);
-        }
-      }
-      part(0);
-    };
-    switch (dtype_bytes(v.literal->dtype)) {
-      case 2: copy(std::uint16_t{}); break;
-      case 4: copy(std::uint32_t{}); break;
-      default: copy(std::uint64_t{}); break;
-    }
-    auto literal = std::make_shared<Literal>();
-    literal->dtype = to.dtype(), literal->shape = to.shape(), literal->array = std::move(to);
-    return packed_[key] = b_.constant(std::move(literal));
+    return packed_[key] =
+               b_.constant(make_panels(v.literal, {v.shape, v.strides, outer, contract, column, width}, context_));
   }
 };
 
 Result<Graph> run(const Graph& g, PassContext& context) {
   if (context.target.kind != TargetSpec::Kind::cpu) return copy_if(g, [](NodeId) { return true; });
-  return Packer(g, context.target).run();
+  return Packer(g, context).run();
 }
 
 }  // namespace

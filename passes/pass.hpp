@@ -11,6 +11,8 @@
 
 namespace ag::passes {
 
+class ConstantRecipes;  // passes/constants.hpp
+
 /// How far a rewrite may change numbers (DESIGN, Numbers).
 enum class Exactness : std::uint8_t {
   exact,      ///< keeps every bit
@@ -29,6 +31,8 @@ struct PassContext {
   std::vector<std::string> fusion_notes;  ///< out: --print-fusion
   std::vector<GraphPtr> host_graphs;  ///< out: what each HostCall::function evaluates
   std::int64_t memory_limit = 0;  ///< bytes a run may take (--mem-limit); 0: none
+  ConstantRecipes* recipes = nullptr;  ///< where to note how constants are made; null: nobody asks
+  double constants_ms = 0;  ///< out: time spent on the values of constants, not on the program
 };
 
 /// The level that a pass works on decides which member is set.

@@ -5,12 +5,11 @@
 #include <algorithm>
 #include <map>
 #include <set>
-#include <system_error>
-#include <thread>
 
 #include <fmt/format.h>
 
 #include "ir/op.hpp"
+#include "passes/constants.hpp"
 #include "passes/pass.hpp"
 #include "passes/rebuild.hpp"
 
@@ -162,9 +161,7 @@ class Chooser {
       const auto form = turned ? WinogradFilters::turned : WinogradFilters::plain;
       return b.add_op("winograd_filter", {v}, {{"tile", tile}, {"taps", std::string(winograd_filters_name(form))}});
     };
-    auto value = moved_constant(w, turned, tile);
-    if (!value) value = constant(w, transform);
-    if (value) return at->second = b_.constant(make_literal(*value));
+    if (LiteralPtr value = constant(w, transform)) return at->second = b_.constant(std::move(value));
     return at->second = transform(b_, w);
   }
 
@@ -173,51 +170,6 @@ class Chooser {
     if (!size) return false;
     constant_bytes_ += Array::byte_size(DType::f32, *size).value_or(max_constant_bytes) * 4;
     return constant_bytes_ <= max_constant_bytes;
-  }
-
-  /// Transformed filters that are a constant seen through transposes: read where they lie, on all cores.
-  std::optional<Array> moved_constant(ValueId w, bool turned, std::int64_t tile) {
-    std::vector<std::size_t> axis{0, 1, 2, 3};  // of the constant, by axis of w
-    ValueId v = w;
-    for (; out_.def(v).op->name == "transpose"; v = out_.def(v).operands[0]) {
-      const auto perm = out_.def(v).attrs.get_or<std::vector<std::int64_t>>("perm", {});
-      for (std::size_t& a : axis) a = static_cast<std::size_t>(perm[a]);
-    }
-    const Node& n = out_.def(v);
-    const LiteralPtr* literal = n.attrs.get<LiteralPtr>("value");
-    if (!literal || (*literal)->form != Literal::Form::dense || n.attrs.get_or<bool>("trainable", false) ||
-        !may_keep(out_.type(w).shape))
-      return std::nullopt;
-    const Array from = (*literal)->materialize();
-    FilterView view;
-    for (std::size_t d = 0; d < 4; ++d) {
-      view.strides[d] = 1;
-      for (std::size_t a = axis[d] + 1; a < 4; ++a) view.strides[d] *= from.shape()[a];
-    }
-    if (turned) {
-      view.offset = 2 * (view.strides[0] + view.strides[1]);
-      view.strides = {-view.strides[0], -view.strides[1], view.strides[3], view.strides[2]};
-      std::swap(axis[2], axis[3]);
-    }
-    view.channels = from.shape()[axis[2]], view.filters = from.shape()[axis[3]];
-    const std::int64_t points = tile + 2, panels = (view.filters + winograd_panel - 1) / winograd_panel;
-    Array u(from.dtype(), {panels, points * points, view.channels, winograd_panel});
-    u.mutable_bytes();
-    const std::int64_t parts = std::clamp<std::int64_t>(context_.target.threads, 1, panels);
-    std::vector<std::jthread> others;
-    auto part = [&](std::int64_t i) {
-      transform_filters(from, view, tile, panels * i / parts, panels * (i + 1) / parts, u);
-    };
-    for (std::int64_t i = 1; i < parts; ++i) {
-      try {
-        others.emplace_back(part, i);
-      } catch (const std::system_error&) {  // no more threads for this process
-        part(i);
-      }
-    }
-    part(0);
-    others.clear();  // joins
-    return u;
   }
 
   /// The nodes that w is computed by, in topological order, if they are constants and few ops.
@@ -240,10 +192,9 @@ class Chooser {
   }
 
   /// f(w) if w depends on constants only.
-  std::optional<Array> constant(ValueId w, const std::function<ValueId(GraphBuilder&, ValueId)>& f) {
+  LiteralPtr constant(ValueId w, const std::function<ValueId(GraphBuilder&, ValueId)>& f) {
     const auto cone = constant_cone(w);
-    if (!cone) return std::nullopt;
-    if (!may_keep(out_.type(w).shape)) return std::nullopt;
+    if (!cone || !may_keep(out_.type(w).shape)) return nullptr;
     Graph sub;
     GraphBuilder b(sub);
     std::map<ValueId, ValueId> copied;
@@ -253,8 +204,8 @@ class Chooser {
         copied[out_.node(id).result(r)] = sub.node(copy).result(r);
     }
     sub.outputs.push_back({"u", f(b, copied[w]), {}});
-    auto values = interpret(sub, {});
-    return values ? std::optional(std::move((*values)[0])) : std::nullopt;
+    auto values = evaluate_constants(sub, context_);
+    return values ? (*values)[0] : nullptr;
   }
 };
 

@@ -79,63 +79,123 @@ ObjectStore* Engine::store(const EngineOptions& options, Diags& warnings) {
   return nullptr;
 }
 
+namespace {
+
+/// What a compilation notes so that its result can be kept.
+struct Keeping {
+  std::string key;
+  LiteralIndex literals;
+  PlaceIndex places;
+  passes::ConstantRecipes recipes;
+  Keeping(std::string k, const GraphSurvey& survey)
+      : key(std::move(k)), literals(survey.literals), places(survey.places) {}
+};
+
+void list_ports(const Graph& graph, KeptProgram& out) {
+  for (ValueId v : graph.inputs)
+    (passes::next_of_state(graph, v) ? out.states : out.inputs).push_back({graph.value(v).name, graph.type(v)});
+}
+
+/// Passes, up to loops.
+Result<loop::Program> run_passes(Graph graph, const EngineOptions& options, passes::PassContext& context,
+                                 CompileReport& report) {
+  context.fast_math = options.fast_math;
+  context.winograd_tile = options.winograd_tile;
+  context.memory_limit = options.memory_limit;
+  context.fuse = options.pipeline.opt_level > 0;
+  AG_TRY(passes::PipelineResult result, passes::run_pipeline(std::move(graph), options.pipeline, context));
+  loop::Program* program = std::get_if<loop::Program>(&result.stage);
+  if (!program) return fail(Code::AG0102, {}, "the passes given end with a graph; to run it they must end with loops");
+  report.passes = std::move(result.times);
+  return std::move(*program);
+}
+
+}  // namespace
+
+/// The last steps, the same for programs made and found.
+Result<Compiled> Engine::link(KeptProgram kept, std::vector<HostFn> host, CompileReport report) {
+  for (std::size_t i = 0; i < kept.objects.size(); ++i) {
+    if (i >= report.kernels.size()) report.kernels.push_back({.label = {}, .codegen_ms = 0, .cached = true});
+    KernelReport& k = report.kernels[i];
+    k.name = kept.program.kernels[loop::KernelId(i)].name;
+    k.object_bytes = kept.objects[i]->bytes.size();
+    k.statements = kept.statements[i];
+  }
+  count_calls(kept.program.body, report.kernels);
+  report.warnings.insert(report.warnings.end(), kept.warnings.begin(), kept.warnings.end());
+  report.fusion = std::move(kept.fusion);
+  const auto start = Clock::now();
+  AG_TRY(KernelCode code, loader_->load(kept.objects));
+  report.link_ms = ms_since(start);
+  Compiled out{std::move(kept.inputs), std::move(kept.outputs), std::move(kept.states), nullptr, std::move(report)};
+  AG_TRY(out.executable, Executable::create(std::move(kept.program), std::move(code), std::move(host)));
+  return out;
+}
+
 Result<Compiled> Engine::compile(Graph graph, const EngineOptions& options) {
-  auto start = Clock::now();
+  const auto start = Clock::now();
   passes::PassContext context;
   AG_TRY(context.target, codegen::describe_target(options.target));
   if (context.target.kind != TargetSpec::Kind::cpu)
     return fail(error(Code::AG4020, {}, "programs for `" + options.target + "` are not launched yet")
                     .help("--emit ptx shows the code; docs/gpu.md says what is missing"));
+  CompileReport report;
+  ObjectStore* const files = options.use_cache ? store(options, report.warnings) : nullptr;
+  auto finish = [&](KeptProgram kept, std::vector<HostFn> host) -> Result<Compiled> {
+    AG_TRY(Compiled out, link(std::move(kept), std::move(host), std::move(report)));
+    out.report.total_ms = ms_since(start);
+    return out;
+  };
+  std::optional<Keeping> keeping;
+  if (files && program_may_be_kept(options)) {
+    GraphSurvey found = survey(graph, compile_threads(options));
+    report.constants_ms += found.contents_ms;
+    keeping.emplace(program_key(found, context.target, options), found);
+    if (auto entry = files->load(keeping->key)) {
+      AG_TRY(std::optional<KeptProgram> kept,
+             read_entry(*entry, found, compile_threads(options), [&] { graph = Graph(); }, report.constants_ms));
+      report.kept = kept.has_value();
+      if (kept) return finish(std::move(*kept), {});
+    }
+    context.recipes = &keeping->recipes;
+  }
   // With a cache in files most compilations need no LLVM: then nobody shall wait for it to warm up.
-  const bool kept = options.use_cache && !options.cache_folder.empty();
   std::function<void()> prepare;
-  if (!kept && !codegen::warm(context.target))
+  if (!files && !codegen::warm(context.target))
     prepare = [&] { codegen::warm_up(context.target, options.pipeline.opt_level); };
   CompileTeam team(compile_threads(options), std::move(prepare));
-  context.fast_math = options.fast_math;
-  context.winograd_tile = options.winograd_tile;
-  context.memory_limit = options.memory_limit;
-  context.fuse = options.pipeline.opt_level > 0;
-  Compiled out;
-  for (ValueId v : graph.inputs)
-    (passes::next_of_state(graph, v) ? out.states : out.inputs).push_back({graph.value(v).name, graph.type(v)});
-  AG_TRY(passes::PipelineResult result, passes::run_pipeline(std::move(graph), options.pipeline, context));
-  loop::Program* program = std::get_if<loop::Program>(&result.stage);
-  if (!program) return fail(Code::AG0102, {}, "the passes given end with a graph; to run it they must end with loops");
-  for (loop::ProgramBufferId id : program->outputs)
-    out.outputs.push_back({program->buffers[id].name, {program->buffers[id].dtype, program->buffers[id].shape}});
-  out.report.passes = std::move(result.times);
-  out.report.passes_ms = ms_since(start);
-  out.report.warnings = std::move(context.diagnostics);
-  out.report.fusion = std::move(context.fusion_notes);
-
-  auto codegen_start = Clock::now();
-  CompileOptions kernel_options{.opt_level = options.pipeline.opt_level, .line_info = options.line_info, .team = &team};
-  if (options.use_cache) {
-    kernel_options.cache = &cache_;
-    kernel_options.store = store(options, out.report.warnings);
+  KeptProgram made;
+  list_ports(graph, made);
+  const auto passes_start = Clock::now();
+  AG_TRY(made.program, run_passes(std::move(graph), options, context, report));
+  for (loop::ProgramBufferId id : made.program.outputs) {
+    const loop::ProgramBuffer& b = made.program.buffers[id];
+    made.outputs.push_back({b.name, {b.dtype, b.shape}});
   }
-  std::span<const loop::Kernel> kernels;
-  if (program->kernels.size()) kernels = {&program->kernels[loop::KernelId(std::size_t{0})], program->kernels.size()};
-  AG_TRY(CompiledKernels objects, compile_kernels(kernels, context.target, kernel_options));
-  out.report.codegen_ms = ms_since(codegen_start);
-  for (std::size_t i = 0; i < kernels.size(); ++i)
-    out.report.kernels.push_back({.name = kernels[i].name,
-                                  .label = {},
-                                  .object_bytes = objects.kernels[i]->bytes.size(),
-                                  .statements = kernels[i].stmts.size(),
-                                  .codegen_ms = objects.compile_ms[i],
-                                  .cached = objects.compile_ms[i] == 0});
-  count_calls(program->body, out.report.kernels);
+  report.passes_ms = ms_since(passes_start) - context.constants_ms;
+  report.constants_ms += context.constants_ms;
+  made.warnings = std::move(context.diagnostics);
+  made.fusion = std::move(context.fusion_notes);
 
-  auto link_start = Clock::now();
-  AG_TRY(KernelCode code, loader_->load(objects.kernels));
-  out.report.link_ms = ms_since(link_start);
+  const auto codegen_start = Clock::now();
+  CompileOptions kernel_options{.opt_level = options.pipeline.opt_level, .line_info = options.line_info, .team = &team};
+  if (options.use_cache) kernel_options.cache = &cache_, kernel_options.store = files;
+  std::span<const loop::Kernel> kernels;
+  if (made.program.kernels.size())
+    kernels = {&made.program.kernels[loop::KernelId(std::size_t{0})], made.program.kernels.size()};
+  AG_TRY(CompiledKernels objects, compile_kernels(kernels, context.target, kernel_options));
+  report.codegen_ms = ms_since(codegen_start);
+  for (std::size_t i = 0; i < kernels.size(); ++i) {
+    made.statements.push_back(kernels[i].stmts.size());
+    report.kernels.push_back({.label = {}, .codegen_ms = objects.compile_ms[i], .cached = objects.compile_ms[i] == 0});
+  }
+  made.objects = std::move(objects.kernels);
+  if (keeping && context.host_graphs.empty())
+    if (auto entry = write_entry(made, keeping->recipes, keeping->literals, keeping->places))
+      files->save(keeping->key, *entry);
   std::vector<HostFn> host;
   for (const GraphPtr& g : context.host_graphs) host.push_back(host_function(g));
-  AG_TRY(out.executable, Executable::create(std::move(*program), std::move(code), std::move(host)));
-  out.report.total_ms = ms_since(start);
-  return out;
+  return finish(std::move(made), std::move(host));
 }
 
 HostArray view_of(const Array& array) {

@@ -13,6 +13,7 @@
 #include "runtime/exec/compile_cache.hpp"
 #include "runtime/exec/disk_cache.hpp"
 #include "runtime/exec/executable.hpp"
+#include "runtime/program_cache.hpp"
 
 namespace ag::runtime {
 
@@ -25,6 +26,7 @@ struct EngineOptions {
   int compile_threads = 0;            ///< 0: as many as there are cores
   bool use_cache = true;              ///< objects of kernels compiled before in this process
   std::string cache_folder;           ///< with use_cache: objects kept between processes (DiskCache); empty: none
+  bool keep_programs = true;          ///< with cache_folder: whole programs too
   bool line_info = false;
 };
 
@@ -39,15 +41,12 @@ struct CompileReport {
   std::vector<passes::PassTime> passes;
   std::vector<KernelReport> kernels;
   double passes_ms = 0, codegen_ms = 0, link_ms = 0, total_ms = 0;
-  std::vector<std::string> fusion;   ///< --print-fusion
+  double constants_ms = 0;  ///< reading, folding and packing the values of constants: of total_ms, none of the others
+  bool kept = false;  ///< the program came from the cache of files: no passes ran
+  std::vector<std::string> fusion;  ///< --print-fusion
   Diags warnings;
 };
 
-/// What a compiled graph takes and gives: names and types in order. Gradients follow the graph's own outputs.
-struct Port {
-  std::string name;
-  Type type;
-};
 struct Compiled {
   std::vector<Port> inputs, outputs;
   std::vector<Port> states;  ///< what a step changes in place, in the order of the executable's states
@@ -65,6 +64,9 @@ class Engine {
 
  private:
   ObjectStore* store(const EngineOptions& options, Diags& warnings);
+  Result<std::optional<Compiled>> kept(const std::string& key, ObjectStore& store, Graph& graph, GraphSurvey& survey,
+                                       const EngineOptions& options);
+  Result<Compiled> link(KeptProgram program, std::vector<HostFn> host, CompileReport report);
 
   std::shared_ptr<Loader> loader_;
   CompileCache cache_;

@@ -54,6 +54,7 @@ struct Session {
   std::shared_ptr<runtime::Engine> engine;   ///< made when first needed
   std::optional<std::vector<std::pair<std::string, data::NamedArrays>>> archives;  ///< --inputs by path, read once
   std::vector<passes::StateValue> states;    ///< of a training step (--train), as they begin
+  double step_ms = 0;                        ///< what making the step (differentiating it) took
   void report(const Diags& diags) const;   ///< to standard error, in the chosen format
   int failed(const Diags& diags) const;    ///< report, then the exit code
   /// What is told beside the result: to standard error where standard output is the result (--emit, --json -).

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <charconv>
+#include <chrono>
 #include <cstdio>
 #include <thread>
 
@@ -240,7 +241,10 @@ Result<Graph> load_model(Session& s) {
     }
   AG_TRY_(add_grads(s, g));
   AG_TRY_(fix_dims(s, g));
-  if (!s.options.train.empty()) AG_TRY_(make_step(s, g));
+  if (s.options.train.empty()) return g;
+  const auto start = std::chrono::steady_clock::now();
+  AG_TRY_(make_step(s, g));
+  s.step_ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
   return g;
 }
 
@@ -254,6 +258,7 @@ runtime::EngineOptions compile_options(const Session& s) {
   c.memory_limit = parse_bytes(o.memory_limit).value_or(0);  // what is wrong with it is said where it is run
   c.use_cache = !o.no_cache;
   c.cache_folder = runtime::DiskCache::default_folder();
+  c.keep_programs = !o.verify_each;  // else there would be no pass to verify
   c.pipeline.opt_level = o.opt_level;
   c.pipeline.passes = o.passes;
   c.pipeline.disabled = o.disabled;

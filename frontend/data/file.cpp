@@ -48,20 +48,6 @@ Status check_regular(int fd, const std::string& path, std::size_t max_bytes, con
   return {};
 }
 
-/// Reads exactly `size` bytes (the file's size when it was checked).
-Result<Bytes> read_all(int fd, std::size_t size, const std::string& path, const Loc& loc) {
-  Bytes out(size, 0);
-  for (std::size_t done = 0; done < size;) {
-    ssize_t n = ::read(fd, out.data() + done, size - done);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return fail(Code::AG0001, loc, fmt::format("cannot read `{}`: {}", path, reason(errno)));
-    if (n == 0)
-      return fail(Code::AG0001, loc, fmt::format("cannot read `{}`: it became shorter while being read", path));
-    done += static_cast<std::size_t>(n);
-  }
-  return out;
-}
-
 /// Why a path may not be used at all; empty if it may.
 std::string_view refuse_path(std::string_view path) {
   if (path.empty()) return "the path is empty";
@@ -107,12 +93,8 @@ Fd open_beneath(const std::string& folder, const std::string& relative) {
 }  // namespace
 
 Result<Bytes> read_file(const std::string& path, std::size_t max_bytes, const Loc& loc) {
-  if (path.find('\0') != path.npos) return fail(Code::AG0001, loc, "a file name cannot contain a NUL byte");
-  Fd fd(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
-  if (!fd.ok()) return fail(Code::AG0001, loc, fmt::format("cannot read `{}`: {}", path, reason(errno)));
-  struct stat st{};
-  AG_TRY_(check_regular(fd.get(), path, max_bytes, loc, st));
-  return read_all(fd.get(), static_cast<std::size_t>(st.st_size), path, loc);
+  AG_TRY(BeneathFile file, BeneathFile::open_path(path, max_bytes, loc));
+  return file.read_all(loc);
 }
 
 Result<Bytes> read_stdin(std::size_t max_bytes) {
@@ -134,6 +116,15 @@ Result<Bytes> read_stdin(std::size_t max_bytes) {
     if (out.size() > max_bytes)
       return fail(Code::AG0006, {}, fmt::format("standard input has more than {} bytes, the limit", max_bytes));
   }
+}
+
+Result<BeneathFile> BeneathFile::open_path(const std::string& path, std::size_t max_bytes, const Loc& loc) {
+  if (path.find('\0') != path.npos) return fail(Code::AG0001, loc, "a file name cannot contain a NUL byte");
+  Fd fd(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
+  if (!fd.ok()) return fail(Code::AG0001, loc, fmt::format("cannot read `{}`: {}", path, reason(errno)));
+  struct stat st{};
+  AG_TRY_(check_regular(fd.get(), path, max_bytes, loc, st));
+  return BeneathFile(fd.release(), static_cast<std::uint64_t>(st.st_size), path);
 }
 
 Result<BeneathFile> BeneathFile::open(const std::vector<std::string>& folders, std::string_view relative,
@@ -186,12 +177,16 @@ Status BeneathFile::read(std::uint64_t offset, std::span<std::byte> into, const 
   return {};
 }
 
+Result<Bytes> BeneathFile::read_all(const Loc& loc) const {
+  Bytes out(size_, 0);
+  AG_TRY_(read(0, std::as_writable_bytes(std::span(out)), loc));
+  return out;
+}
+
 Result<Bytes> read_beneath(const std::vector<std::string>& folders, std::string_view relative, const Limits& limits,
                            const Loc& loc) {
   AG_TRY(BeneathFile file, BeneathFile::open(folders, relative, limits, loc));
-  Bytes out(file.size(), 0);
-  AG_TRY_(file.read(0, std::as_writable_bytes(std::span(out)), loc));
-  return out;
+  return file.read_all(loc);
 }
 
 namespace {

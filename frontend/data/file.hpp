@@ -26,9 +26,11 @@ Result<Bytes> read_file(const std::string& path, std::size_t max_bytes, const Lo
 /// Everything from standard input, at most `max_bytes`.
 Result<Bytes> read_stdin(std::size_t max_bytes);
 
-/// An open file that a graph names, under the conditions of read_beneath, to be read in parts.
+/// An open file to be read in parts: one that a graph names, under the conditions of read_beneath, or the graph's own.
 class BeneathFile {
  public:
+  /// Under the conditions of read_file.
+  static Result<BeneathFile> open_path(const std::string& path, std::size_t max_bytes, const Loc& loc = {});
   static Result<BeneathFile> open(const std::vector<std::string>& folders, std::string_view relative,
                                   const Limits& limits, const Loc& loc);
   BeneathFile(BeneathFile&& o) noexcept;
@@ -37,6 +39,7 @@ class BeneathFile {
   std::uint64_t size() const { return size_; }
   /// Exactly these bytes; AG0001 if the file became shorter than it was when it was opened.
   Status read(std::uint64_t offset, std::span<std::byte> into, const Loc& loc) const;
+  Result<Bytes> read_all(const Loc& loc) const;
 
  private:
   BeneathFile(int fd, std::uint64_t size, std::string path) : fd_(fd), size_(size), path_(std::move(path)) {}

@@ -7,6 +7,7 @@
 #include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 
+#include "frontend/onnx/detach.hpp"
 #include "frontend/onnx/importer.hpp"
 #include "ir/base/suggest.hpp"
 #include "ir/base/utf8.hpp"
@@ -73,7 +74,7 @@ bool looks_like_model(std::string_view s) {
 namespace {
 
 Result<Graph> import_bytes(std::string bytes, const std::string& file, const ImportOptions& options,
-                           const Places* places) {
+                           const Places* places, std::optional<data::BeneathFile> own = {}) {
   Loc whole;
   whole.file = std::make_shared<const std::string>(file);
   if (bytes.size() > max_model_bytes)
@@ -91,7 +92,9 @@ Result<Graph> import_bytes(std::string bytes, const std::string& file, const Imp
   }
   std::string().swap(bytes);  // the message holds everything now
   if (!model.has_graph()) return fail(Code::AG0021, whole, fmt::format("`{}` has no graph: it is no ONNX model", file));
-  AG_TRY(Graph graph, Importer(model, file, options, places).run());
+  Importer importer(model, file, options, places);
+  if (own) importer.external().add_own(std::move(*own));
+  AG_TRY(Graph graph, importer.run());
   return with_random_keys(std::move(graph));
 }
 
@@ -99,6 +102,16 @@ Result<Graph> import_bytes(std::string bytes, const std::string& file, const Imp
 
 Result<Graph> import_model(std::string bytes, const std::string& file, const ImportOptions& options) {
   return import_bytes(std::move(bytes), file, options, nullptr);
+}
+
+Result<Graph> import_file(const std::string& path, const ImportOptions& options) {
+  AG_TRY(data::BeneathFile file, data::BeneathFile::open_path(path, max_model_bytes));
+  if (auto bytes = detached(file)) {
+    if (auto graph = import_bytes(std::move(*bytes), path, options, nullptr, std::move(file))) return graph;
+  }
+  // What is wrong is said of the file as it is.
+  AG_TRY(std::string bytes, data::read_file(path, max_model_bytes));
+  return import_model(std::move(bytes), path, options);
 }
 
 Result<Graph> import_model_json(const json::Document& doc, const std::string& file, const ImportOptions& options) {

@@ -85,6 +85,7 @@ class Importer {
   Importer(pb::ModelProto& model, const std::string& file, const ImportOptions& options, const Places* places);
   ~Importer();
   Result<Graph> run();
+  ExternalData& external() { return external_; }
 
  private:
   // -- import.cpp: model, graph, inputs, initializers, outputs

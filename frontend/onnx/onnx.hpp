@@ -36,6 +36,8 @@ bool looks_like_model(std::string_view bytes);
 /// operator that is not known, AG1020 (functions), AG2011 (values that are no tensors), and those of any graph.
 Result<Graph> import_model(std::string bytes, const std::string& file, const ImportOptions& options = {});
 
+/// The same of a file, whose weights are read straight into their arrays.
+Result<Graph> import_file(const std::string& path, const ImportOptions& options = {});
 /// The same of ONNX-JSON, protobuf's JSON form of a model; places are those of the text.
 Result<Graph> import_model_json(const json::Document& doc, const std::string& file, const ImportOptions& options = {});
 /// A JSON object with `irVersion`, `ir_version` or a `graph` that has `node`.

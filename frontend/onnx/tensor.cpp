@@ -11,6 +11,7 @@
 #include <fmt/format.h>
 #include <google/protobuf/io/coded_stream.h>
 
+#include "frontend/onnx/detach.hpp"
 #include "frontend/onnx/onnx.hpp"
 #include "ir/base/dim.hpp"
 
@@ -342,6 +343,8 @@ Result<std::pair<std::string, Array>> parse_tensor(std::string_view bytes, std::
 ExternalData::ExternalData(std::vector<std::string> folders, data::Limits limits)
     : folders_(std::move(folders)), limits_(limits) {}
 ExternalData::~ExternalData() = default;
+
+void ExternalData::add_own(data::BeneathFile file) { files_.emplace(own_file, std::move(file)); }
 
 Result<data::BeneathFile*> ExternalData::open(const std::string& location, const Loc& loc) {
   auto it = files_.find(location);

@@ -34,6 +34,8 @@ class ExternalData {
   /// The file's size: what is left behind an offset where a tensor gives no length.
   Result<std::uint64_t> size(const std::string& location, const Loc& loc);
   const data::Limits& limits() const { return limits_; }
+  /// The model's own file, in which its large initializers are (detach.hpp).
+  void add_own(data::BeneathFile file);
 
  private:
   Result<data::BeneathFile*> open(const std::string& location, const Loc& loc);
