@@ -187,8 +187,8 @@ class ConstantWriter {
   }
 
   /// False if nobody knows where it comes from.
-  bool origin(const LiteralPtr& literal, const RecipePtr& recipe, ByteWriter& w) {
-    if (auto k = literal ? literals_.find(literal) : std::nullopt) {
+  bool origin(const std::weak_ptr<const Literal>& literal, const RecipePtr& recipe, ByteWriter& w) {
+    if (auto k = literals_.find(literal)) {
       w.number(static_cast<std::uint64_t>(Origin::graph));
       w.number(*k);
       return true;
@@ -206,7 +206,7 @@ class ConstantWriter {
     ByteWriter w;
     w.number(recipe->operands.size());
     for (const Recipe::Operand& o : recipe->operands)
-      if (!origin(o.literal.lock(), o.made, w)) return std::nullopt;
+      if (!origin(o.literal, o.made, w)) return std::nullopt;
     w.number(recipe->panels ? 1 : 0);
     if (const auto& p = recipe->panels) {
       for (const auto* list : {&p->shape, &p->strides, &p->outer, &p->contract}) w.integers(*list);
@@ -442,14 +442,12 @@ bool program_may_be_kept(const EngineOptions& options) {
 }
 
 LiteralIndex::LiteralIndex(const std::vector<LiteralPtr>& literals) {
-  for (std::size_t i = 0; i < literals.size(); ++i)
-    index_.try_emplace(literals[i].get(), std::weak_ptr(literals[i]), i);
+  for (std::size_t i = 0; i < literals.size(); ++i) index_.try_emplace(literals[i], i);
 }
 
-std::optional<std::size_t> LiteralIndex::find(const LiteralPtr& literal) const {
-  auto at = index_.find(literal.get());
-  if (at == index_.end() || at->second.first.lock() != literal) return std::nullopt;
-  return at->second.second;
+std::optional<std::size_t> LiteralIndex::find(const std::weak_ptr<const Literal>& literal) const {
+  auto at = index_.find(literal);
+  return at == index_.end() ? std::nullopt : std::optional(at->second);
 }
 
 // -- entries -------------------------------------------------------------------------------------------------------

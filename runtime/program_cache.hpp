@@ -3,6 +3,7 @@
 // follows from the constants of the graph (passes/constants.hpp).
 #pragma once
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -37,14 +38,14 @@ std::string program_key(const GraphSurvey& survey, const TargetSpec& target, con
 /// True if all that the caller wants of a compilation is its result.
 bool program_may_be_kept(const EngineOptions& options);
 
-/// Constants of the graph by address. Does not keep them: passes may release what they are done with.
+/// Constants of the graph, known by their owners. Does not keep them: passes may release what they are done with.
 class LiteralIndex {
  public:
   explicit LiteralIndex(const std::vector<LiteralPtr>& literals);
-  std::optional<std::size_t> find(const LiteralPtr& literal) const;
+  std::optional<std::size_t> find(const std::weak_ptr<const Literal>& literal) const;  ///< released ones too
 
  private:
-  std::unordered_map<const Literal*, std::pair<std::weak_ptr<const Literal>, std::size_t>> index_;
+  std::map<std::weak_ptr<const Literal>, std::size_t, std::owner_less<>> index_;
 };
 
 /// The entry of a program; nullopt if it cannot be kept: its constants are large and nobody noted how they are made.
