@@ -422,7 +422,7 @@ class ConstantReader {
 std::string program_key(const GraphSurvey& survey, const TargetSpec& t, const EngineOptions& o) {
   ByteWriter w;
   for (const std::string& s :
-       {survey.digest, t.name, t.cpu, t.features, codegen::code_version(), std::string(program_source_hash),
+       {survey.digest, t.name, t.cpu, t.features, std::string(program_source_hash),
         fmt::format("{}", fmt::join(o.pipeline.passes, ",")), fmt::format("{}", fmt::join(o.pipeline.disabled, ","))})
     w.text(s);
   for (std::int64_t n :
@@ -431,7 +431,7 @@ std::string program_key(const GraphSurvey& survey, const TargetSpec& t, const En
         std::int64_t{o.pipeline.opt_level}, std::int64_t{o.fast_math}, std::int64_t{o.winograd_tile}, o.memory_limit,
         std::int64_t{o.line_info}, std::int64_t{loop::abi_version}})
     w.integer(n);
-  return "program-" + sha256_hex(std::as_bytes(std::span(w.str())));
+  return "program-" + sha256_hex(std::as_bytes(std::span(w.str()))) + "-" + codegen::code_version();
 }
 
 bool program_may_be_kept(const EngineOptions& options) {
