@@ -32,8 +32,9 @@ const std::vector<const Backend*>& backends();
 Result<TargetSpec> describe_target(std::string_view target);
 const Backend& backend_of(const TargetSpec& target);
 
-/// Whether a kernel is of the common kind, vectors of f32 with what their masks and functions are made of, for which the
-/// code generator leaves out more. The two kinds are never compiled at the same time, so give it one after the other.
+/// Whether a kernel is of the common kind, vectors of f32 with what their masks and functions are made of, for which
+/// the code generator leaves out more. The two kinds are never compiled at the same time, so give it one after the
+/// other.
 bool plain(const loop::Kernel& kernel);
 
 /// LLVM's first kernel in a process takes some 10 ms more than others: its code is read from the disk, tables are made.

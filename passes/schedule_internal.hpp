@@ -29,8 +29,8 @@ class CpuNest {
   KernelCloner clone_;
   LoopNest nest_;
   const NestLoop *col_ = nullptr, *row_ = nullptr;  // loops of lanes and of rows of a register tile
-  std::vector<const NestLoop*> outer_;              // the others, outermost first
-  Moments moments_;                                 // of rows: of a nest without columns
+  std::vector<const NestLoop*> outer_;  // the others, outermost first
+  Moments moments_;  // of rows: of a nest without columns
 
   bool all_sized() const;
   /// Declares buffers, dims, sizes and strides in the new kernel.

@@ -3,11 +3,10 @@
 #include <algorithm>
 #include <bit>
 #include <map>
-#include <numeric>
-#include <unordered_map>
 
 #include "ir/loop/builder.hpp"
 #include "passes/contraction_body.hpp"
+#include "passes/index_facts.hpp"
 #include "passes/pass.hpp"
 #include "passes/vectorise_plan.hpp"
 
@@ -51,12 +50,6 @@ Kernel shell(const Kernel& k) {
   return out;
 }
 
-/// A sum of multiples of values, for comparing loop bounds.
-struct Linear {
-  std::map<ValueId, std::int64_t> terms;
-  std::int64_t constant = 0;
-};
-
 class Vectoriser {
  public:
   Vectoriser(const Kernel& k, const TargetSpec& target)
@@ -75,11 +68,7 @@ class Vectoriser {
   const TargetSpec& target_;
   Builder b_;
   IdMap<ValueId, Wide> map_;
-  struct Range {
-    ValueId lo;
-    std::int64_t step;
-  };
-  std::unordered_map<ValueId, Range> indices_;  // of loops that are open or were
+  IndexFacts indices_{b_};  // of loops that are open or were
 
   // -- values ---------------------------------------------------------------------------------------------------
   void set(ValueId old, ValueId value) { map_[old] = Wide{value, {}, {}, {}}; }
@@ -180,65 +169,6 @@ class Vectoriser {
     return true;
   }
 
-  /// v modulo n, as far as loops' bounds and constant factors tell.
-  std::optional<std::int64_t> residue(ValueId v, std::int64_t n, int depth = 0) const {
-    if (auto c = b_.int_value(v)) return std::abs(*c) <= INT32_MAX ? std::optional((*c % n + n) % n) : std::nullopt;
-    if (auto it = indices_.find(v); it != indices_.end())
-      return it->second.step % n == 0 ? residue(it->second.lo, n, depth + 1) : std::nullopt;
-    StmtId def = b_.kernel().values[v].def;
-    if (!def || depth > 16) return std::nullopt;
-    const Stmt& s = b_.kernel().stmts[def];
-    if (s.op != Op::add && s.op != Op::sub && s.op != Op::mul) return std::nullopt;
-    auto x = residue(s.operands[0], n, depth + 1), y = residue(s.operands[1], n, depth + 1);
-    if (s.op == Op::mul && (x == 0 || y == 0)) return 0;
-    if (!x || !y || n > INT32_MAX) return std::nullopt;
-    return s.op == Op::mul ? *x * *y % n : ((s.op == Op::add ? *x + *y : *x - *y) + n) % n;
-  }
-
-  bool not_negative(ValueId v, int depth = 0) const {
-    if (auto c = b_.int_value(v)) return *c >= 0 && *c <= INT32_MAX;  // no product of a few wraps
-    if (auto it = indices_.find(v); it != indices_.end()) return not_negative(it->second.lo, depth + 1);
-    StmtId def = b_.kernel().values[v].def;
-    if (!def || depth > 16) return false;
-    const Stmt& s = b_.kernel().stmts[def];
-    auto operand = [&](std::size_t i) { return not_negative(s.operands[i], depth + 1); };
-    switch (s.op) {
-      case Op::dim: return true;
-      case Op::add:
-      case Op::mul:
-      case Op::div:
-      case Op::min: return operand(0) && operand(1);
-      case Op::max:
-      case Op::and_: return operand(0) || operand(1);
-      case Op::sub: return at_least(s.operands[0], s.operands[1], depth + 1) || floor_quotient(s, depth + 1);
-      case Op::rem:
-      case Op::shr: return operand(0);
-      default: return false;
-    }
-  }
-
-  /// A quotient of numbers that are not negative, rounded down as the builder writes it: less one where signs differ.
-  bool floor_quotient(const Stmt& s, int depth) const {
-    auto made = [&](ValueId v) { return b_.kernel().stmts[b_.kernel().values[v].def]; };
-    auto is = [&](ValueId v, Op op) { return b_.kernel().values[v].def && made(v).op == op; };
-    ValueId q = s.operands[0], v = s.operands[1];
-    for (auto [op, next] : {std::pair{Op::cast, 0}, {Op::and_, 1}, {Op::cmp_lt, 0}})
-      if (is(v, op)) v = made(v).operands[static_cast<std::size_t>(next)];
-    if (!is(q, Op::div) || !is(v, Op::xor_) || !is(made(v).operands[0], Op::rem)) return false;
-    const Values of = made(q).operands, sign = made(v).operands;
-    return made(sign[0]).operands == of && sign[1] == of[1] && not_negative(of[0], depth) && not_negative(of[1], depth);
-  }
-
-  bool at_least(ValueId v, ValueId low, int depth) const {
-    if (v == low || depth > 16) return v == low;
-    if (auto it = indices_.find(v); it != indices_.end()) return at_least(it->second.lo, low, depth + 1);
-    StmtId def = b_.kernel().values[v].def;
-    if (!def || b_.kernel().stmts[def].op != Op::add) return false;
-    const Stmt& s = b_.kernel().stmts[def];
-    return (at_least(s.operands[0], low, depth + 1) && not_negative(s.operands[1], depth + 1)) ||
-           (at_least(s.operands[1], low, depth + 1) && not_negative(s.operands[0], depth + 1));
-  }
-
   /// Quotient and remainder by a constant of an index all of whose rows and lanes lie in one block of the divisor: the
   /// quotient is the same for all, and the remainder moves as the index does.
   bool divided(const Stmt& s, const Context& c) {
@@ -247,15 +177,15 @@ class Vectoriser {
     if (!division || !x.affine() || division->by > INT32_MAX) return false;
     auto stride = [&](ValueId v) { return v ? b_.int_value(v) : std::optional<std::int64_t>(0); };
     auto rows = stride(x.row_stride), lanes = stride(x.lane_stride);
-    if (!rows || !lanes || *rows < 0 || *lanes < 0 || !not_negative(x.base)) return false;
+    if (!rows || !lanes || *rows < 0 || *lanes < 0 || !indices_.not_negative(x.base)) return false;
     if (*rows > division->by || *lanes > division->by) return false;
     const std::int64_t span = *rows * (c.rows - 1) + *lanes * (c.lanes - 1);
     // Within a part of the block they are within the block.
-    auto first = residue(x.base, division->by);
+    auto first = indices_.residue(x.base, division->by);
     std::int64_t part = division->by;
     while (!(first && *first + span < part)) {
       if (part % 2 != 0 || part / 2 <= span) return false;
-      part /= 2, first = residue(x.base, part);
+      part /= 2, first = indices_.residue(x.base, part);
     }
     const ValueId by = b_.index(division->by);
     if (division->remainder) {
@@ -413,7 +343,7 @@ class Vectoriser {
     ValueId lo = scalar(s.operands[0]);
     Values results = b_.for_(lo, scalar(s.operands[1]), step, o, shaped(s.operands, 3, args, 1, c),
                              [&](ValueId iv, const Values& carried) {
-                               indices_[iv] = {lo, b_.int_value(step).value_or(1)};
+                               indices_.add(iv, lo, b_.int_value(step).value_or(1));
                                set(args[0], iv);
                                set_all(args, 1, carried);
                                block(body, c);
@@ -423,43 +353,9 @@ class Vectoriser {
   }
 
   // -- widened loops ----------------------------------------------------------------------------------------------
-  bool linear(ValueId v, std::int64_t scale, int depth, Linear& out) const {
-    const Kernel& k = b_.kernel();
-    StmtId def = k.values[v].def;
-    Op op = def ? k.stmts[def].op : Op::load;
-    auto wrapped_add = [](std::int64_t& sum, std::int64_t x) { return !__builtin_add_overflow(sum, x, &sum); };
-    std::int64_t product = 0;
-    if (auto n = b_.int_value(v))
-      return !__builtin_mul_overflow(*n, scale, &product) && wrapped_add(out.constant, product);
-    if (depth < 16 && (op == Op::add || op == Op::sub)) {
-      const Values operands = k.stmts[def].operands;
-      return linear(operands[0], scale, depth + 1, out) &&
-             linear(operands[1], op == Op::add ? scale : -scale, depth + 1, out);
-    }
-    if (depth < 16 && op == Op::mul)
-      if (auto n = b_.int_value(k.stmts[def].operands[1]); n && !__builtin_mul_overflow(*n, scale, &product))
-        return linear(k.stmts[def].operands[0], product, depth + 1, out);
-    return wrapped_add(out.terms[v], scale);
-  }
-
-  /// hi - lo, as far as it is known.
-  struct Extent {
-    std::optional<std::int64_t> value;
-    std::int64_t divisor = 1;  ///< hi - lo is a multiple of this
-  };
-  Extent extent(ValueId lo, ValueId hi) const {
-    Linear d;
-    if (!linear(hi, 1, 0, d) || !linear(lo, -1, 0, d)) return {};
-    Extent e{d.constant, d.constant};
-    for (auto [v, n] : d.terms)
-      if (n) e.value.reset(), e.divisor = std::gcd(e.divisor, n);
-    if (e.value) e.value = std::max<std::int64_t>(*e.value, 0);
-    return e;
-  }
-
   /// The end of the whole blocks of `width` in [lo, hi).
   ValueId whole(ValueId lo, ValueId hi, int width) {
-    Extent e = extent(lo, hi);
+    IndexFacts::Extent e = indices_.extent(lo, hi);
     if (e.value) return b_.add(lo, b_.index(*e.value / width * width));
     if (e.divisor % width == 0) return hi;
     ValueId w = b_.index(width);
@@ -470,11 +366,11 @@ class Vectoriser {
 
   /// Serial loop over [lo, hi), a multiple of `step`; inline if it is known to run once or never.
   Values blocks(ValueId lo, ValueId hi, int step, AxisRole role, Values carried, const Body& body) {
-    Extent e = extent(lo, hi);
+    IndexFacts::Extent e = indices_.extent(lo, hi);
     if (e.value && *e.value == 0) return carried;
     if (e.value && *e.value == step) return body(lo, carried);
     return b_.for_(lo, hi, b_.index(step), {.role = role}, std::move(carried), [&](ValueId iv, const Values& v) {
-      indices_[iv] = {lo, step};
+      indices_.add(iv, lo, step);
       return body(iv, v);
     });
   }
@@ -493,7 +389,7 @@ class Vectoriser {
     };
     ValueId middle = whole(lo, hi, width);
     blocks(lo, middle, width, s.attr.role, {}, body(width));
-    Extent rest = extent(middle, hi);
+    IndexFacts::Extent rest = indices_.extent(middle, hi);
     if (rest.value) {
       if (*rest.value > 0) body(static_cast<int>(*rest.value))(middle, {});
     } else if (middle != hi) {
@@ -572,7 +468,7 @@ class Vectoriser {
   Values tail(StmtId id, Context c, ValueId middle, ValueId hi, const Values& carried) {
     const Stmt& s = k_.stmts[id];
     if (middle == hi) return carried;
-    Extent rest = extent(middle, hi);
+    IndexFacts::Extent rest = indices_.extent(middle, hi);
     if (!rest.value)
       return b_.if_(
           b_.op(Op::cmp_lt, {middle, hi}), [&] { return lanes_tail(s, c, middle, hi, carried); },
