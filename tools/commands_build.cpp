@@ -141,18 +141,13 @@ int report_compile(Session& s, Graph g) {
     fmt::print("{:<6} {:>4} call{}  {:>7} bytes  {:7.2f} ms{}  {}\n", k.name, k.calls, k.calls == 1 ? " " : "s",
                k.object_bytes, k.codegen_ms, k.cached ? " (cached)" : "", k.label);
   std::string arena = compiled->executable->program().arena_bytes.str();
-<<<<<<< HEAD
-  fmt::print("{} kernels   passes {:.1f} ms   code {:.1f} ms   link {:.1f} ms   total {:.1f} ms   arena {} bytes\n",
-             r.kernels.size(), r.passes_ms, r.codegen_ms, r.link_ms, r.total_ms, arena);
-  if (const KernelTimes t = kernel_times(r); t.compiled > 0)
-    fmt::print("{} compiled   a kernel: median {:.2f} ms of a thread, nine tenths below {:.2f}, longest {:.2f}\n",
-               t.compiled, t.median, t.p90, t.max);
-=======
   fmt::print(
       "{} kernels   {}   code {:.1f} ms   link {:.1f} ms   constants {:.1f} ms   total {:.1f} ms   arena {} bytes\n",
       r.kernels.size(), r.kept ? "kept whole" : fmt::format("passes {:.1f} ms", r.passes_ms), r.codegen_ms, r.link_ms,
       r.constants_ms, r.total_ms, arena);
->>>>>>> d03abca (Whole programs in the cache of files: found by all that was given to the compiler, constants by recipes; models are read without copies)
+  if (const KernelTimes t = kernel_times(r); t.compiled > 0)
+    fmt::print("{} compiled   a kernel: median {:.2f} ms of a thread, nine tenths below {:.2f}, longest {:.2f}\n",
+               t.compiled, t.median, t.p90, t.max);
   return exit_ok;
 }
 
