@@ -307,6 +307,7 @@ std::vector<ValueId> slice_by_data(Builder& b, const View& n) {
 Types infer_split_by_data(const InferCtx& c) {
   AG_TRY(int axis, checked_axis(c, attr_int(c.attrs(), "axis", 0), c.in(0).rank()));
   AG_TRY(PartDims sizes, sizes_of(c, 1));
+  if (sizes.empty()) return c.error(Code::AG2206, "`Split` into no parts", "at least one is needed");
   std::vector<Type> types;
   for (std::size_t i = 0; i < sizes.size(); ++i) {
     Type t = c.in(0);

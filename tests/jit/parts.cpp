@@ -172,7 +172,8 @@ TEST_CASE("long epilogues are taken a few rows at a time") {
     for (std::string rows : {"37", "N"}) {
       INFO(op << " " << rows);
       Outcome out = run(fmt::format(R"({{ "ag": 1, "inputs": [ {{ "name": "x", "type": "f32[{0},48]" }},
-      {{ "name": "w", "type": "f32[48,130]" }}, {{ "name": "c", "type": "f32[130]" }}, {{ "name": "r", "type": "f32[{0},130]" }} ],
+      {{ "name": "w", "type": "f32[48,130]" }}, {{ "name": "c", "type": "f32[130]" }},
+      {{ "name": "r", "type": "f32[{0},130]" }} ],
     "nodes": [ {{ "op": "MatMul", "in": ["x", "w"], "out": "p" }}, {{ "op": "Add", "in": ["p", "c"], "out": "q" }},
       {{ "op": "{1}", "in": ["q"], "out": "s" }}, {{ "op": "Mul", "in": ["s", "r"], "out": "y" }} ],
     "outputs": ["y", "s"] }})",
