@@ -91,8 +91,7 @@ class Finder {
           continue;
         }
       }
-      NodeId copy = b_.copy(g_, id, [&](ValueId v) { return map_[v.index]; });
-      for (std::uint32_t r = 0; r < n.result_count; ++r) map_[n.result(r).index] = out_.node(copy).result(r);
+      copy_node(b_, g_, id, map_);
     }
     map_signature(g_, map_, out_);
     return std::move(out_);
@@ -472,8 +471,7 @@ Graph order_results(Graph g) {
     bool attention = is_attention(*n.op), changes = false;
     for (std::uint32_t r = 0; attention && r < n.result_count; ++r) changes = changes || transposes[n.result(r).index];
     if (!changes) {
-      NodeId copy = b.copy(g, id, [&](ValueId v) { return map[v.index]; });
-      for (std::uint32_t r = 0; r < n.result_count; ++r) map[n.result(r).index] = out.node(copy).result(r);
+      copy_node(b, g, id, map);
       continue;
     }
     Attrs attrs = n.attrs;

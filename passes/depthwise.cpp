@@ -25,11 +25,10 @@ class Chooser {
     for (NodeId id : g_.node_ids()) {
       const Node& n = g_.node(id);
       if (n.op->name == "conv" && fits(id)) {
-        bind(n.result(), depthwise(id, map), map);
+        bind(g_, n.result(), out_, depthwise(id, map), map);
         continue;
       }
-      NodeId copy = b_.copy(g_, id, [&](ValueId v) { return map[v.index]; });
-      for (std::uint32_t r = 0; r < n.result_count; ++r) bind(n.result(r), out_.node(copy).result(r), map);
+      copy_node(b_, g_, id, map);
     }
     map_signature(g_, map, out_);
     return std::move(out_);
@@ -39,12 +38,6 @@ class Chooser {
   const Graph& g_;
   Graph out_;
   GraphBuilder b_;
-
-  void bind(ValueId from, ValueId to, ValueMap& map) {
-    map[from.index] = to;
-    const std::string& name = g_.value(from).name;
-    if (!name.empty() && out_.value(to).name.empty() && !out_.find(name)) out_.set_name(to, name);
-  }
 
   bool turned(const Node& n) const { return n.attrs.get_or<std::string>("role", "output") == "input"; }
 

@@ -224,8 +224,7 @@ Result<Graph> run(const Graph& g, PassContext&) {
       if (const std::string& name = g.value(n.result()).name; !name.empty() && !out.find(name)) out.set_name(v, name);
       continue;
     }
-    const NodeId copy = b.copy(g, id, [&](ValueId x) { return map[x.index]; });
-    for (std::uint32_t i = 0; i < n.result_count; ++i) map[n.result(i).index] = out.node(copy).result(i);
+    copy_node(b, g, id, map);
   }
   map_signature(g, map, out);
   return out;

@@ -25,13 +25,12 @@ class Folder {
       const Node& n = g_.node(id);
       std::vector<LiteralPtr> values;
       if (is_input[id.index] || !evaluate(b, map, id, values)) {
-        NodeId copy = b.copy(g_, id, [&](ValueId v) { return map[v.index]; });
-        for (std::uint32_t r = 0; r < n.result_count; ++r) bind(out, n.result(r), out.node(copy).result(r), map);
+        copy_node(b, g_, id, map);
         continue;
       }
       for (std::uint32_t r = 0; r < n.result_count; ++r) {
         b.set_origin(n.locs, n.grad_of ? map[n.grad_of.index] : ValueId{});
-        bind(out, n.result(r), b.constant(values[r]), map);
+        bind(g_, n.result(r), out, b.constant(values[r]), map);
       }
     }
     map_signature(g_, map, out);
@@ -79,12 +78,6 @@ class Folder {
       for (ValueId under : g_.node(id).operands) leaf(s, b, map, leaves, under);
     s.copy(view ? g_ : b.graph(), id, [&](ValueId x) { return view && x ? leaves[x] : x; });
     return leaves[v] = ValueId(s.graph().value_count() - 1);
-  }
-
-  void bind(Graph& out, ValueId from, ValueId to, ValueMap& map) {
-    map[from.index] = to;
-    const std::string& name = g_.value(from).name;
-    if (!name.empty() && out.value(to).name.empty() && !out.find(name)) out.set_name(to, name);
   }
 
   static const Literal* constant(const Graph& g, ValueId v) {

@@ -40,7 +40,6 @@ class Joiner {
     Graph out = empty_like(g_);
     GraphBuilder b(out);
     ValueMap map(g_.value_count());
-    auto mapped = [&](ValueId v) { return map[v.index]; };
     for (NodeId id : g_.node_ids()) {
       const Node& n = g_.node(id);
       if (map[n.result().index]) continue;
@@ -48,8 +47,7 @@ class Joiner {
         build(joins_[j - 1], b, map);
         continue;
       }
-      NodeId copy = b.copy(g_, id, mapped);
-      for (std::uint32_t r = 0; r < n.result_count; ++r) map[n.result(r).index] = out.node(copy).result(r);
+      copy_node(b, g_, id, map);
     }
     map_signature(g_, map, out);
     return out;

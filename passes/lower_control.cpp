@@ -23,10 +23,6 @@ using Buffers = std::vector<ProgramBufferId>;
 
 namespace {
 
-std::size_t capture_count(const Node& n) {
-  return static_cast<std::size_t>(std::max<std::int64_t>(0, n.attrs.get_or<std::int64_t>("captures", 0)));
-}
-
 void add_symbols(const Dims& dims, std::set<std::string>& out) {
   for (const Dim& d : dims) d.collect_symbols(out);
 }

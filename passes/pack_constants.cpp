@@ -49,8 +49,7 @@ class Packer {
     for (NodeId id : g_.node_ids()) {
       const Node& n = g_.node(id);
       if (n.op->name == "dot_general" && product(id)) continue;
-      NodeId copy = b_.copy(g_, id, [&](ValueId v) { return map_[v.index]; });
-      for (std::uint32_t r = 0; r < n.result_count; ++r) map_[n.result(r).index] = out_.node(copy).result(r);
+      copy_node(b_, g_, id, map_);
     }
     map_signature(g_, map_, out_);
     return std::move(out_);
@@ -87,9 +86,7 @@ class Packer {
     ValueId panels = constant_panels(*view, outer, contract, free.back(), width);
     b_.set_origin(n.locs, n.grad_of ? map_[n.grad_of.index] : ValueId{});
     ValueId z = product_of_panels(b_, g_, id, map_[n.operands[0].index], panels);
-    map_[n.result().index] = z;
-    const std::string& name = g_.value(n.result()).name;
-    if (!name.empty() && out_.value(z).name.empty() && !out_.find(name)) out_.set_name(z, name);
+    bind(g_, n.result(), out_, z, map_);
     return true;
   }
 

@@ -28,8 +28,7 @@ class Packer {
     for (NodeId id : g_.node_ids()) {
       const Node& n = g_.node(id);
       if (n.op->name == "dot_general" && product(id)) continue;
-      NodeId copy = b_.copy(g_, id, [&](ValueId v) { return map_[v.index]; });
-      for (std::uint32_t r = 0; r < n.result_count; ++r) map_[n.result(r).index] = out_.node(copy).result(r);
+      copy_node(b_, g_, id, map_);
     }
     map_signature(g_, map_, out_);
     return std::move(out_);
@@ -53,9 +52,7 @@ class Packer {
     auto ints = [&](const char* name) { return n.attrs.get_or<Ints>(name, {}); };
     ValueId z = b_.dot_general(left, map_[n.operands[1].index], ints("lhs_contract"), ints("rhs_contract"),
                                ints("lhs_batch"), ints("rhs_batch"));
-    map_[n.result().index] = z;
-    const std::string& name = g_.value(n.result()).name;
-    if (!name.empty() && out_.value(z).name.empty() && !out_.find(name)) out_.set_name(z, name);
+    bind(g_, n.result(), out_, z, map_);
     return true;
   }
 

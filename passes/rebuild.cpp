@@ -36,6 +36,19 @@ NodeId copy_node(const Graph& g, NodeId id, Graph& out, ValueMap& map, bool keep
   return append_as(g, id, std::move(node), out, map, keep_names);
 }
 
+NodeId copy_node(GraphBuilder& b, const Graph& g, NodeId id, ValueMap& map) {
+  const NodeId copy = b.copy(g, id, [&](ValueId v) { return map[v.index]; });
+  const Node &from = g.node(id), &to = b.graph().node(copy);
+  for (std::uint32_t r = 0; r < from.result_count; ++r) map[from.result(r).index] = to.result(r);
+  return copy;
+}
+
+void bind(const Graph& g, ValueId from, Graph& out, ValueId to, ValueMap& map) {
+  map[from.index] = to;
+  const std::string& name = g.value(from).name;
+  if (!name.empty() && out.value(to).name.empty() && !out.find(name)) out.set_name(to, name);
+}
+
 Graph copy_if(const Graph& g, const std::function<bool(NodeId)>& keep, ValueMap* map_out) {
   Graph out = empty_like(g);
   ValueMap map(g.value_count());

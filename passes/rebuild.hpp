@@ -19,6 +19,10 @@ void map_signature(const Graph& from, const ValueMap& map, Graph& to);
 NodeId append_as(const Graph& g, NodeId id, Node node, Graph& out, ValueMap& map, bool keep_names = true);
 /// Appends a copy of node `id` with mapped operands, its types as they are.
 NodeId copy_node(const Graph& g, NodeId id, Graph& out, ValueMap& map, bool keep_names = true);
+/// The same by a builder, which derives the types anew: sizes may have become known.
+NodeId copy_node(GraphBuilder& b, const Graph& g, NodeId id, ValueMap& map);
+/// Notes in `map` that `to` of `out` stands for value `from` of `g`, and names it so if both names are free.
+void bind(const Graph& g, ValueId from, Graph& out, ValueId to, ValueMap& map);
 
 /// Copies the nodes that `keep` says, all of whose operands must be kept too. Inputs are always kept.
 Graph copy_if(const Graph& g, const std::function<bool(NodeId)>& keep, ValueMap* map = nullptr);

@@ -22,10 +22,6 @@ bool has_body(const Node& n) {
   return !n.regions.empty() && (name == "If" || name == "Loop" || name == "Scan");
 }
 
-std::size_t capture_count(const Node& n) {
-  return static_cast<std::size_t>(std::max<std::int64_t>(0, n.attrs.get_or<std::int64_t>("captures", 0)));
-}
-
 /// The literal of a constant that no one changes.
 LiteralPtr literal_of(const Graph& g, ValueId v) {
   const Node& n = g.def(v);
@@ -33,15 +29,7 @@ LiteralPtr literal_of(const Graph& g, ValueId v) {
   return l && n.op->name == "constant" && !n.attrs.get_or<bool>("trainable", false) ? *l : nullptr;
 }
 
-bool is_static(const Type& t) {
-  return std::ranges::all_of(t.shape, [](const Dim& d) { return d.is_const(); });
-}
-
-std::int64_t elements(const Type& t) {
-  std::int64_t n = 1;
-  for (const Dim& d : t.shape) n *= d.value();
-  return n;
-}
+bool is_static(const Type& t) { return static_shape(t.shape).has_value(); }
 
 void drop_captures(Node& n, std::size_t first, const std::vector<bool>& dropped) {
   for (std::size_t i = dropped.size(); i-- > 0;)
@@ -157,9 +145,9 @@ class Invariants {
   bool pays(const Node& n) const {
     if (n.op->lower_class == LowerClass::index) return n.op->name == "materialize";
     if (n.op->lower_class != LowerClass::map) return true;
-    const std::int64_t size = elements(body_.type(n.result()));
+    const std::int64_t size = body_.type(n.result()).elems().value();
     return std::ranges::any_of(n.operands, [&](ValueId v) {
-      return elements(body_.type(v)) >= size && body_.def(v).op->name != "broadcast_in_dim";
+      return body_.type(v).elems().value() >= size && body_.def(v).op->name != "broadcast_in_dim";
     });
   }
 };
@@ -310,6 +298,10 @@ class Preparer {
 Result<Graph> run(const Graph& g, PassContext& context) { return Preparer(g, context).run(); }
 
 }  // namespace
+
+std::size_t capture_count(const Node& n) {
+  return static_cast<std::size_t>(std::max<std::int64_t>(0, n.attrs.get_or<std::int64_t>("captures", 0)));
+}
 
 Result<Graph> prepare_region(const Graph& region, PassContext& context) {
   if (region.stage == prepared_stage) return region;

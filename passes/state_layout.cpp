@@ -180,8 +180,7 @@ Result<Graph> run(const Graph& g, PassContext&) {
         continue;
       }
     }
-    const NodeId copy = b.copy(g, id, [&](ValueId x) { return map[x.index]; });
-    for (std::uint32_t r = 0; r < n.result_count; ++r) map[n.result(r).index] = out.node(copy).result(r);
+    copy_node(b, g, id, map);
   }
   map_signature(g, map, out);
   for (ValueId& v : out.inputs) v = is_op(out, v, "transpose") ? out.def(v).operands[0] : v;

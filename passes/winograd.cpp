@@ -42,10 +42,9 @@ class Chooser {
       const Node& n = g_.node(id);
       ValueId replaced = n.op->name == "conv" ? choose(id, map) : ValueId{};
       if (!replaced) {
-        NodeId copy = b_.copy(g_, id, [&](ValueId v) { return map[v.index]; });
-        for (std::uint32_t r = 0; r < n.result_count; ++r) bind(n.result(r), out_.node(copy).result(r), map);
+        copy_node(b_, g_, id, map);
       } else {
-        bind(n.result(), replaced, map);
+        bind(g_, n.result(), out_, replaced, map);
       }
     }
     map_signature(g_, map, out_);
@@ -59,12 +58,6 @@ class Chooser {
   GraphBuilder b_;
   std::map<std::pair<ValueId, std::int64_t>, ValueId> transformed_;  // filters of the new graph and tile
   std::size_t constant_bytes_ = 0;
-
-  void bind(ValueId from, ValueId to, ValueMap& map) {
-    map[from.index] = to;
-    const std::string& name = g_.value(from).name;
-    if (!name.empty() && out_.value(to).name.empty() && !out_.find(name)) out_.set_name(to, name);
-  }
 
   /// The convolution's numbers, if its window and layout fit and its sizes are known.
   std::optional<Candidate> candidate(NodeId id) const {

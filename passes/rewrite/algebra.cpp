@@ -97,12 +97,6 @@ class Rewriter {
     return out;
   }
 
-  void bind(ValueId from, ValueId to) {
-    map_[from.index] = to;
-    const std::string& name = g_.value(from).name;
-    if (!name.empty() && out_.value(to).name.empty() && !out_.find(name)) out_.set_name(to, name);
-  }
-
   void copy(NodeId id) {
     const std::uint64_t unbacked = out_.next_unbacked();
     NodeId fresh = b_.copy(g_, id, [&](ValueId v) { return map_[v.index]; });
@@ -110,7 +104,7 @@ class Rewriter {
       ValueId from = g_.node(id).result(r), to = out_.node(fresh).result(r);
       if (out_.next_unbacked() != unbacked)
         unify(g_.type(from), out_.type(to), renamed_, [](const std::string&) { return true; });
-      bind(from, to);
+      bind(g_, from, out_, to, map_);
     }
   }
 
@@ -130,7 +124,7 @@ class Rewriter {
       ValueId to = replacement(r, Candidate{*n.op, operands, attrs, type});
       if (!to) continue;
       if (context_.trace_rule) context_.trace_rule(r.name);
-      bind(n.result(), to);
+      bind(g_, n.result(), out_, to, map_);
       return true;
     }
     return false;

@@ -75,11 +75,10 @@ class Folder {
       b_.set_origin(n.locs, n.grad_of ? map_[n.grad_of.index] : ValueId{});
       ValueId folded = n.op->name == "conv" ? before(id) : last_of_chain(id) ? behind(id) : ValueId{};
       if (folded) {
-        bind(n.result(), folded);
+        bind(g_, n.result(), out_, folded, map_);
         continue;
       }
-      NodeId copy = b_.copy(g_, id, [&](ValueId v) { return map_[v.index]; });
-      for (std::uint32_t r = 0; r < n.result_count; ++r) bind(n.result(r), out_.node(copy).result(r));
+      copy_node(b_, g_, id, map_);
     }
     map_signature(g_, map_, out_);
     return std::move(out_);
@@ -94,12 +93,6 @@ class Folder {
   std::vector<NodeId> user_;  // the last one
   std::map<ValueId, std::optional<Array>> constants_;
   std::size_t bytes_ = 0;
-
-  void bind(ValueId from, ValueId to) {
-    map_[from.index] = to;
-    const std::string& name = g_.value(from).name;
-    if (!name.empty() && out_.value(to).name.empty() && !out_.find(name)) out_.set_name(to, name);
-  }
 
   // -- constants ----------------------------------------------------------------------------------------------------
   const Literal* literal(ValueId v) const {
