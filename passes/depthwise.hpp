@@ -1,5 +1,7 @@
 // Depthwise convolutions and what is computed beside them in one kernel.
 #pragma once
+#include <unordered_map>
+
 #include "ir/ops/depthwise.hpp"
 #include "passes/pass.hpp"
 #include "passes/plan.hpp"
@@ -17,6 +19,10 @@ struct ColumnPanels {
 };
 /// Nothing if the columns of one step of depth are no neighbours in memory.
 std::optional<ColumnPanels> column_panels(const Graph& g, NodeId product);
+
+/// By product whose result, through maps, only a depthwise convolution reads: the columns of a panel that suit its
+/// kernel.
+std::unordered_map<NodeId, std::int64_t> depthwise_panels(const Graph& g, const TargetSpec& target);
 
 /// Whether a product [N,H,W,C] can be computed a few rows of pixels at a time.
 bool makes_rows(const Graph& g, NodeId product);

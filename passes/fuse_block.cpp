@@ -8,6 +8,8 @@
 #include <algorithm>
 
 #include "passes/depthwise.hpp"
+#include "passes/depthwise_model.hpp"
+#include "passes/panels.hpp"
 
 namespace ag::passes {
 namespace {
@@ -72,6 +74,65 @@ class BlockFinder {
 };
 
 }  // namespace
+
+namespace {
+
+/// How often a value is read.
+std::vector<int> count_uses(const Graph& g) {
+  std::vector<int> uses(g.value_count());
+  for (NodeId id : g.node_ids())
+    for (ValueId v : g.node(id).operands)
+      if (v) ++uses[v.index];
+  for (const Output& o : g.outputs) ++uses[o.value.index];
+  return uses;
+}
+
+/// The one product that makes `x` together with maps that nothing else reads.
+NodeId product_of(const Graph& g, ValueId x, const std::vector<int>& uses) {
+  std::vector<ValueId> values{x};
+  std::vector<int> inside{1};
+  NodeId product;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const NodeId id = g.value(values[i]).node;
+    const Node& n = g.node(id);
+    if (n.op->name == "dot_general" && !product) {
+      product = id;
+      continue;
+    }
+    if (n.op->lower_class != LowerClass::map || values.size() > 64) return {};
+    for (ValueId v : n.operands) {
+      if (g.type(v).shape != g.type(x).shape || g.def(v).op->lower_class == LowerClass::index) continue;
+      auto it = std::find(values.begin(), values.end(), v);
+      if (it == values.end())
+        values.push_back(v), inside.push_back(1);
+      else
+        ++inside[static_cast<std::size_t>(it - values.begin())];
+    }
+  }
+  for (std::size_t i = 0; i < values.size(); ++i)
+    if (uses[values[i].index] != inside[i]) return {};
+  return product;
+}
+
+}  // namespace
+
+std::unordered_map<NodeId, std::int64_t> depthwise_panels(const Graph& g, const TargetSpec& target) {
+  std::unordered_map<NodeId, std::int64_t> panels;
+  std::vector<int> uses;
+  for (NodeId id : g.node_ids()) {
+    if (g.node(id).op->name != "depthwise" || !has_depthwise_kernel(g, id)) continue;
+    if (uses.empty()) uses = count_uses(g);
+    const NodeId product = product_of(g, g.node(id).operands[0], uses);
+    if (!product) continue;
+    const ContractionSizes sizes = product_sizes(g, g.node(product), target);
+    const std::size_t bytes = dtype_bytes(g.type(g.node(id).result()).dtype);
+    if (sizes.depth)
+      panels[product] =
+          pick_cut(depthwise_sizes(describe_depthwise(NodeView{g, id}), bytes, *sizes.depth), std::nullopt, target)
+              .width;
+  }
+  return panels;
+}
 
 std::vector<BlockFusion> find_blocks(const Graph& g, Plan& plan) { return BlockFinder(g, plan).run(); }
 

@@ -6,9 +6,10 @@
 //
 // Every element is the sum of its terms in the order of taps, however the work is cut.
 #include <algorithm>
-#include <cmath>
+#include <cstdlib>
 
 #include "passes/depthwise.hpp"
+#include "passes/depthwise_model.hpp"
 #include "passes/lower_contraction.hpp"
 #include "passes/lower_own.hpp"
 #include "passes/own_kernel.hpp"
@@ -25,22 +26,8 @@ using LVs = loop::Builder::Values;
 /// Neighbours of a tile of sums at most, and multiply-adds of a tile that are written out; more become a loop over rows
 /// of taps.
 constexpr Int most_neighbours = 7, most_unrolled = 196;
-
-/// Pieces of at most `most`, the last one overlapping the one before it: their length is chosen so that least is done
-/// twice.
-struct Pieces {
-  Int length, count;
-};
-Pieces pieces(Int n, Int most, double overhead) {
-  Pieces best{n, 1};
-  double least = 0;
-  for (Int length = std::min(n, most); length >= std::max<Int>(1, most / 2); --length) {
-    Int count = (n + length - 1) / length;
-    double cost = static_cast<double>(count) * (static_cast<double>(length) + overhead);
-    if (least == 0 || cost < least) least = cost, best = {length, count};
-  }
-  return best;
-}
+/// Terms of a product of unknown depth in estimates.
+constexpr Int usual_depth = 256;
 
 class DepthwiseKernel {
  public:
@@ -60,8 +47,8 @@ class DepthwiseKernel {
     }
     pitch_ = (count_[1] - 1) * d_.strides[1] + reach_[1];
     first_ = std::clamp<Int>(low_[1], 0, pitch_), last_ = std::clamp<Int>(low_[1] + size_[1], first_, pitch_);
-    width_ = panel_width();
-    bands_ = pick_bands();
+    const DepthwiseCut by = cut();
+    width_ = by.width, bands_ = by.bands;
   }
 
   LoweredKernel run() {
@@ -126,36 +113,13 @@ class DepthwiseKernel {
     return k;
   }
 
-  /// Channels whose products fill registers well: as the operand of columns lies, else a divisor of all channels.
-  Int panel_width() const {
-    const Int most = (before_.empty() ? 4 : 3) * lanes_;
+  /// The operand of columns says how wide panels are, if it lies in panels.
+  DepthwiseCut cut() const {
+    const Int terms = before_.empty() ? 0 : depth().is_const() ? depth().value() : usual_depth;
+    std::optional<Int> width;
     if (!before_.empty())
-      if (auto panels = column_panels(g_, before_.front()); panels && panels->width) return panels->width;
-    for (Int w = most; w >= 2 * lanes_; w -= lanes_)
-      if (channels_ % w == 0) return w;
-    return std::min(channels_, most);
-  }
-
-  /// Bands for which the thread with most to do has least: at borders rows of the image are made twice.
-  Int pick_bands() const {
-    const double registers = std::ceil(static_cast<double>(width_) / static_cast<double>(lanes_));
-    double row = 2 * registers * static_cast<double>(size_[1]);
-    if (!before_.empty())
-      row += static_cast<double>(last_ - first_) * registers *
-             static_cast<double>(depth().is_const() ? depth().value() : 256);
-    const double out = static_cast<double>(count_[1] * d_.taps[0] * d_.taps[1]) * registers;
-    const Int panels = (channels_ + width_ - 1) / width_, images = d_.batch.is_const() ? d_.batch.value() : 1;
-    const Int threads = std::max(target_.threads, 1);
-    Int best = 1;
-    double least = 0;
-    for (Int bands = 1; bands <= std::min<Int>(count_[0], 4 * threads); ++bands) {
-      const Int rows = (count_[0] + bands - 1) / bands, tasks = images * panels * bands;
-      if (rows * (bands - 1) >= count_[0]) continue;
-      double task = static_cast<double>((rows - 1) * d_.strides[0] + reach_[0]) * row + static_cast<double>(rows) * out;
-      double all = std::ceil(static_cast<double>(tasks) / static_cast<double>(threads)) * task;
-      if (least == 0 || all < 0.98 * least) least = all, best = bands;
-    }
-    return best;
+      if (auto panels = column_panels(g_, before_.front()); panels && panels->width) width = panels->width;
+    return pick_cut(depthwise_sizes(d_, dtype_bytes(t_), terms), width, target_);
   }
 
   // -- loops --------------------------------------------------------------------------------------------------
@@ -236,14 +200,13 @@ class DepthwiseKernel {
 
   /// Register tiles of pixels and the panel's channels.
   void compute(LV h, LV slot) {
-    const Int registers = (width_ + lanes_ - 1) / lanes_;
-    const Int most = std::min<Int>((target_.vector_registers - 1 - registers) / registers, 14);
-    const Pieces tiles = pieces(last_ - first_, std::max<Int>(most, 1), 0.5);
+    const Int registers = (panel_ + lanes_ - 1) / lanes_;
+    const Pieces tiles = pieces(last_ - first_, most_pixels(registers, target_), 0.5);
     const auto width = static_cast<std::uint16_t>(tiles.length);
     auto tile = [&](LV start) {
       loop(start, plus(start, tiles.length), {.mapping = Mapping::rows, .role = loop::AxisRole::row, .width = width},
            [&](LV pixel) {
-             lanes((panel_ + lanes_ - 1) / lanes_ * lanes_, [&](LV c) {
+             lanes(registers * lanes_, [&](LV c) {
                LVs at{image_, h, b_.sub(pixel, b_.index(low_[1])), c};
                LV x = k_.before_element(at, lower_contraction(k_, before_.front(), at, false));
                b_.store(ring_, ring_at(slot, pixel, c), x);

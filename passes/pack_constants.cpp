@@ -8,6 +8,7 @@
 
 #include "ir/op.hpp"
 #include "passes/constants.hpp"
+#include "passes/depthwise.hpp"
 #include "passes/pack_constants.hpp"
 #include "passes/panels.hpp"
 #include "passes/rebuild.hpp"
@@ -46,6 +47,7 @@ class Packer {
 
   Graph run() {
     map_.resize(g_.value_count());
+    if (context_.fuse) depthwise_panels_ = depthwise_panels(g_, target_);
     for (NodeId id : g_.node_ids()) {
       const Node& n = g_.node(id);
       if (n.op->name == "dot_general" && product(id)) continue;
@@ -63,6 +65,7 @@ class Packer {
   GraphBuilder b_;
   ValueMap map_;
   using Key = std::tuple<const Literal*, Ints, Ints, Ints, Ints>;
+  std::unordered_map<NodeId, Int> depthwise_panels_;
   std::map<Key, ValueId> packed_;  // panels that are there already, whatever their width
 
   /// The product of `id` with its constant in panels, if it has one that gains by it.
@@ -78,8 +81,7 @@ class Packer {
     for (Int d : contract) depth *= at(view->shape, d);
     for (Int s : view->shape) elements *= s;
     if (columns < 2 || depth < 2 || elements < min_elements) return false;
-    const ContractionSizes sizes = product_sizes(g_, n, target_);
-    Int width = pick_tile(sizes, target_).registers * sizes.lanes;  // that of the tile that the schedule will choose
+    const Int width = panel_width(id);
     if (step == 1 && columns <= width) return false;  // one panel as it lies
     Ints outer = batch;
     outer.insert(outer.end(), free.begin(), free.end() - 1);
@@ -88,6 +90,13 @@ class Packer {
     ValueId z = product_of_panels(b_, g_, id, map_[n.operands[0].index], panels);
     bind(g_, n.result(), out_, z, map_);
     return true;
+  }
+
+  /// That of the tile that the schedule, or the kernel that takes the product in, will choose.
+  Int panel_width(NodeId id) const {
+    if (auto it = depthwise_panels_.find(id); it != depthwise_panels_.end()) return it->second;
+    const ContractionSizes sizes = product_sizes(g_, g_.node(id), target_);
+    return pick_tile(sizes, target_).registers * sizes.lanes;
   }
 
   ValueId constant_panels(const ConstantView& v, const Ints& outer, const Ints& contract, Int column, Int width) {

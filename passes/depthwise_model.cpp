@@ -1,0 +1,133 @@
+#include "passes/depthwise_model.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+namespace ag::passes {
+namespace {
+
+using Int = std::int64_t;
+
+/// Cycles: entering a register tile, finishing one of its registers (maps, a store, its load by the windows).
+constexpr double tile_cycles = 24, register_cycles = 5;
+/// Bytes a cycle from the second-level cache.
+constexpr double l2_rate = 32;
+/// What a panel with less than its width costs in code: the kernel has another body for it.
+constexpr double part_panel = 1.02;
+/// Images and panels of which each is looked at.
+constexpr Int most_images = 8, most_panels = 1024;
+
+class Model {
+ public:
+  Model(const DepthwiseSizes& s, const TargetSpec& target)
+      : s_(s), target_(target), lanes_(target.lanes(static_cast<std::size_t>(s.element_bytes))) {}
+
+  DepthwiseCut run(std::optional<Int> fixed) {
+    if (fixed) {
+      bands(*fixed);
+      return best_;
+    }
+    for (Int r = 4; r >= 1; --r)
+      if (r == 1 ? least_ == 0 : (r - 1) * lanes_ < s_.channels) bands(std::min(r * lanes_, s_.channels));
+    return best_;
+  }
+
+ private:
+  const DepthwiseSizes& s_;
+  const TargetSpec& target_;
+  Int lanes_;
+  DepthwiseCut best_{1, 1};
+  double least_ = 0;
+
+  void bands(Int width) {
+    const Int threads = std::max(target_.threads, 1);
+    for (Int bands = 1; bands <= std::min<Int>(s_.rows, 4 * threads); ++bands) {
+      const Int rows = (s_.rows + bands - 1) / bands;
+      if (rows * (bands - 1) >= s_.rows) continue;
+      double cycles = longest(width, bands, threads);
+      if (s_.channels % width != 0) cycles *= part_panel;
+      if (least_ == 0 || cycles < 0.98 * least_) least_ = cycles, best_ = {width, bands};
+    }
+  }
+
+  /// Cycles of the thread with most to do; tasks go to threads in order, panels fastest.
+  double longest(Int width, Int bands, Int threads) const {
+    const Int panels = (s_.channels + width - 1) / width, images = std::clamp<Int>(s_.images, 1, most_images);
+    const Int rows = (s_.rows + bands - 1) / bands, tasks = images * bands * panels;
+    // By whether the panel is the last one, the band is.
+    const Int last_channels = s_.channels - (panels - 1) * width, last_rows = s_.rows - (bands - 1) * rows;
+    const double cycles[2][2] = {{task(width, rows), task(width, last_rows)},
+                                 {task(last_channels, rows), task(last_channels, last_rows)}};
+    double most = 0;
+    if (panels > most_panels) return static_cast<double>(tasks) / static_cast<double>(threads) * cycles[0][0];
+    for (Int t = 0; t < threads; ++t) {
+      double mine = 0;
+      for (Int i = tasks * t / threads; i < tasks * (t + 1) / threads; ++i)
+        mine += cycles[i % panels == panels - 1][i / panels % bands == bands - 1];
+      most = std::max(most, mine);
+    }
+    return most * static_cast<double>(s_.images) / static_cast<double>(images);
+  }
+
+  /// At borders of bands rows of the image are made twice.
+  double task(Int channels, Int rows) const {
+    const Int registers = (channels + lanes_ - 1) / lanes_;
+    const Int made = std::min((rows - 1) * s_.stride + s_.reach, s_.rows_in);
+    const double out = static_cast<double>(s_.columns * registers) * (static_cast<double>(s_.taps) + register_cycles);
+    return static_cast<double>(made) * row(registers) + static_cast<double>(rows) * out + 200;
+  }
+
+  /// Cycles of a row of the image by `registers`.
+  double row(Int registers) const {
+    if (s_.depth == 0) return static_cast<double>(2 * registers * s_.columns_in);
+    const Pieces tiles = pieces(s_.columns_in, most_pixels(registers, target_), 0.5);
+    const auto r = static_cast<double>(registers), n = static_cast<double>(tiles.length);
+    // A panel that does not stay in the first-level cache is fetched for each tile.
+    const bool far = 2 * s_.depth * registers * lanes_ * s_.element_bytes > target_.l1_bytes;
+    const double fetch = far ? r * target_.vector_bits / 8 / l2_rate + 0.5 * n : 0;
+    const double step = std::max({n * r, r + 0.5 * n, fetch, 4.0});
+    return static_cast<double>(tiles.count) *
+           (static_cast<double>(s_.depth) * step + tile_cycles + register_cycles * n * r);
+  }
+};
+
+}  // namespace
+
+Pieces pieces(Int n, Int most, double overhead) {
+  Pieces best{n, 1};
+  double least = 0;
+  for (Int length = std::min(n, most); length >= std::max<Int>(1, most / 2); --length) {
+    Int count = (n + length - 1) / length;
+    double cost = static_cast<double>(count) * (static_cast<double>(length) + overhead);
+    if (least == 0 || cost < least) least = cost, best = {length, count};
+  }
+  return best;
+}
+
+Int most_pixels(Int registers, const TargetSpec& target) {
+  return std::clamp<Int>((target.vector_registers - 1 - registers) / registers, 1, 14);
+}
+
+DepthwiseSizes depthwise_sizes(const DepthwiseDesc& d, std::size_t element_bytes, Int depth) {
+  const Int low = d.low[1].value(), width = d.size[1].value(), count = d.count[1].value();
+  const Int pitch = (count - 1) * d.strides[1] + d.reach(1);
+  const Int first = std::clamp<Int>(low, 0, pitch), last = std::clamp<Int>(low + width, first, pitch);
+  return {.channels = d.channels.value(),
+          .element_bytes = static_cast<Int>(element_bytes),
+          .images = d.batch.is_const() ? d.batch.value() : 1,
+          .rows_in = d.size[0].value(),
+          .columns_in = last - first,
+          .rows = d.count[0].value(),
+          .columns = count,
+          .taps = d.taps[0] * d.taps[1],
+          .reach = d.reach(0),
+          .stride = d.strides[0],
+          .depth = depth};
+}
+
+DepthwiseCut pick_cut(const DepthwiseSizes& sizes, std::optional<Int> width, const TargetSpec& target) {
+  return Model(sizes, target).run(width);
+}
+
+}  // namespace ag::passes
