@@ -11,6 +11,8 @@ using Int = std::int64_t;
 
 /// Cycles: entering a register tile, finishing one of its registers (maps, a store, its load by the windows).
 constexpr double tile_cycles = 24, register_cycles = 5;
+/// Cycles a register of the result costs more where threads share its rows: next to it lies what another core wrote.
+constexpr double shared_cycles = 5;
 /// Bytes a cycle from the second-level cache.
 constexpr double l2_rate = 32;
 /// What a panel with less than its width costs in code: the kernel has another body for it.
@@ -55,10 +57,11 @@ class Model {
   double longest(Int width, Int bands, Int threads) const {
     const Int panels = (s_.channels + width - 1) / width, images = std::clamp<Int>(s_.images, 1, most_images);
     const Int rows = (s_.rows + bands - 1) / bands, tasks = images * bands * panels;
+    const bool shared = threads > 1 && bands * s_.images % threads != 0;
     // By whether the panel is the last one, the band is.
     const Int last_channels = s_.channels - (panels - 1) * width, last_rows = s_.rows - (bands - 1) * rows;
-    const double cycles[2][2] = {{task(width, rows), task(width, last_rows)},
-                                 {task(last_channels, rows), task(last_channels, last_rows)}};
+    const double cycles[2][2] = {{task(width, rows, shared), task(width, last_rows, shared)},
+                                 {task(last_channels, rows, shared), task(last_channels, last_rows, shared)}};
     double most = 0;
     if (panels > most_panels) return static_cast<double>(tasks) / static_cast<double>(threads) * cycles[0][0];
     for (Int t = 0; t < threads; ++t) {
@@ -71,10 +74,11 @@ class Model {
   }
 
   /// At borders of bands rows of the image are made twice.
-  double task(Int channels, Int rows) const {
+  double task(Int channels, Int rows, bool shared) const {
     const Int registers = (channels + lanes_ - 1) / lanes_;
     const Int made = std::min((rows - 1) * s_.stride + s_.reach, s_.rows_in);
-    const double out = static_cast<double>(s_.columns * registers) * (static_cast<double>(s_.taps) + register_cycles);
+    const double finish = register_cycles + (shared ? shared_cycles : 0);
+    const double out = static_cast<double>(s_.columns * registers) * (static_cast<double>(s_.taps) + finish);
     return static_cast<double>(made) * row(registers) + static_cast<double>(rows) * out + 200;
   }
 
