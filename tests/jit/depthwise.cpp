@@ -6,6 +6,7 @@
 
 #include "ir/builder.hpp"
 #include "ir/op.hpp"
+#include "passes/depthwise_model.hpp"
 #include "runtime/engine.hpp"
 
 using namespace ag;
@@ -207,4 +208,28 @@ TEST_CASE("groups of several channels are not depthwise, input gradients of stri
   got = run(back, inputs);
   CHECK(got.has("depthwise"));
   CHECK(error(got.values[0], (*want)[0]) < 2e-6);
+}
+
+TEST_CASE("panels before a depthwise convolution suit its rows and the threads") {
+  const TargetSpec target{.vector_bits = 512, .vector_registers = 32, .masked_ops = true, .threads = 2};
+  // 14 pixels are two tiles of 7 by 48 channels; by 64 they would be three of 5, and 9 panels for two threads.
+  passes::DepthwiseSizes s{.channels = 576,
+                           .element_bytes = 4,
+                           .rows_in = 14,
+                           .columns_in = 14,
+                           .rows = 14,
+                           .columns = 14,
+                           .taps = 9,
+                           .reach = 3,
+                           .stride = 1,
+                           .depth = 96};
+  passes::DepthwiseCut cut = pick_cut(s, std::nullopt, target);
+  CHECK(cut.width == 48);
+  CHECK(cut.bands == 1);
+  CHECK(pick_cut(s, 64, target).width == 64);
+  // Few terms: what rows at the border of two bands cost is less than what sharing every row does.
+  s.channels = 192, s.rows_in = s.columns_in = s.rows = s.columns = 28, s.depth = 8;
+  CHECK(pick_cut(s, std::nullopt, target).bands == 2);
+  CHECK(passes::pieces(14, 9, 0.5).length == 7);
+  CHECK(passes::most_pixels(3, target) == 9);
 }
