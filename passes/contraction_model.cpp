@@ -18,7 +18,7 @@ constexpr double l2_rate = 32, l3_rate = 16;
 /// Cycles a byte that a stream costs beside multiply-adds, most of it hidden, from the shared cache and from memory.
 constexpr double l3_stream = 0.0125, memory_stream = 0.02;
 /// Rows that take less time than fetching their columns.
-constexpr std::int64_t few_rows = 48;
+constexpr std::int64_t waiting_rows = 48;
 /// Cycles an element of a copy of rows on pages of their own, a transposed and an element-wise copy.
 constexpr double copy_cycles = 0.5, transpose_cycles = 0.6, scatter_cycles = 2;
 
@@ -84,6 +84,24 @@ bool badly_stepped(Int depth, Int step, Int run_bytes, const TargetSpec& target)
 bool rows_ahead(const ContractionSizes& s, Int step_bytes, const TargetSpec& target) {
   if (!s.rows || !s.cols || !s.depth || *s.cols < 128 || *s.rows < 64) return false;
   return collides(std::min(*s.depth, most), step_bytes, 64, target.l2_bytes);
+}
+
+bool few_rows(Int rows, Int cols, Int depth, Int element_bytes, const TargetSpec& target) {
+  constexpr Int most_rows = 16, least_runs = 16, least_depth = 256;
+  return rows >= 1 && rows <= most_rows && cols >= least_runs && depth >= least_depth &&
+         std::min(cols, most) * std::min(depth, most) * element_bytes * 4 >= target.l2_bytes;
+}
+
+DotBlocking pick_dots(Int rows, Int cols, Int depth, Int element_bytes, const TargetSpec& target) {
+  const bool many = target.vector_registers >= 32;
+  DotBlocking b;
+  b.rows = equal_rows(rows, many ? 7 : 4);
+  b.columns = std::clamp<Int>((target.vector_registers - 2 - b.rows) / b.rows, 1, 4);
+  // Some 64 KiB a task; each thread has some.
+  constexpr Int task_bytes = Int{64} << 10, lines = 16;
+  b.task = std::max<Int>(task_bytes / (std::min(depth, most) * element_bytes) / lines, 1) * lines;
+  b.task = std::min(b.task, cols);
+  return b;
 }
 
 RegisterTile pick_tile(const ContractionSizes& s, const TargetSpec& target) {
@@ -242,7 +260,7 @@ class Planner {
     const double panel_reads = std::max(1.0, share / static_cast<double>(in_a_row));
     const Int all_panels = panels_ * width_ * row_bytes;
     const double rate =
-        std::min(b.rows, m_) * b.outer < few_rows ? 1 / l3_rate : std::max(l3_stream, level(all_panels));
+        std::min(b.rows, m_) * b.outer < waiting_rows ? 1 / l3_rate : std::max(l3_stream, level(all_panels));
     return cycles + panel_reads * static_cast<double>(panel_bytes) * rate;
   }
 };

@@ -6,7 +6,8 @@
 // fraction of any cache's speed. A panel is copied (packed) where its elements are not neighbours or where its steps
 // lie so that they compete for few sets of the cache.
 //
-// Nothing here changes an answer: every element is the sum of its terms in order, however it is cut.
+// Nothing of that changes an answer: every element is the sum of its terms in order, however it is cut. Products of few
+// rows may be sums along lanes instead (`few_rows`).
 #pragma once
 #include <cstdint>
 #include <optional>
@@ -43,6 +44,18 @@ struct OperandLayout {
 /// Whether the operand of rows, if it lies with its rows side by side and steps of depth `step_bytes` apart, is copied
 /// by a kernel before the product: its steps share few sets of the cache, so that each line is fetched several times.
 bool rows_ahead(const ContractionSizes& sizes, std::int64_t step_bytes, const TargetSpec& target);
+
+/// Whether a product of `rows` by a right operand of `cols` runs of `depth` elements is computed along the runs: no
+/// more rows than multiply-adds hide behind reading it, and enough of it.
+bool few_rows(std::int64_t rows, std::int64_t cols, std::int64_t depth, std::int64_t element_bytes,
+              const TargetSpec& target);
+
+/// How such a product is computed: rows x columns accumulators of a register each, `cols` columns a task.
+struct DotBlocking {
+  std::int64_t rows = 1, columns = 1, task = 1;
+};
+DotBlocking pick_dots(std::int64_t rows, std::int64_t cols, std::int64_t depth, std::int64_t element_bytes,
+                      const TargetSpec& target);
 
 /// A task is one batch, `panels` panels of columns, and rows: `outer` iterations of the outer row axes with all rows
 /// each, or one of them with `rows` rows.

@@ -21,6 +21,8 @@ namespace {
 
 /// Steps of depth between a copy and the hint for what it will read.
 constexpr std::int64_t steps_ahead = 64;
+/// The bytes of a line of memory.
+constexpr std::int64_t line_bytes = 64;
 
 void serial(Builder& b, LV lo, LV hi, std::int64_t step, const std::function<void(LV)>& body) {
   b.for_(lo, hi, b.index(step), {}, {}, [&](LV iv, const Values&) { return body(iv), Values{}; });
@@ -126,7 +128,7 @@ void PackedColumns::copy(Builder& b, const Panel& p, KernelCloner& c, const Dept
     KernelCloner ahead = c;
     ahead.set(body_->iv(*k_, body_->loops.size() - 1), b.add(k, b.index(steps_ahead)));
     ahead.set(col_->iv, n_lo);
-    const auto line = static_cast<std::int64_t>(64 / dtype_bytes(k_->buffers[load.attr.buffer.index].dtype));
+    const auto line = line_bytes / static_cast<std::int64_t>(dtype_bytes(k_->buffers[load.attr.buffer.index].dtype));
     LV next = ahead.get(load.operands[0]);
     for (std::int64_t n = 0; n < panels_ * width_; n += line)
       b.prefetch(ahead.get(load.attr.buffer), b.add(next, b.index(n)), 2);
@@ -168,10 +170,24 @@ void PackedColumns::transpose(Builder& b, const Panel& p, KernelCloner& c, const
           return copy(b.op(Op::and_, {row, lane}));
         });
   };
+  // Columns are more streams than hardware follows.
+  auto ask = [&](LV k, LV n) {
+    KernelCloner ahead = c;
+    ahead.set(body_->iv(*k_, body_->loops.size() - 1), b.add(k, b.index(steps_ahead)));
+    ahead.set(col_->iv, n);
+    LV base = ahead.get(load.operands[0]), step = b.dim(p.column_step);
+    const auto line = line_bytes / static_cast<std::int64_t>(dtype_bytes(block.elem));
+    for (int i = 0; i < side; ++i)
+      for (std::int64_t e = 0; e < 2 * side; e += line)
+        b.prefetch(ahead.get(load.attr.buffer), b.add(b.add(base, b.mul(step, b.index(i))), b.index(e)), 2);
+  };
   serial(b, lo, hi, 2 * side, [&](LV k) {
     LV end = b.add(k, b.index(2 * side));
     if (!whole || depth % (2 * side) != 0) end = b.op(Op::min, {end, hi});
-    serial(b, n_lo, n_hi, side, [&](LV n) { serial(b, k, end, side, [&](LV at) { turn(at, n); }); });
+    serial(b, n_lo, n_hi, side, [&](LV n) {
+      ask(k, n);
+      serial(b, k, end, side, [&](LV at) { turn(at, n); });
+    });
   });
 }
 

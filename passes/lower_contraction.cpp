@@ -61,6 +61,7 @@ LV lower_contraction(ElementSource& source, NodeId id, std::span<const LV> at, b
   for (int d : lfree) li[d] = at[out++];
   for (int d : rfree) ri[d] = at[out++];
   DType acc = accumulator_dtype(g.type(lhs).dtype);
+  const bool in_lanes = g.node(id).attrs.get_or<std::int64_t>("lanes", 1) > 1;
   source.origin(id);
   LV init = b.constant_int(acc, 0);
   if (is_float(acc)) init = b.constant(acc, 0.0);
@@ -78,7 +79,7 @@ LV lower_contraction(ElementSource& source, NodeId id, std::span<const LV> at, b
       return loops(k + 1, c);
     };
     if (extent.is(1)) return step(b.index(0), carry);
-    ForOptions options{.mapping = Mapping::serial, .role = AxisRole::reduce, .reassociate = dot};
+    ForOptions options{.mapping = Mapping::serial, .role = AxisRole::reduce, .reassociate = dot || in_lanes};
     return b.for_(b.index(0), b.dim(extent), b.index(1), options, {carry},
                   [&](LV iv, const LVs& c) { return LVs{step(iv, c[0])}; })[0];
   };

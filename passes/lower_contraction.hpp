@@ -10,7 +10,8 @@ struct ContractionAxes {
 };
 ContractionAxes contraction_axes(const Graph& g, NodeId id, const Dims& result);
 
-/// Element `at` of a contraction: its terms are added in order, in loops over the contracted axes.
+/// Element `at` of a contraction: its terms are added in order, in loops over the contracted axes; along lanes if it is
+/// a `dot` or has the attribute `lanes`.
 loop::ValueId lower_contraction(ElementSource& source, NodeId id, std::span<const loop::ValueId> at, bool dot);
 
 }  // namespace ag::passes

@@ -23,16 +23,12 @@ using loop::StmtId;
 using LV = loop::ValueId;
 using Int = std::int64_t;
 
-class ContractionScheduler : public CpuNest {
+class ContractionScheduler : public ContractionNest {
  public:
-  using CpuNest::CpuNest;
+  using ContractionNest::ContractionNest;
 
   loop::Kernel run() {
-    begin();
-    clone_.on_for = [](const Stmt&, ForOptions& o, LV&) {
-      if (o.mapping == Mapping::parallel) o.mapping = Mapping::serial;
-    };
-    body_ = find_contraction(k_, nest_.body);
+    begin_contraction();
     analyse();
     allocate();
     schedule();
@@ -40,7 +36,6 @@ class ContractionScheduler : public CpuNest {
   }
 
  private:
-  ContractionBody body_;
   std::vector<const NestLoop*> batch_, shared_;  // outer loops: of both operands; of rows alone
   ContractionSizes sizes_;
   RegisterTile tile_;
@@ -471,33 +466,12 @@ class ContractionScheduler : public CpuNest {
     b_.for_(n.lo, n.hi, b_.index(width_), {.role = AxisRole::col}, {},
             [&](LV lo, const Builder::Values&) { return panel(lo, b_.add(lo, b_.index(width_))), Builder::Values{}; });
   }
-
-  /// The nest's index arithmetic and body; with `sum`, that stands for the contracted loops.
-  void nest_body(KernelCloner& c, const std::function<void()>& sum) {
-    for (const NestLoop& l : nest_.loops) {
-      for (StmtId id : k_.blocks[k_.stmts[l.stmt].blocks[0]].stmts) {
-        if (k_.stmts[id].op == Op::yield || nest_.contains(id)) continue;
-        if (sum && !body_.loops.empty() && id == body_.loops[0])
-          sum();
-        else
-          c.clone(id);
-      }
-    }
-  }
-
-  /// What stands before the contracted loops.
-  void before_sum(KernelCloner& c) {
-    for (const NestLoop& l : nest_.loops)
-      for (StmtId id : k_.blocks[k_.stmts[l.stmt].blocks[0]].stmts) {
-        if (id == body_.loops[0]) return;
-        if (!nest_.contains(id)) c.clone(id);
-      }
-  }
 };
 
 }  // namespace
 
 loop::Kernel schedule_contraction(const loop::Kernel& kernel, const TargetSpec& target) {
+  if (auto dots = schedule_dots(kernel, target)) return std::move(*dots);
   return ContractionScheduler(kernel, target).run();
 }
 

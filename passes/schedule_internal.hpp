@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "passes/clone.hpp"
+#include "passes/contraction_body.hpp"
 #include "passes/loop_nest.hpp"
 #include "passes/moments.hpp"
 #include "passes/pass.hpp"
@@ -51,6 +52,25 @@ class CpuNest {
   /// Sets the outer loops' indices from a flat one, the last loop fastest.
   void decode(loop::ValueId flat);
 };
+
+/// A nest around the loops of one contraction.
+class ContractionNest : public CpuNest {
+ public:
+  using CpuNest::CpuNest;
+
+ protected:
+  ContractionBody body_;
+
+  /// Declares what `begin` does, and makes loops that threads would share serial wherever they are cloned.
+  void begin_contraction();
+  /// The nest's index arithmetic and body; with `sum`, that stands for the contracted loops.
+  void nest_body(KernelCloner& c, const std::function<void()>& sum);
+  /// What stands before the contracted loops.
+  void before_sum(KernelCloner& c);
+};
+
+/// Sums of products along lanes, where lowering asked for them; nothing otherwise.
+std::optional<loop::Kernel> schedule_dots(const loop::Kernel& kernel, const TargetSpec& target);
 
 /// Register tiles and panels for a contraction: a nest of sized loops, rows and columns among them.
 loop::Kernel schedule_contraction(const loop::Kernel& kernel, const TargetSpec& target);

@@ -62,6 +62,8 @@ Types infer_dot(const InferCtx& c) {
   if (a.lhs_contract.size() != a.rhs_contract.size() || a.lhs_batch.size() != a.rhs_batch.size())
     return c.error(Code::AG2206, "`dot_general` needs as many contracted and batch axes on the left as on the right",
                    {}, {0, 1});
+  if (auto lanes = c.attrs().get_or<std::int64_t>("lanes", 1); lanes < 1 || lanes > 64 || (lanes & (lanes - 1)) != 0)
+    return c.error(Code::AG2206, "`dot_general`: `lanes` is a power of two, at most 64", {}, {});
   AG_TRY_(check_pairs(c, a.lhs_contract, a.rhs_contract, "contracted"));
   AG_TRY_(check_pairs(c, a.lhs_batch, a.rhs_batch, "batch"));
   Type t{c.in(0).dtype, {}};
@@ -121,7 +123,7 @@ Shape offsets(const Shape& shape, const Ints& axes) {
 }
 
 template <class T, class Acc>
-Array dot_array(const Array& lhs, const Array& rhs, const Axes& a, const Shape& out_shape) {
+Array dot_array(const Array& lhs, const Array& rhs, const Axes& a, const Shape& out_shape, std::size_t lanes) {
   Array out(lhs.dtype(), out_shape);
   Shape lb = offsets(lhs.shape(), a.lhs_batch), lf = offsets(lhs.shape(), a.lhs_free),
         lk = offsets(lhs.shape(), a.lhs_contract);
@@ -129,27 +131,31 @@ Array dot_array(const Array& lhs, const Array& rhs, const Axes& a, const Shape& 
         rk = offsets(rhs.shape(), a.rhs_contract);
   const T *x = lhs.as<T>().data(), *y = rhs.as<T>().data();
   T* to = out.as_mutable<T>().data();
-  std::vector<Acc> row(rf.size());
+  std::vector<Acc> row(rf.size() * lanes);
   for (std::size_t b = 0; b < lb.size(); ++b)
     for (std::int64_t i : lf) {
       std::fill(row.begin(), row.end(), Acc(0));
       for (std::size_t k = 0; k < lk.size(); ++k) {
         Acc left = static_cast<Acc>(x[lb[b] + i + lk[k]]);
         const T* line = y + rb[b] + rk[k];
+        Acc* sums = row.data() + k % lanes * rf.size();
         for (std::size_t j = 0; j < rf.size(); ++j) {
           Acc right = static_cast<Acc>(line[rf[j]]);
           if constexpr (std::is_floating_point_v<Acc>)
-            row[j] = std::fma(left, right, row[j]);
+            sums[j] = std::fma(left, right, sums[j]);
           else
-            row[j] += left * right;
+            sums[j] += left * right;
         }
       }
-      for (Acc v : row) *to++ = static_cast<T>(v);
+      for (std::size_t n = row.size() / 2; n >= rf.size() && n > 0; n /= 2)  // halves
+        for (std::size_t j = 0; j < n; ++j) row[j] += row[j + n];
+      for (std::size_t j = 0; j < rf.size(); ++j) *to++ = static_cast<T>(row[j]);
     }
   return out;
 }
 
-/// acc = fma(a, b, acc) with k ascending, in f32 for f16 and bf16: the bits of a kernel that does not split k.
+/// acc = fma(a, b, acc) with k ascending, in f32 for f16 and bf16: the bits of a kernel that does not split k. With
+/// the attribute `lanes`, k mod lanes says which of so many sums a term is added to; then halves are added.
 Result<std::vector<Array>> dot_eval(const EvalCtx& c) {
   Axes a = axes_of(c.node);
   const Array &l = c.in[0], &r = c.in[1];
@@ -160,10 +166,11 @@ Result<std::vector<Array>> dot_eval(const EvalCtx& c) {
   };
   if (differ(a.lhs_contract, a.rhs_contract) || differ(a.lhs_batch, a.rhs_batch))
     return fail(Code::AG2203, place(c), "contracted or batch sizes of a matrix product differ");
+  const std::int64_t lanes = c.node.attrs().get_or<std::int64_t>("lanes", 1);
   return one(dispatch_dtype(l.dtype(), [&]<class T>() {
     using Acc = std::conditional_t<std::is_same_v<T, double>, double,
                                    std::conditional_t<std::is_integral_v<T>, std::uint64_t, float>>;
-    return dot_array<T, Acc>(l, r, a, c.out_shapes[0]);
+    return dot_array<T, Acc>(l, r, a, c.out_shapes[0], static_cast<std::size_t>(lanes));
   }));
 }
 
@@ -197,6 +204,10 @@ std::vector<OpSample> dot_samples() {
   auto dims = [](Ints lc, Ints rc, Ints lb = {}, Ints rb = {}) {
     return Attrs{{"lhs_contract", lc}, {"rhs_contract", rc}, {"lhs_batch", lb}, {"rhs_batch", rb}};
   };
+  auto in_lanes = [](Attrs attrs) {
+    attrs.set("lanes", std::int64_t{8});
+    return attrs;
+  };
   return {sample({"f64[3,4]", "f64[4,2]"}, dims({1}, {0})),
           sample({"f64[2,3,4]", "f64[2,4,5]"}, dims({2}, {1}, {0}, {0})),
           sample({"f64[4]", "f64[4]"}, dims({0}, {0})),
@@ -205,7 +216,9 @@ std::vector<OpSample> dot_samples() {
           sample({"f64[2]", "f64[3]"}, dims({}, {})),
           sample({"f32[3,0]", "f32[0,2]"}, dims({1}, {0})),
           sample({"f16[3,4]", "f16[4,2]"}, dims({1}, {0})),
-          sample({"i32[2,3]", "i32[3,2]"}, dims({1}, {0}), -9, 9)};
+          sample({"i32[2,3]", "i32[3,2]"}, dims({1}, {0}), -9, 9),
+          sample({"f32[3,70]", "f32[5,70]"}, in_lanes(dims({1}, {1}))),
+          sample({"f64[1,19]", "f64[33,19]"}, in_lanes(dims({1}, {1})))};
 }
 
 }  // namespace
@@ -218,7 +231,8 @@ std::vector<OpInfo> contraction_ops() {
   o.attrs = {{"lhs_contract", AttrKind::ints, true},
              {"rhs_contract", AttrKind::ints, true},
              {"lhs_batch", AttrKind::ints},
-             {"rhs_batch", AttrKind::ints}};
+             {"rhs_batch", AttrKind::ints},
+             {"lanes", AttrKind::integer}};  // in how many sums terms are added: a power of two
   o.infer = infer_dot;
   o.eval = dot_eval;
   o.batch = dot_batch;

@@ -14,11 +14,14 @@ namespace ag::runtime {
 namespace {
 
 constexpr std::size_t page = 4096, huge_page = std::size_t{2} << 20;
+/// Arrays, of which there may be many, from two huge pages on. Arenas and scratch memory are few, and a panel that is
+/// meant to stay in the second-level cache does so only on a large page: small ones share sets of it by chance.
+constexpr std::size_t large_array = 2 * huge_page, large_arena = huge_page / 8;
 
-/// nullptr if there is no memory. Freed by std::free.
-void* allocate_aligned(std::size_t bytes) {
+/// nullptr if there is no memory; in huge pages from `large_bytes` on. Freed by std::free.
+void* allocate_aligned(std::size_t bytes, std::size_t large_bytes) {
   if (bytes >= std::size_t{1} << 47) return nullptr;  // no process has as many addresses
-  const bool large = bytes >= 2 * huge_page;
+  const bool large = bytes >= large_bytes;
   const std::size_t align = large ? huge_page : 64;
   void* p = nullptr;
   if (posix_memalign(&p, align, (bytes + align - 1) / align * align + (bytes == 0 ? align : 0)) != 0) return nullptr;
@@ -42,7 +45,7 @@ Result<OwnedArray> OwnedArray::allocate(DType dtype, std::vector<std::int64_t> s
     bytes = *product;
   }
   OwnedArray a;
-  a.memory_.reset(allocate_aligned(static_cast<std::size_t>(bytes)));
+  a.memory_.reset(allocate_aligned(static_cast<std::size_t>(bytes), large_array));
   if (!a.memory_)
     return fail(Code::AG5010, {}, fmt::format("no memory for an array {} of {} bytes", describe(dtype, shape), bytes));
   a.view_ = {dtype, std::move(shape), a.memory_.get(), static_cast<std::size_t>(bytes)};
@@ -54,7 +57,7 @@ void OwnedArray::Free::operator()(void* p) const noexcept { std::free(p); }
 bool Arena::reserve(std::size_t bytes) {
   if (bytes <= capacity_) return true;
   free();
-  base_ = static_cast<char*>(allocate_aligned(bytes));
+  base_ = static_cast<char*>(allocate_aligned(bytes, large_arena));
   if (!base_) return false;
   capacity_ = bytes;
 #ifdef MADV_POPULATE_WRITE

@@ -1,13 +1,15 @@
 // Products of shapes that take every path of the schedule (tails of rows and columns, blocks of depth, packed and
-// transposed panels, steps of 4 KiB, one row, batches, sizes known at run time): the bits of the interpreter, at -O0
-// and -O2, at 1, 2 and 3 threads, for this machine and for AVX2.
+// transposed panels, steps of 4 KiB, one row, sums along lanes, batches, sizes known at run time): the bits of the
+// interpreter, at -O0 and -O2, at 1, 2 and 3 threads, for this machine and for AVX2.
 #include <cmath>
 #include <cstring>
 
 #include <catch2/catch.hpp>
 
+#include "codegen/backend.hpp"
 #include "ir/attr.hpp"
 #include "ir/builder.hpp"
+#include "passes/pass.hpp"
 #include "runtime/engine.hpp"
 
 using namespace ag;
@@ -82,13 +84,32 @@ bool same_bits(const Array& a, const Array& b) {
          std::memcmp(a.bytes().data(), b.bytes().data(), a.bytes().size()) == 0;
 }
 
-void check(runtime::Engine& engine, const Shape& s) {
+/// The graph as the target's products read their operands and order their sums.
+Graph ordered(const Graph& g, const std::string& target) {
+  passes::PassContext context;
+  context.target = codegen::describe_target(target).value();
+  passes::PipelineOptions options;
+  options.passes = {"pack_operands"};
+  auto out = passes::run_pipeline(g, options, context);
+  REQUIRE(out);
+  return std::get<Graph>(out->stage);
+}
+
+bool has_lanes(const Graph& g) {
+  for (NodeId id : g.node_ids())
+    if (g.node(id).attrs.get_or<std::int64_t>("lanes", 1) > 1) return true;
+  return false;
+}
+
+void check(runtime::Engine& engine, const Shape& s, bool lanes = false) {
   INFO(s.text());
   Product p = make(s);
-  auto want = interpret(p.graph, p.inputs);
-  REQUIRE(want);
   for (const char* target : {"cpu:native", "cpu:x86-64-v3"})
     for (int level : {0, 2}) {
+      const Graph graph = level == 0 ? p.graph : ordered(p.graph, target);
+      CHECK(has_lanes(graph) == (lanes && level > 0));
+      auto want = interpret(graph, p.inputs);
+      REQUIRE(want);
       runtime::EngineOptions options{.target = target};
       options.pipeline.opt_level = level;
       auto compiled = engine.compile(p.graph, options);
@@ -130,6 +151,23 @@ TEST_CASE("products have the interpreter's bits at every shape") {
       shapes.push_back(s);
     }
   for (const Shape& s : shapes) check(**engine, s);
+}
+
+TEST_CASE("sums of a few rows along lanes have the bits of their order") {
+  auto engine = runtime::Engine::create();
+  REQUIRE(engine);
+  for (auto [m, n, k] : std::vector<std::array<std::int64_t, 3>>{
+           {1, 300, 301}, {1, 16, 5000}, {2, 257, 256}, {3, 130, 520}, {7, 65, 1030}, {10, 259, 300}, {16, 256, 263}})
+    for (DType t : {DType::f32, DType::f64}) {
+      Shape s{m, n, k};
+      s.right_transposed = true, s.dtype = t, s.epilogue = m == 3;
+      check(**engine, s, true);
+    }
+  for (bool in_order : {true, false}) {  // too small; terms of the left side far apart
+    Shape s{3, in_order ? 100 : 300, 300};
+    s.right_transposed = true, s.left_transposed = !in_order;
+    check(**engine, s);
+  }
 }
 
 TEST_CASE("products of every element type have the interpreter's bits") {
