@@ -25,6 +25,9 @@ constexpr double copy_cycles = 0.5, transpose_cycles = 0.6, scatter_cycles = 2;
 /// What a panel with less than its width costs more than its multiply-adds tell.
 constexpr double part_panel = 1.25;
 
+/// Tasks that are counted one by one.
+constexpr double counted_tasks = 512;
+
 /// Sizes beyond this count as this in estimates: products of three and a few bytes do not overflow.
 constexpr Int most = Int{1} << 18;
 
@@ -47,14 +50,19 @@ double panel_cycles(Int rows, Int tile_rows, double registers, Int depth) {
   return rows % tile_rows ? cycles + cells(rows % tile_rows) : cycles;
 }
 
+/// Registers that a last panel takes: half ones too (vectorise).
+double registers_of(Int columns, int lanes) {
+  const Int part = std::min<Int>(lanes, 8);
+  return static_cast<double>(ceil_div(columns, part) * part) / lanes;
+}
+
 double product_cycles(const ContractionSizes& s, const RegisterTile& t, Int rows) {
   Int cols = estimate(s.cols), depth = estimate(s.depth), width = t.registers * s.lanes;
   double cycles = static_cast<double>(cols / width) * panel_cycles(rows, t.rows, t.registers, depth);
   Int rest = cols % width;
   if (rest == 0) return cycles;
-  // Half registers (vectorise); the lines of a last panel that is not full are fetched in vain.
-  const Int part = std::min<Int>(s.lanes, 8);
-  double last = panel_cycles(rows, t.rows, static_cast<double>(ceil_div(rest, part) * part) / s.lanes, depth);
+  // The lines of a last panel that is not full are fetched in vain.
+  double last = panel_cycles(rows, t.rows, registers_of(rest, s.lanes), depth);
   return cycles + (cols > width ? part_panel * last : last);
 }
 
@@ -230,18 +238,51 @@ class Planner {
   double time(const Blocking& b) const {
     Int row_parts = b.outer > 1 ? ceil_div(s_.outer, b.outer) : s_.outer * ceil_div(m_, b.rows);
     if (b.supers > row_parts) return 1e30;
-    Int groups = ceil_div(panels_, b.panels);
-    double tasks =
-        static_cast<double>(s_.batch) * static_cast<double>(ceil_div(row_parts, b.supers) * b.supers * groups);
-    double share = std::ceil(tasks / static_cast<double>(threads_));
-    Int rows = std::min(b.rows, m_) * b.outer;
-    double panel = static_cast<double>(b.outer) * panel_cycles(std::min(b.rows, m_), t_.rows, t_.registers, k_);
-    if (b.pack_columns) panel += pack_cost(columns_, width_ * k_);
-    double task = task_cycles + static_cast<double>(std::min(b.panels, panels_)) * panel;
+    const Int groups = ceil_div(panels_, b.panels), parts = ceil_div(row_parts, b.supers);
+    const double tasks = static_cast<double>(s_.batch) * static_cast<double>(parts * b.supers * groups);
+    const double share = std::ceil(tasks / static_cast<double>(threads_));
+    double most = share * task_time(b, std::min(b.rows, m_), b.outer, std::min(b.panels, panels_), false);
+    if (tasks <= counted_tasks) most = std::min(most, busiest(b, row_parts, groups));
+    return most + streams(b, share, parts);
+  }
+
+  /// Cycles of a task; with `rest`, the last of its panels is the last of all.
+  double task_time(const Blocking& b, Int rows, Int outer, Int panels, bool rest) const {
+    const auto whole = [&](double registers) {
+      double cycles = static_cast<double>(outer) * panel_cycles(rows, t_.rows, registers, k_);
+      return b.pack_columns ? cycles + pack_cost(columns_, width_ * k_) : cycles;
+    };
+    double cycles = task_cycles + static_cast<double>(panels) * whole(t_.registers);
+    if (const Int columns = n_ % width_; rest && columns)
+      cycles += (panels_ > 1 ? part_panel : 1) * whole(registers_of(columns, s_.lanes)) - whole(t_.registers);
     // Sums between blocks of depth are written and read again.
     if (b.depth)
-      task += static_cast<double>(2 * ceil_div(k_, b.depth) * rows * b.panels * width_ * s_.element_bytes) / l3_rate;
-    return share * task + streams(b, share, ceil_div(row_parts, b.supers));
+      cycles +=
+          static_cast<double>(2 * ceil_div(k_, b.depth) * rows * outer * panels * width_ * s_.element_bytes) / l3_rate;
+    return cycles;
+  }
+
+  /// Cycles of the thread with most to do, each task counted as what it is: the last ones of rows and columns are
+  /// smaller, and threads take equal numbers of tasks in their order.
+  double busiest(const Blocking& b, Int row_parts, Int groups) const {
+    const Int parts = ceil_div(row_parts, b.supers), tasks = s_.batch * b.supers * groups * parts;
+    const Int per_outer = b.outer > 1 ? row_parts : ceil_div(m_, b.rows),
+              last_panels = panels_ - (groups - 1) * b.panels;
+    double cycles[2][2];  // by: the last rows, the last columns
+    for (int r = 0; r < 2; ++r) {
+      const Int rows = r && b.outer == 1 ? m_ - (per_outer - 1) * b.rows : std::min(b.rows, m_),
+                outer = r && b.outer > 1 ? s_.outer - (row_parts - 1) * b.outer : b.outer;
+      cycles[r][0] = task_time(b, rows, outer, std::min(b.panels, panels_), false);
+      cycles[r][1] = task_time(b, rows, outer, last_panels, true);
+    }
+    double most = 0, sum = 0;
+    for (Int t = 0, thread = 0; t < tasks; ++t) {
+      for (; t >= tasks * (thread + 1) / threads_; ++thread) sum = 0;
+      const Int group = t / parts % groups, part = t / parts / groups % b.supers * parts + t % parts;
+      sum += part >= row_parts ? task_cycles : cycles[(part + 1) % per_outer == 0][group == groups - 1];
+      most = std::max(most, sum);
+    }
+    return most;
   }
 
   /// Cycles that a thread spends on fetching what its `share` of tasks reads, `in_a_row` of which use the same panels.
