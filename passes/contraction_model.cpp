@@ -84,7 +84,7 @@ bool collides(Int count, Int step, Int run, long cache) {
 /// Steps of depth of a contiguous run of columns lie so that they should be copied.
 bool badly_stepped(Int depth, Int step, Int run_bytes, const TargetSpec& target) {
   bool pages = step >= 2048 && depth * step > 2 * target.l2_bytes;  // a page for each step
-  return pages || collides(depth, step, run_bytes, target.l2_bytes);
+  return pages || collides(depth, step, run_bytes, target.l2_bytes / 2);  // rows want room beside them
 }
 
 }  // namespace

@@ -89,13 +89,14 @@ class Packer {
     auto view = strided_view(g_, n.operands[0]);
     if (!view || is_constant(view->source)) return {};
     const Ints contract = n.attrs.get_or<Ints>("lhs_contract", {}), batch = n.attrs.get_or<Ints>("lhs_batch", {});
-    if (contract.size() != 1) return {};
+    auto is_in = [](const Ints& axes, Int d) { return std::find(axes.begin(), axes.end(), d) != axes.end(); };
     Ints perm = batch;
     for (Int d = 0; d < static_cast<Int>(view->shape.size()); ++d)
-      if (d != contract[0] && std::find(batch.begin(), batch.end(), d) == batch.end()) perm.push_back(d);
-    if (perm.size() == batch.size() || at(view->strides, perm.back()) != 1) return {};
-    if (!rows_ahead(sizes, std::abs(at(view->strides, contract[0])) * sizes.element_bytes, target_)) return {};
-    perm.push_back(contract[0]);
+      if (!is_in(contract, d) && !is_in(batch, d)) perm.push_back(d);
+    if (contract.empty() || perm.size() == batch.size() || at(view->strides, perm.back()) != 1) return {};
+    const Int step = std::abs(at(view->strides, contract.back()));
+    if (!rows_ahead(sizes, step * sizes.element_bytes, target_)) return {};
+    perm.insert(perm.end(), contract.begin(), contract.end());
     ValueId v = map_[n.operands[0].index];
     ValueId& copy = copies_[{v, perm}];
     if (!copy) copy = b_.add_op("materialize", {b_.transpose(v, perm)});

@@ -65,3 +65,18 @@ TEST_CASE("left operands that are read well stay where they are") {
   g.outputs.push_back({"d", b.dot_general(n, z, {0}, {0}), {}});  // of unknown depth
   CHECK(copies(packed(g)) == 0);
 }
+
+TEST_CASE("a transposed left operand with several contracted axes is copied too") {
+  Graph g;
+  GraphBuilder b(g);
+  ValueId x = b.input("x", {DType::f32, {4, 12, 64}}), y = b.input("y", {DType::f32, {4, 12, 128}});
+  g.outputs.push_back({"a", b.dot_general(x, y, {0, 1}, {0, 1}), {}});
+  g.outputs.push_back({"b", b.dot_general(x, b.neg(y), {0, 1}, {0, 1}), {}});
+  Graph after = packed(g);
+  CHECK(copies(after) == 1);
+  const std::vector<Array> inputs{filled({4, 12, 64}), filled({4, 12, 128})};
+  auto want = interpret(g, inputs), got = interpret(after, inputs);
+  REQUIRE(want);
+  REQUIRE(got);
+  for (std::size_t i = 0; i < want->size(); ++i) CHECK((*got)[i].same_bits((*want)[i]));
+}
