@@ -27,8 +27,9 @@ using LV = loop::ValueId;
 using LVs = std::vector<LV>;
 using Name = AttendOperand::Name;
 
-/// Queries of a task: two registers of f32 lanes with AVX-512; their scores against a block of keys fill 64 KiB.
-constexpr std::int64_t query_block = 32, key_block = 512;
+/// Queries of a task: two registers of f32 lanes with AVX-512; their scores against a block of keys fill 64 KiB. Where
+/// queries see the keys before them only, blocks of one register compute less that nobody sees.
+constexpr std::int64_t query_block = 32, key_block = 512, causal_block = 16;
 /// The gradient keeps whole rows, and adds to the gradients of keys and values once a block of queries.
 constexpr std::int64_t gradient_block = 64, gradient_keys = 2048;
 /// Sizes of heads and numbers of queries for which these kernels beat products with scores in memory between them.
@@ -38,9 +39,13 @@ constexpr int chains = 4;
 
 class AttentionKernel {
  protected:
-  AttentionKernel(const Graph& g, NodeId id, std::int64_t block)
-      : k_(g, id), b_(k_.builder()), s_(describe_attend(k_.view())), block_(block), width_(block) {
-    if (s_.q.is_const()) width_ = std::min(block, s_.q.value());
+  AttentionKernel(const Graph& g, const Plan& plan, GroupId gid, std::int64_t block)
+      : k_(g, plan, gid),
+        b_(k_.builder()),
+        s_(describe_attend(k_.view())),
+        block_(s_.causal ? causal_block : block),
+        width_(block_) {
+    if (s_.q.is_const()) width_ = std::min(block_, s_.q.value());
     for (std::size_t i = 0; i < k_.node().operands.size(); ++i)
       if (k_.node().operands[i]) k_.read(i);
     acc_ = accumulator_dtype(k_.in(Name::query).dtype);
@@ -259,7 +264,7 @@ class AttentionKernel {
 
 class Forward : AttentionKernel {
  public:
-  Forward(const Graph& g, NodeId id) : AttentionKernel(g, id, query_block) {}
+  Forward(const Graph& g, const Plan& plan, GroupId gid) : AttentionKernel(g, plan, gid, query_block) {}
 
   LoweredKernel run() {
     out_ = k_.result(0, loop::Access::write);
@@ -355,7 +360,7 @@ class Forward : AttentionKernel {
 /// One task a head: blocks of queries in order, so that gradients of keys and values add up where they lie.
 class Backward : AttentionKernel {
  public:
-  Backward(const Graph& g, NodeId id) : AttentionKernel(g, id, gradient_block) {}
+  Backward(const Graph& g, const Plan& plan, GroupId gid) : AttentionKernel(g, plan, gid, gradient_block) {}
 
   LoweredKernel run() {
     dq_ = k_.result(0, loop::Access::write);
@@ -481,9 +486,10 @@ bool has_attention_kernel(const Graph& g, NodeId id) {
   return true;
 }
 
-Result<std::vector<LoweredKernel>> lower_attention(const Graph& g, NodeId id) {
+Result<std::vector<LoweredKernel>> lower_attention(const Graph& g, const Plan& plan, GroupId gid) {
+  const bool forward = g.node(plan.groups[gid].members[0]).op->name == "attend";
   std::vector<LoweredKernel> kernels;
-  kernels.push_back(g.node(id).op->name == "attend" ? Forward(g, id).run() : Backward(g, id).run());
+  kernels.push_back(forward ? Forward(g, plan, gid).run() : Backward(g, plan, gid).run());
   return kernels;
 }
 

@@ -18,12 +18,11 @@ std::size_t axis_of(const Graph& g, NodeId id) {
 /// Whether operand i, which belongs at `from` along the axis, is computed just there.
 bool lies_there(const Graph& g, const Plan& plan, NodeId id, std::size_t i, const Dim& from) {
   const ValueId result = g.node(id).result();
-  const auto part = plan.placed.find(g.node(id).operands[i]), whole = plan.placed.find(result);
+  const auto part = plan.placed.find(placed_source(g, g.node(id).operands[i])), whole = plan.placed.find(result);
   if (part == plan.placed.end() || !plan.joined.contains(id)) return false;
-  const Placement in = whole == plan.placed.end() ? Placement{result, 0} : whole->second;
+  const Placement in = whole == plan.placed.end() ? Placement{result, 0, g.type(result).shape} : whole->second;
   Dim stride = 1;
-  const Dims& shape = g.type(in.root).shape;
-  for (std::size_t d = axis_of(g, id) + 1; d < shape.size(); ++d) stride = stride * shape[d];
+  for (std::size_t d = axis_of(g, id) + 1; d < in.within.size(); ++d) stride = stride * in.within[d];
   return part->second.root == in.root && part->second.begin == in.begin + from * stride;
 }
 

@@ -7,12 +7,13 @@ namespace ag::passes {
 namespace {
 
 /// Sorting and other algorithms that are kernels of their own each.
-Result<std::vector<LoweredKernel>> lower_algorithm(const Graph& g, NodeId id, bool gpu) {
+Result<std::vector<LoweredKernel>> lower_algorithm(const Graph& g, const Plan& plan, GroupId gid, bool gpu) {
+  const NodeId id = plan.groups[gid].members[0];
   std::string_view op = g.node(id).op->name;
   if (op == "lu") return lower_lu(g, id);
   if (op == "lu_solve") return lower_lu_solve(g, id);
   if (op == "suppress") return lower_suppress(g, id);
-  if (is_attention(*g.node(id).op)) return lower_attention(g, id);
+  if (is_attention(*g.node(id).op)) return lower_attention(g, plan, gid);
   return lower_sort(g, id, gpu);
 }
 
@@ -36,7 +37,7 @@ Result<std::vector<LoweredKernel>> lower_own(const Graph& g, const Plan& plan, G
     case LowerClass::scatter: return lower_scatter(g, id);
     case LowerClass::cumulative: return lower_cumulative(g, plan, gid);
     case LowerClass::index: return lower_concat(g, plan, gid);
-    case LowerClass::sort: return lower_algorithm(g, id, target.kind == TargetSpec::Kind::cuda);
+    case LowerClass::sort: return lower_algorithm(g, plan, gid, target.kind == TargetSpec::Kind::cuda);
     case LowerClass::window:
       if (g.node(id).op->name == "winograd") return lower_winograd(g, plan, gid, target);
       if (g.node(id).op->name == "depthwise") return lower_depthwise(g, plan, gid, target);

@@ -26,7 +26,7 @@ Result<std::vector<LoweredKernel>> lower_lu(const Graph& g, NodeId id);
 Result<std::vector<LoweredKernel>> lower_lu_solve(const Graph& g, NodeId id);
 Result<std::vector<LoweredKernel>> lower_suppress(const Graph& g, NodeId id);
 Result<std::vector<LoweredKernel>> lower_concat(const Graph& g, const Plan& plan, GroupId gid);
-Result<std::vector<LoweredKernel>> lower_attention(const Graph& g, NodeId id);
+Result<std::vector<LoweredKernel>> lower_attention(const Graph& g, const Plan& plan, GroupId gid);
 Result<std::vector<LoweredKernel>> lower_winograd(const Graph& g, const Plan& plan, GroupId gid,
                                                   const TargetSpec& target);
 Result<std::vector<LoweredKernel>> lower_depthwise(const Graph& g, const Plan& plan, GroupId gid,

@@ -21,8 +21,7 @@ void OwnKernel::read_leaves(const LeafProbe& probe) {
 }
 
 loop::BufferId OwnKernel::result(std::uint32_t r, loop::Access access) {
-  lowered_.buffers.push_back(node().result(r));
-  return b_.param(type(r).dtype, type(r).elems(), access);
+  return memory_.param(node().result(r), access);
 }
 
 LV OwnKernel::operand_where(std::size_t i, std::span<const LV> index, LV cond) {

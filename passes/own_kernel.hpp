@@ -46,7 +46,7 @@ class OwnKernel : public ElementSource {
   /// The buffer that operand i itself lies in, if it does.
   std::optional<loop::BufferId> buffer_of(std::size_t i) const;
   loop::ValueId at_result(std::uint32_t r, std::span<const loop::ValueId> index) {
-    return linear_index(b_, type(r).shape, index);
+    return memory_.address(node().result(r), index);
   }
   /// Parallel loops over these axes of `shape`, outermost first, around `body`; `at` receives their indices (0 for an
   /// axis of size one). The last one goes to lanes if asked: `body` is the same for each of its indices.

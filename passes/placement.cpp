@@ -3,10 +3,41 @@
 #include <algorithm>
 #include <set>
 
+#include "passes/attention.hpp"
 #include "passes/lower_own.hpp"
 
 namespace ag::passes {
 namespace {
+
+/// The memory `within` that elements of `shape` lie in, as another shape of them sees it: axes that are split or merged
+/// leave room at their outermost part alone. Nothing if that is no whole number.
+std::optional<Dims> room_of(const Dims& shape, const Dims& within, const Dims& to) {
+  Dims room = to;
+  std::size_t i = 0, j = 0;
+  while (i < shape.size() || j < to.size()) {  // the shortest runs of axes with equal products
+    const std::size_t i0 = i, j0 = j;
+    Dim a = i < shape.size() ? shape[i++] : Dim(1), b = j < to.size() ? to[j++] : Dim(1);
+    while (a != b) {
+      if (!a.is_const() || !b.is_const()) return std::nullopt;
+      if (a.value() < b.value() && i < shape.size())
+        a = a * shape[i++];
+      else if (b.value() < a.value() && j < to.size())
+        b = b * to[j++];
+      else
+        return std::nullopt;
+    }
+    Dim all = 1, inner = 1;
+    for (std::size_t d = i0; d < i; ++d) {
+      if (d > i0 && within[d] != shape[d]) return std::nullopt;
+      all = all * within[d];
+    }
+    if (all == a) continue;
+    for (std::size_t d = j0 + 1; d < j; ++d) inner = inner * to[d];
+    if (j == j0 || !mod(all, inner).is(0)) return std::nullopt;
+    room[j0] = floordiv(all, inner);
+  }
+  return room;
+}
 
 class Placer {
  public:
@@ -52,6 +83,7 @@ class Placer {
   /// Kernels that ask KernelMemory for addresses.
   bool follows(NodeId id) const {
     const OpInfo& op = *g_.node(id).op;
+    if (is_attention(op)) return true;
     switch (op.lower_class) {
       case LowerClass::map:
       case LowerClass::reduce:
@@ -77,9 +109,9 @@ class Placer {
 
   bool placeable(ValueId v) const {
     const NodeId id = g_.value(v).node;
-    if (plan_.placed.contains(v) || plan_.joined.contains(id) || outputs_.contains(v) || is_virtual(g_, id) ||
-        g_.node(id).result_count != 1)
+    if (plan_.placed.contains(v) || plan_.joined.contains(id) || outputs_.contains(v) || is_virtual(g_, id))
       return false;
+    if (g_.node(id).result_count != 1 && !is_attention(*g_.node(id).op)) return false;
     return (follows(id) || g_.node(id).op->name == "winograd") && readers_follow(v);
   }
 
@@ -87,10 +119,9 @@ class Placer {
   std::vector<Placement> places(NodeId concat) const {
     const ValueId result = g_.node(concat).result();
     const auto at = plan_.placed.find(result);
-    Placement next = at == plan_.placed.end() ? Placement{result, 0} : at->second;
-    const Dims& shape = g_.type(next.root).shape;
+    Placement next = at == plan_.placed.end() ? Placement{result, 0, g_.type(result).shape} : at->second;
     Dim stride = 1;
-    for (std::size_t d = axis(concat) + 1; d < shape.size(); ++d) stride = stride * shape[d];
+    for (std::size_t d = axis(concat) + 1; d < next.within.size(); ++d) stride = stride * next.within[d];
     std::vector<Placement> out;
     for (ValueId v : g_.node(concat).operands) {
       out.push_back(next);
@@ -104,12 +135,12 @@ class Placer {
     const Node& n = g_.node(concat);
     const auto first = plan_.placed.find(n.operands[0]);
     if (first == plan_.placed.end() || !placeable(n.result())) return false;
-    if (g_.type(first->second.root).rank() != g_.type(n.result()).rank()) return false;
     plan_.placed.emplace(n.result(), Placement(first->second));
     const std::vector<Placement> wanted = places(concat);
     for (std::size_t i = 0; i < n.operands.size(); ++i) {
       const auto at = plan_.placed.find(n.operands[i]);
-      if (at != plan_.placed.end() && at->second.root == wanted[i].root && at->second.begin == wanted[i].begin)
+      if (at != plan_.placed.end() && at->second.root == wanted[i].root && at->second.begin == wanted[i].begin &&
+          at->second.within == wanted[i].within)
         continue;
       plan_.placed.erase(n.result());
       return false;
@@ -121,12 +152,17 @@ class Placer {
   /// Computes operands in place. Others are copied; not, where a map over the result could read them as it is computed.
   void join(NodeId concat) {
     const Node& n = g_.node(concat);
-    std::vector<std::size_t> found;
+    const std::vector<Placement> wanted = places(concat);
+    std::vector<std::pair<ValueId, Placement>> found;
+    std::vector<ValueId> sources;
+    for (ValueId v : n.operands) sources.push_back(placed_source(g_, v));
     Dim there = 0;
-    for (std::size_t i = 0; i < n.operands.size(); ++i) {
-      const ValueId v = n.operands[i];
-      if (std::count(n.operands.begin(), n.operands.end(), v) != 1 || !placeable(v)) continue;
-      found.push_back(i);
+    for (std::size_t i = 0; i < sources.size(); ++i) {
+      const ValueId v = sources[i];
+      if (std::count(sources.begin(), sources.end(), v) != 1 || !placeable(v)) continue;
+      auto room = room_of(g_.type(n.operands[i]).shape, wanted[i].within, g_.type(v).shape);
+      if (!room) continue;
+      found.emplace_back(v, Placement{wanted[i].root, wanted[i].begin, std::move(*room)});
       there = there + g_.type(v).elems();
     }
     if (found.size() < n.operands.size()) {
@@ -138,8 +174,7 @@ class Placer {
       });
       if (mapped || !there.is_const() || !all.is_const() || 2 * there.value() < all.value()) return;
     }
-    const std::vector<Placement> wanted = places(concat);
-    for (std::size_t i : found) plan_.placed.emplace(n.operands[i], wanted[i]);
+    for (auto& [v, at] : found) plan_.placed.emplace(v, std::move(at));
     plan_.joined.insert(concat);
   }
 };
@@ -147,6 +182,11 @@ class Placer {
 }  // namespace
 
 void place_values(const Graph& g, const std::vector<bool>& live, Plan& plan) { Placer(g, live, plan).run(); }
+
+ValueId placed_source(const Graph& g, ValueId v) {
+  while (g.def(v).op->name == "reshape" && is_virtual(g, g.value(v).node)) v = g.def(v).operands[0];
+  return v;
+}
 
 const Placement* KernelMemory::placement(ValueId v) const {
   if (!plan_) return nullptr;
@@ -167,7 +207,7 @@ loop::BufferId KernelMemory::param(ValueId v, loop::Access access) {
 
 loop::ValueId KernelMemory::address(ValueId v, std::span<const loop::ValueId> index) {
   const Placement* at = placement(v);
-  loop::ValueId i = linear_index(b_, g_.type(v).shape, index, g_.type(at ? at->root : v).shape);
+  loop::ValueId i = linear_index(b_, g_.type(v).shape, index, at ? at->within : g_.type(v).shape);
   const auto begin = begin_.find(v);
   return begin == begin_.end() ? i : b_.add(begin->second, i);
 }

@@ -38,10 +38,12 @@ struct Group {
   ValueId copy_source;              ///< copy: stores this value (an output that is an input or a view)
 };
 
-/// A stored value that lies in another's memory: its elements by the strides of `root`'s shape, from `begin` on.
+/// A stored value that lies in another's memory: its elements by the strides of the shape `within`, from `begin` on.
+/// That is `root`'s shape, or what takes its place where the value lies there in another shape.
 struct Placement {
   ValueId root;
   Dim begin;  ///< in elements
+  Dims within;
 };
 
 struct Plan {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "passes/contraction_ahead.hpp"
 #include "passes/contraction_body.hpp"
 #include "passes/contraction_model.hpp"
 #include "passes/contraction_pack.hpp"
@@ -41,6 +42,7 @@ class ContractionScheduler : public ContractionNest {
   RegisterTile tile_;
   Blocking plan_;
   PackedColumns packed_;
+  LinesAhead lines_;
   std::size_t split_ = 0;                   // the contracted loop that is cut into blocks of depth
   Int split_step_ = 0;                      // 0: it is not
   std::optional<loop::BufferId> partial_;   // sums between blocks of depth
@@ -93,6 +95,17 @@ class ContractionScheduler : public ContractionNest {
     if (plan_.pack_columns) packed_.add(k_, columns, steps, *col_, body_, width_, lanes());
     pick_split();
     pick_streams(steps, rows, columns);
+    pick_lines(steps, rows);
+  }
+
+  void pick_lines(const IndexSteps& steps, const std::vector<StmtId>& rows) {
+    if (!row_ || body_.loops.empty()) return;
+    lines_.pick_rows(k_, steps, rows, row_->iv, body_, sizes_);
+    // Results that the second-level cache holds are beside operands that it holds.
+    const Int cells = sizes_.rows.value_or(width_) * sizes_.outer * sizes_.cols.value_or(width_);
+    if (split_step_ || 2 * cells * sizes_.element_bytes < target_.l2_bytes) return;
+    for (const NestLoop& l : nest_.loops)
+      lines_.pick_beside(k_, steps, k_.stmts[l.stmt].blocks[0], row_->iv, col_->iv, width_);
   }
 
   /// Streams whose next lines have known addresses, and how often a line of them is begun.
@@ -283,7 +296,8 @@ class ContractionScheduler : public ContractionNest {
       packed_.pack(b_, c, all, n.lo, n.hi);
       return sweep(c, task, n, [&](KernelCloner& cell) {
         packed_.read(b_, cell, all, n.lo);
-        if (chunk_ == 0) return nest_body(cell, {});
+        lines_.ask_beside(b_, cell);
+        if (chunk_ == 0 && !lines_.of_rows()) return nest_body(cell, {});
         Ahead ahead{cell, task, n};
         nest_body(cell, [&] {
           const Stmt& first = k_.stmts[body_.loops[0]];
@@ -353,6 +367,7 @@ class ContractionScheduler : public ContractionNest {
     auto step = [&](LV iv, const Builder::Values& carried) {
       c.set(k_.blocks[block].args[0], iv);
       c.set(k_.blocks[block].args[1], carried[0]);
+      if (last) lines_.ask_rows(b_, c, iv);
       for (StmtId id : k_.blocks[block].stmts) {
         if (k_.stmts[id].op == Op::yield) break;
         if (!last && id == body_.loops[i + 1])

@@ -245,17 +245,21 @@ class Vectoriser {
     b_.store(s.attr.buffer, index.value, broadcast(value, t), mask(t, c, own));
   }
 
-  /// One hint for each line of each row; scattered elements are not asked for.
+  /// One hint for each line of each row, and one for several rows of a line; scattered elements are not asked for.
   void prefetch(const Stmt& s, const Context& c) {
     const Wide& index = map_[s.operands[0]];
     if (!index.affine() && !b_.type(index.value).scalar()) return;
     const ValueId base = index.affine() ? index.base : index.value;
     const auto line = static_cast<int>(64 / dtype_bytes(k_.buffers[s.attr.buffer.index].dtype));
     const bool along = index.lane_stride && b_.int_value(index.lane_stride) == 1;
-    for (int r = 0; r < (index.row_stride ? c.rows : 1); ++r) {
+    const int rows = index.row_stride ? c.rows : 1;
+    const bool side_by_side = rows > 1 && b_.int_value(index.row_stride) == 1;
+    for (int r = 0; r < rows;) {
       ValueId row = r ? b_.add(base, b_.mul(b_.index(r), index.row_stride)) : base;
       for (int l = 0; l < (along ? c.lanes : 1); l += line)
         b_.prefetch(s.attr.buffer, b_.add(row, b_.index(l)), s.attr.index);
+      // The last of rows side by side may lie in the next line.
+      r = side_by_side && r + 1 < rows ? std::min(r + line, rows - 1) : r + 1;
     }
   }
 
