@@ -5,6 +5,7 @@
 // go to lanes. All other loops are flattened into the kernel's tile range. Which loop plays which role was
 // fixed by lowering from the op alone, so the order of every reduction is the same however sizes are known.
 #include <algorithm>
+#include <bit>
 #include <map>
 
 #include "passes/inner_tile.hpp"
@@ -129,11 +130,19 @@ class CpuScheduler : public CpuNest {
     return std::clamp<std::int64_t>(work.eval(env).value_or(1), 1, tile_work);
   }
 
+  /// About `chunk` of `count`, a multiple of `unit`, so that there are as many tiles as a power of two, of equal size
+  /// where that is possible: kernels over the same rows are then divided among threads at the same rows.
+  static Dim even(const Dim& chunk, const Dim& count, std::int64_t unit = 1) {
+    if (!chunk.is_const() || !count.is_const() || chunk.value() >= count.value()) return chunk;
+    const auto tiles = std::bit_ceil(static_cast<std::uint64_t>((count.value() - 1) / chunk.value() + 1));
+    return ceildiv(ceildiv(count, Dim(static_cast<std::int64_t>(tiles))), Dim(unit)) * Dim(unit);
+  }
+
   void elementwise() {
     int width = col_ ? width_for(col_->size, registers_in(nest_.body)) : 1;
     Dim work = work_per_point();
     if (outer_.empty()) {  // one long axis
-      Dim chunk = std::max<std::int64_t>(tile_work / typical(work) / width, 1) * width;
+      const Dim chunk = even(std::max<std::int64_t>(tile_work / typical(work) / width, 1) * width, *col_->size, width);
       tiles(ceildiv(*col_->size, chunk), [&](LV t) {
         LV lo = b_.mul(t, b_.dim(chunk));
         LV hi = b_.op(Op::min, {b_.add(lo, b_.dim(chunk)), b_.dim(*col_->size)});
@@ -150,7 +159,7 @@ class CpuScheduler : public CpuNest {
       return turned(*along, work, width);
     }
     Dim per_row = work * (col_ ? *col_->size : Dim(1));
-    Dim chunk = max(floordiv(Dim(tile_work), max(per_row, Dim(1))), Dim(1)), rows = outer_size();
+    const Dim rows = outer_size(), chunk = even(max(floordiv(Dim(tile_work), max(per_row, Dim(1))), Dim(1)), rows);
     tiles(ceildiv(rows, chunk), [&](LV t) {
       LV lo = b_.mul(t, b_.dim(chunk));
       LV hi = b_.op(Op::min, {b_.add(lo, b_.dim(chunk)), b_.dim(rows)});
@@ -192,8 +201,8 @@ class CpuScheduler : public CpuNest {
     const bool many = target_.vector_registers >= 32;
     const std::int64_t n = line->size->value(), most = many ? 6 : 4, blocks = (n + most - 1) / most;
     const int rows = static_cast<int>((n + blocks - 1) / blocks), width = width_for(col_->size, many ? 2 : 1);
-    Dim lines = outer_size(),
-        chunk = max(floordiv(Dim(tile_work), max(work * *col_->size * *line->size, Dim(1))), Dim(1));
+    const Dim lines = outer_size(), per_line = work * *col_->size * *line->size,
+              chunk = even(max(floordiv(Dim(tile_work), max(per_line, Dim(1))), Dim(1)), lines);
     tiles(ceildiv(lines, chunk), [&](LV t) {
       LV lo = b_.mul(t, b_.dim(chunk)), hi = b_.op(Op::min, {b_.add(lo, b_.dim(chunk)), b_.dim(lines)});
       b_.for_(lo, hi, b_.index(1), {.mapping = Mapping::serial, .role = AxisRole::batch}, {},
@@ -282,8 +291,8 @@ class CpuScheduler : public CpuNest {
     const auto side = static_cast<std::uint16_t>(lanes());
     const Dim along = 32 * lanes(), parts = ceildiv(*axis.size, along), lines = ceildiv(*col_->size, Dim(side));
     std::erase(outer_, &axis);
-    const Dim chunk = max(floordiv(Dim(tile_work), max(work * along * Dim(side), Dim(1))), Dim(1));
     const Dim count = outer_size() * lines * parts;
+    const Dim chunk = even(max(floordiv(Dim(tile_work), max(work * along * Dim(side), Dim(1))), Dim(1)), count);
     auto range = [&](LV block, const Dim& size, const Dim& all) {
       LV from = b_.mul(block, b_.dim(size));
       return std::pair{from, b_.op(Op::min, {b_.add(from, b_.dim(size)), b_.dim(all)})};
@@ -314,7 +323,8 @@ class CpuScheduler : public CpuNest {
   void turned(const NestLoop& axis, const Dim& work, int width) {
     const Dim block = line_elements(), blocks = ceildiv(*axis.size, block), per_row = work * *col_->size * block;
     std::erase(outer_, &axis);
-    const Dim chunk = max(floordiv(Dim(tile_work), max(per_row, Dim(1))), Dim(1)), rows = outer_size() * blocks;
+    const Dim rows = outer_size() * blocks;
+    const Dim chunk = even(max(floordiv(Dim(tile_work), max(per_row, Dim(1))), Dim(1)), rows);
     tiles(ceildiv(rows, chunk), [&](LV t) {
       LV lo = b_.mul(t, b_.dim(chunk));
       LV hi = b_.op(Op::min, {b_.add(lo, b_.dim(chunk)), b_.dim(rows)});

@@ -126,6 +126,7 @@ Result<Compiled> Engine::link(KeptProgram kept, std::vector<HostFn> host, Compil
   report.fusion = std::move(kept.fusion);
   const auto start = Clock::now();
   AG_TRY(KernelCode code, loader_->load(kept.objects));
+  code.footprints = std::move(kept.footprints);
   report.link_ms = ms_since(start);
   Compiled out{std::move(kept.inputs), std::move(kept.outputs), std::move(kept.states), nullptr, std::move(report)};
   AG_TRY(out.executable, Executable::create(std::move(kept.program), std::move(code), std::move(host)));
@@ -187,6 +188,7 @@ Result<Compiled> Engine::compile(Graph graph, const EngineOptions& options) {
   report.codegen_ms = ms_since(codegen_start);
   for (std::size_t i = 0; i < kernels.size(); ++i) {
     made.statements.push_back(kernels[i].stmts.size());
+    made.footprints.push_back(loop::footprint(kernels[i]));
     report.kernels.push_back({.label = {}, .codegen_ms = objects.compile_ms[i], .cached = objects.compile_ms[i] == 0});
   }
   made.objects = std::move(objects.kernels);

@@ -470,6 +470,7 @@ std::optional<std::string> write_entry(const KeptProgram& kept, const passes::Co
   for (std::size_t i = 0; i < kept.objects.size(); ++i) {
     w.number(numbers.at(kept.objects[i].get()));
     w.number(kept.statements[i]);
+    write_footprint(w, kept.footprints[i]);
   }
   write_diags(w, kept.warnings, place);
   w.list(kept.fusion, [&](const std::string& s) { w.text(s); });
@@ -494,6 +495,7 @@ Result<std::optional<KeptProgram>> read_entry(std::string_view entry, GraphSurve
     if (object >= objects.size()) return std::optional<KeptProgram>();
     out.objects.push_back(objects[object]);
     out.statements.push_back(r.number());
+    out.footprints.push_back(read_footprint(r));
   }
   out.warnings = read_diags(r, place);
   out.fusion = r.list([&] { return r.text(); });

@@ -29,6 +29,7 @@ struct KeptProgram {
   loop::Program program;
   std::vector<CompiledKernelRef> objects;  ///< by kernel
   std::vector<std::size_t> statements;  ///< by kernel
+  std::vector<loop::Footprint> footprints;  ///< by kernel
   Diags warnings;
   std::vector<std::string> fusion;
 };

@@ -189,12 +189,12 @@ Result<std::unique_ptr<Binding>> Binding::make(const Executable& e, DimEnv env, 
   AG_TRY(const std::int64_t scratch, size_of(p.scratch_bytes, b->env, "scratch size", p.name));
   b->scratch_bytes = scratch / cache_line * cache_line + (scratch % cache_line ? cache_line : 0);
   if (!e.fixed_plan_) AG_TRY_(loop::check_memory_plan(p, e.storage_, b->env));
-  b->prepare_calls(e);
+  b->prepare_calls(e, threads);
   for (const auto& entry : e.table_)
     if (entry.kind == Executable::Entry::Kind::jump_if_false && b->bytes[entry.index] == 0)
       return fail(Code::AG5020, {}, "a predicate has no element");
   for (std::uint32_t i : e.segments_[0].calls) AG_TRY_(b->set_call(e, i, threads));
-  b->plan_waits(e);
+  b->plan_waits(e, e.segments_[0].calls);
   b->set_passed(e);
   auto views = [&](const std::vector<ProgramBufferId>& ids) {
     std::vector<HostArray> out;
@@ -239,7 +239,7 @@ Status Binding::update(const Executable& e, const loop::BindStep& step, const st
   s.scratch_bytes = scratch / cache_line * cache_line + (scratch % cache_line ? cache_line : 0);
   for (std::uint32_t i : members.calls)
     if (!set_call(e, i, threads)) calls[i].fn = nullptr;
-  if (!members.calls.empty()) plan_waits(e);
+  plan_waits(e, members.calls);
   set_hosts(e, step.segment.index + 1);
   s.bound = true;
   return {};
@@ -322,19 +322,33 @@ Status Binding::check_overlap(const Program& program) {
 }
 
 /// Calls keep pointers into `slots` and `dims`, which never move.
-void Binding::prepare_calls(const Executable& e) {
-  std::size_t dim_count = 0;
-  for (const auto* c : e.calls_) dim_count += c->dims.size();
+void Binding::prepare_calls(const Executable& e, int threads) {
+  std::size_t dim_count = 0, touched_count = 0, most_buffers = 0, most_atoms = 0;
+  for (const auto* c : e.calls_) {
+    dim_count += c->dims.size();
+    const loop::Footprint* f = e.footprint(*c);
+    touched_count += c->buffers.size() * static_cast<std::size_t>(f ? threads : 1);
+    most_buffers = std::max(most_buffers, c->buffers.size());
+    if (f) most_atoms = std::max(most_atoms, f->atoms.size());
+  }
+  touched.resize(touched_count);
+  elems_.resize(most_buffers);
+  footprints_.values.resize(most_atoms);
   dims.resize(dim_count);
   slots.resize(e.slots_.size());
   calls.resize(e.calls_.size());
   entries.resize(e.calls_.size());
   call_envs.resize(e.calls_.size());
   std::size_t at = 0;
+  std::uint32_t touched_at = 0;
   for (std::size_t i = 0; i < calls.size(); ++i) {
+    const loop::KernelCall& c = *e.calls_[i];
     calls[i].args = {slots.data() + e.call_slots_[i], dims.data() + at, nullptr, nullptr};
-    at += e.calls_[i]->dims.size();
-    for (const std::string& name : e.program_.kernels[e.calls_[i]->kernel].dims) call_envs[i].emplace(name, 0);
+    at += c.dims.size();
+    calls[i].touched = touched_at;
+    touched_at +=
+        static_cast<std::uint32_t>(c.buffers.size()) * static_cast<std::uint32_t>(e.footprint(c) ? threads : 1);
+    for (const std::string& name : e.program_.kernels[c.kernel].dims) call_envs[i].emplace(name, 0);
   }
 }
 
@@ -363,6 +377,7 @@ Status Binding::set_call(const Executable& e, std::size_t index, int threads) {
                   fmt::format("kernel `{}` accesses {} elements of `{}`, which is {}", c.label, elems, b.name,
                               describe(b.dtype, shapes[c.buffers[i].index])));
     moved += std::min<std::int64_t>(*need, INT64_MAX / 1024);
+    elems_[i] = elems;
   }
   AG_TRY(const std::int64_t tiles, size_of(k.tiles, kernel_env, "number of tiles", c.label));
   // Estimates only: one that overflows is simply large.
@@ -377,46 +392,111 @@ Status Binding::set_call(const Executable& e, std::size_t index, int threads) {
   call.tiles = tiles;
   call.cost_ns = cost;
   entries[index].parts = static_cast<std::uint16_t>(std::max(1.0, parts));
+  set_touched(e, index);
   call.fn = e.code_.functions[c.kernel.index];
   return {};
 }
 
-/// How far back a call looks for one that it need not wait for.
-constexpr std::size_t max_behind = 8;
+/// Notes what each part of a call touches; elems_ has the sizes of its buffers.
+void Binding::set_touched(const Executable& e, std::size_t index) {
+  const loop::KernelCall& c = *e.calls_[index];
+  const loop::Kernel& k = e.program_.kernels[c.kernel];
+  const BoundCall& call = calls[index];
+  const std::size_t n = c.buffers.size();
+  const loop::Footprint* f = e.footprint(c);
+  const int parts = f ? entries[index].parts : 1;
+  for (int part = 0; part < parts; ++part) {
+    const auto out = std::span(touched).subspan(call.touched + n * static_cast<std::size_t>(part), n);
+    const TileRange tiles = tile_range(call.tiles, part, parts);
+    if (f && parts > 1)
+      loop::touched(*f, {call.args.dims, c.dims.size()}, elems_, tiles.lo, tiles.hi, out, footprints_);
+    for (std::size_t i = 0; i < n; ++i) {
+      const loop::Access access = k.buffers[i].access;
+      const loop::ElementRange all{0, elems_[i]}, none;
+      if (!f || parts == 1)
+        out[i] = {access == loop::Access::write ? none : all, access == loop::Access::read ? none : all};
+      for (loop::ElementRange* r : {&out[i].read, &out[i].written}) {
+        const auto bytes = static_cast<std::int64_t>(dtype_bytes(k.buffers[i].dtype));
+        r->lo = e.storage_.begin[c.buffers[i]] + r->lo * bytes, r->hi = e.storage_.begin[c.buffers[i]] + r->hi * bytes;
+      }
+    }
+  }
+}
 
-/// Whether the order of two calls matters between threads: both touch the same memory, and one writes there. Calls that
-/// one thread does are in order anyway. Places in an arena are compared, so memory that was given to another temp
-/// counts.
+/// How far back a call looks for one that it need not wait for.
+constexpr std::size_t max_behind = 16;
+
+/// Whether some part of a call touches what another part of an earlier call touches in one of its buffers, and one of
+/// them writes there. `distance`: bytes from where the home of the earlier one's buffer `x` begins to that of `y`.
+bool Binding::parts_meet(const Executable& e, std::size_t earlier, std::size_t x, std::size_t later, std::size_t y,
+                         std::int64_t distance) const {
+  auto at = [&](std::size_t call, int part, std::size_t buffer) -> const loop::TouchedRange& {
+    const loop::KernelCall& c = *e.calls_[call];
+    return touched[calls[call].touched + (e.footprint(c) ? static_cast<std::size_t>(part) * c.buffers.size() : 0) +
+                   buffer];
+  };
+  const int before = entries[earlier].parts, after = entries[later].parts;
+  loop::TouchedRange others;  // of the earlier call
+  auto take = [&](int part) {
+    others.read.include(at(earlier, part, x).read);
+    others.written.include(at(earlier, part, x).written);
+  };
+  auto meets = [&](int part) {
+    loop::TouchedRange own = at(later, part, y);
+    for (loop::ElementRange* r : {&own.read, &own.written}) r->lo += distance, r->hi += distance;
+    return own.written.meets(others.read) || own.written.meets(others.written) || own.read.meets(others.written);
+  };
+  for (int part = 0; part < after; ++part) {  // those below it
+    if (meets(part)) return true;
+    if (part < before) take(part);
+  }
+  others = {};
+  for (int part = std::max(before, after) - 1; part >= 0; --part) {  // those above it
+    if (part < after && meets(part)) return true;
+    if (part < before) take(part);
+  }
+  return false;
+}
+
+/// Whether the order of two calls matters between threads. Calls that one thread does are in order anyway, and so is
+/// what one part of both touches. Places in an arena are compared, so memory that was given to another temp counts.
 bool Binding::must_wait(const Executable& e, std::size_t earlier, std::size_t later) const {
   if (entries[earlier].parts == 1 && entries[later].parts == 1) return false;
+  if (!calls[earlier].fn || !calls[later].fn) return true;
   const Program& p = e.program_;
   const loop::KernelCall &x = *e.calls_[earlier], &y = *e.calls_[later];
   const loop::Kernel &kx = p.kernels[x.kernel], &ky = p.kernels[y.kernel];
-  auto meet = [&](ProgramBufferId a, ProgramBufferId b) {
-    const ProgramBufferId ha = e.storage_.home[a], hb = e.storage_.home[b];
-    if (ha == hb || e.moves_[ha.index] || e.moves_[hb.index]) return true;
+  auto meet = [&](std::size_t i, std::size_t j) {
+    const ProgramBufferId ha = e.storage_.home[x.buffers[i]], hb = e.storage_.home[y.buffers[j]];
+    if (ha == hb) return parts_meet(e, earlier, i, later, j, 0);
+    if (e.moves_[ha.index] || e.moves_[hb.index]) return true;
     const ProgramBuffer &ba = p.buffers[ha], &bb = p.buffers[hb];
     if (ba.kind != loop::BufferKind::temp || bb.kind != loop::BufferKind::temp) return false;
     if (e.segment_of_[ha.index] != e.segment_of_[hb.index]) return false;
     return offsets[ha.index] < offsets[hb.index] + bytes[hb.index] &&
-           offsets[hb.index] < offsets[ha.index] + bytes[ha.index];
+           offsets[hb.index] < offsets[ha.index] + bytes[ha.index] &&
+           parts_meet(e, earlier, i, later, j, offsets[hb.index] - offsets[ha.index]);
   };
   for (std::size_t i = 0; i < x.buffers.size(); ++i)
     for (std::size_t j = 0; j < y.buffers.size(); ++j) {
       const bool only_read = kx.buffers[i].access == loop::Access::read && ky.buffers[j].access == loop::Access::read;
-      if (!only_read && meet(x.buffers[i], y.buffers[j])) return true;
+      if (!only_read && meet(i, j)) return true;
     }
   return false;
 }
 
-/// Branches of a network that stand side by side need no barrier between them.
-void Binding::plan_waits(const Executable& e) {
-  for (std::size_t first = 0; first < entries.size(); first = e.run_end_[first])
+/// Branches of a network that stand side by side need no barrier between them, nor do kernels whose parts match.
+/// `changed`: in ascending order.
+void Binding::plan_waits(const Executable& e, std::span<const std::uint32_t> changed) {
+  for (std::size_t at = 0, first = 0; at < changed.size() && first < entries.size(); first = e.run_end_[first]) {
+    if (changed[at] >= e.run_end_[first]) continue;
     for (std::size_t i = first; i < e.run_end_[first]; ++i) {
       std::size_t behind = 1;
       while (behind < max_behind && i >= first + behind && !must_wait(e, i - behind, i)) ++behind;
       entries[i].behind = static_cast<std::uint16_t>(behind);
     }
+    while (at < changed.size() && changed[at] < e.run_end_[first]) ++at;
+  }
 }
 
 void Binding::set_home(const Executable& e, std::uint32_t home, void* data) {

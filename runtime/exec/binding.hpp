@@ -17,6 +17,7 @@ struct BoundCall {
   loop::KernelFn fn;
   loop::KernelArgs args;
   std::int64_t tiles;
+  std::uint32_t touched;  ///< index of what part 0 touches of its first buffer, in Binding::touched
   double cost_ns;  ///< estimate for one thread
 };
 
@@ -28,6 +29,8 @@ struct Binding {
   std::int64_t arena_bytes = 0, scratch_bytes = 0;  ///< scratch of one thread, a multiple of a cache line
   std::vector<BoundCall> calls;                     ///< one without `fn` cannot be run with these sizes
   std::vector<BlockEntry> entries;                  ///< how each call is divided
+  /// Per call, part and buffer: what is touched, in bytes from where the buffer's home begins.
+  std::vector<loop::TouchedRange> touched;
   std::vector<DimEnv> call_envs;                    ///< sizes by the kernel's names
   std::vector<std::int64_t> dims;                   ///< of all calls
   struct HostViews {
@@ -76,11 +79,16 @@ struct Binding {
 
  private:
   Status set_buffer(const Executable& e, std::size_t buffer);
-  void prepare_calls(const Executable& e);
-  void plan_waits(const Executable& e);
+  void prepare_calls(const Executable& e, int threads);
+  void set_touched(const Executable& e, std::size_t call);
+  void plan_waits(const Executable& e, std::span<const std::uint32_t> changed);
   bool must_wait(const Executable& e, std::size_t earlier, std::size_t later) const;
+  bool parts_meet(const Executable& e, std::size_t earlier, std::size_t x, std::size_t later, std::size_t y,
+                  std::int64_t distance) const;
   void set_hosts(const Executable& e, std::size_t segment);
   void set_passed(const Executable& e);
+  loop::FootprintMemory footprints_;
+  std::vector<std::int64_t> elems_;  ///< of one call's buffers
   std::vector<std::uint32_t> by_address_;  // of `passed`; kept so that sorting allocates nothing
   std::uint64_t clock_ = 0;
 };

@@ -125,6 +125,12 @@ Status Executable::check() const {
   if (code_.functions.size() != p.kernels.size())
     return unfit(
         fmt::format("the program has {} kernels, code was given for {}", p.kernels.size(), code_.functions.size()));
+  if (!code_.footprints.empty() && code_.footprints.size() != p.kernels.size())
+    return unfit(
+        fmt::format("the program has {} kernels, {} have footprints", p.kernels.size(), code_.footprints.size()));
+  for (std::size_t i = 0; i < code_.footprints.size(); ++i)
+    if (!loop::fits(code_.footprints[i], p.kernels[loop::KernelId(i)]))
+      return unfit(fmt::format("the footprint of kernel {} is another kernel's", i));
   for (const auto* c : calls_) {
     if (!p.kernels.contains(c->kernel) || !code_.functions[c->kernel.index])
       return unfit(fmt::format("there is no code for kernel `{}`", c->label));

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "ir/loop/abi.hpp"
+#include "ir/loop/footprint.hpp"
 #include "ir/loop/storage.hpp"
 #include "runtime/exec/gang.hpp"
 #include "runtime/exec/host_array.hpp"
@@ -24,10 +25,12 @@ struct HostCallArgs {
 /// Its errors become the run's. May be called from several contexts at the same time.
 using HostFn = std::function<Status(const HostCallArgs&)>;
 
-/// Machine code of a program's kernels, indexed by KernelId; `owner` keeps it loaded.
+/// Machine code of a program's kernels, indexed by KernelId; `owner` keeps it loaded. Footprints let threads go on
+/// without waiting for each other where their parts of the memory are apart; without any they wait.
 struct KernelCode {
   std::vector<loop::KernelFn> functions;
   std::shared_ptr<const void> owner;
+  std::vector<loop::Footprint> footprints;
 };
 
 class Executable {
@@ -54,6 +57,11 @@ class Executable {
   void index_runs();
   void index_slots();
   void index_segments();
+  /// Nothing where none is known.
+  const loop::Footprint* footprint(const loop::KernelCall& call) const {
+    if (code_.footprints.empty() || code_.footprints[call.kernel.index].params.empty()) return nullptr;
+    return &code_.footprints[call.kernel.index];
+  }
 
   loop::Program program_;
   loop::Storage storage_;

@@ -306,4 +306,54 @@ void write_program(ByteWriter& out, const Program& program, const std::function<
 
 Program read_program(ByteReader& in, const std::function<Loc()>& place) { return Reader(in, place).program(); }
 
+void write_footprint(ByteWriter& w, const Footprint& f) {
+  auto sums = [&](const std::vector<Affine>& list) {
+    w.list(list, [&](const Affine& a) {
+      w.integer(a.constant);
+      w.list(a.terms, [&](const auto& t) { w.number(t.first), w.integer(t.second); });
+    });
+  };
+  auto touches = [&](const std::vector<Touch>& list) {
+    w.list(list, [&](const Touch& t) { sums(t.lower), sums(t.upper), sums(t.conditions); });
+  };
+  w.list(f.atoms, [&](const FootprintAtom& a) {
+    w.number(static_cast<std::uint64_t>(a.kind)), w.number(a.id), w.integer(a.step);
+    sums(a.operands);
+  });
+  w.list(f.params, [&](const Footprint::Param& p) { touches(p.reads), touches(p.writes); });
+}
+
+Footprint read_footprint(ByteReader& r) {
+  auto sums = [&] {
+    return r.list([&] {
+      Affine a{r.integer(), {}};
+      a.terms = r.list([&] {
+        const std::uint32_t atom = r.index();
+        return std::pair(atom, r.integer());
+      });
+      return a;
+    });
+  };
+  auto touches = [&] {
+    return r.list([&] {
+      Touch t;
+      t.lower = sums(), t.upper = sums(), t.conditions = sums();
+      return t;
+    });
+  };
+  Footprint f;
+  f.atoms = r.list([&] {
+    FootprintAtom a;
+    a.kind = r.choice(FootprintAtom::Kind::unknown), a.id = r.index(), a.step = r.integer();
+    a.operands = sums();
+    return a;
+  });
+  f.params = r.list([&] {
+    Footprint::Param p;
+    p.reads = touches(), p.writes = touches();
+    return p;
+  });
+  return f;
+}
+
 }  // namespace ag::runtime

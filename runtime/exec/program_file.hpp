@@ -4,6 +4,7 @@
 #include <functional>
 
 #include "ir/base/bytes.hpp"
+#include "ir/loop/footprint.hpp"
 #include "ir/loop/program.hpp"
 
 namespace ag::runtime {
@@ -13,5 +14,9 @@ void write_program(ByteWriter& out, const loop::Program& program, const std::fun
 /// Bytes are not trusted: the reader fails rather than give a program whose ids point nowhere. What else may be wrong
 /// with it, Executable::create says.
 loop::Program read_program(ByteReader& in, const std::function<Loc()>& place);
+
+/// A footprint that was read may refer to what is not there; Executable::create looks.
+void write_footprint(ByteWriter& out, const loop::Footprint& footprint);
+loop::Footprint read_footprint(ByteReader& in);
 
 }  // namespace ag::runtime

@@ -22,6 +22,12 @@ void affine(const KernelArgs* a, std::int64_t lo, std::int64_t hi) {
   auto* y = static_cast<float*>(a->buffers[1]);
   for (std::int64_t i = lo * tile; i < hi * tile; ++i) y[i] = 3 * x[i] + 1;
 }
+/// What affine touches: tile t elements 64 t to 64 t + 63 of both buffers.
+loop::Footprint rows_of_tiles() {
+  loop::FootprintAtom number{.kind = loop::FootprintAtom::Kind::tile, .operands = {}};
+  const loop::Touch touch{{{0, {{0, tile}}}}, {{tile - 1, {{0, tile}}}}, {}};
+  return {{number}, {{{touch}, {}}, {{}, {touch}}}};
+}
 /// Reversed copy: what one part wrote, another part reads in the next kernel. Uses the thread's scratch.
 void reverse(const KernelArgs* a, std::int64_t lo, std::int64_t hi) {
   const auto* x = static_cast<const float*>(a->buffers[0]);
@@ -43,10 +49,11 @@ loop::Program make_program() {
   };
   p.inputs = {buffer(loop::BufferKind::input)};
   p.outputs = {buffer(loop::BufferKind::output)};
-  const auto temp = buffer(loop::BufferKind::temp);
-  p.buffers[temp].planned = true;
+  const auto temp = buffer(loop::BufferKind::temp), next = buffer(loop::BufferKind::temp);
+  p.buffers[temp].planned = p.buffers[next].planned = true;
   p.buffers[temp].offset = 0;
-  p.arena_bytes = n * Dim(4) + Dim(64);
+  p.buffers[next].offset = n * Dim(4);
+  p.arena_bytes = n * Dim(8);
   p.scratch_bytes = tile * 4;
   p.dim_sources.push_back({"n", 0, 0});
   auto kernel = [&] {
@@ -59,7 +66,8 @@ loop::Program make_program() {
   };
   const auto first = kernel(), second = kernel();
   p.body.steps.push_back({loop::KernelCall{first, {p.inputs[0], temp}, {n}, {}, "affine"}});
-  p.body.steps.push_back({loop::KernelCall{second, {temp, p.outputs[0]}, {n}, {}, "reverse"}});
+  p.body.steps.push_back({loop::KernelCall{first, {temp, next}, {n}, {}, "affine without a wait"}});
+  p.body.steps.push_back({loop::KernelCall{second, {next, p.outputs[0]}, {n}, {}, "reverse"}});
   return p;
 }
 
@@ -83,7 +91,7 @@ void work(const std::shared_ptr<const Executable>& e, const std::shared_ptr<Thre
     }
     bool right = ran;
     for (std::int64_t i = 0; right && i < n; ++i)
-      right = y[static_cast<std::size_t>(i)] == static_cast<float>(3 * (n - 1 - i + id) + 1);
+      right = y[static_cast<std::size_t>(i)] == static_cast<float>(9 * (n - 1 - i + id) + 4);
     if (!right) ++wrong;
   }
 }
@@ -91,7 +99,7 @@ void work(const std::shared_ptr<const Executable>& e, const std::shared_ptr<Thre
 }  // namespace
 
 int main() {
-  auto e = Executable::create(make_program(), {{affine, reverse}, nullptr});
+  auto e = Executable::create(make_program(), {{affine, reverse}, nullptr, {rows_of_tiles(), {}}});
   if (!e) {
     std::fprintf(stderr, "%s\n", e.error().front().message.c_str());
     return 2;
