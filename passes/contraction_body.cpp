@@ -155,4 +155,24 @@ ContractionBody find_contraction(const loop::Kernel& k, BlockId block) {
   return out;
 }
 
+int epilogue_statements(const loop::Kernel& k, BlockId block, const ContractionBody& body) {
+  constexpr int of_function = 32;
+  int n = 0;
+  std::vector<BlockId> work{block};
+  while (!work.empty()) {
+    const BlockId b = work.back();
+    work.pop_back();
+    const auto& stmts = k.blocks[b].stmts;
+    const auto sums = std::find(stmts.begin(), stmts.end(), body.loops[0]);
+    for (auto at = sums == stmts.end() ? stmts.begin() : sums + 1; at != stmts.end(); ++at) {
+      const Stmt& s = k.stmts[*at];
+      work.insert(work.end(), s.blocks.begin(), s.blocks.end());
+      const bool index = s.results.size() == 1 && k.type(s.results[0]) == loop::index_type;
+      if (index || s.op == Op::constant || !s.blocks.empty() || s.op == Op::yield) continue;
+      n += loop::describe(s.op).cls == loop::OpClass::math ? of_function : 1;
+    }
+  }
+  return n;
+}
+
 }  // namespace ag::passes

@@ -44,4 +44,7 @@ struct ContractionBody {
 /// Empty if the block is not of that form.
 ContractionBody find_contraction(const loop::Kernel& kernel, loop::BlockId block);
 
+/// About how many instructions `block` has behind the contracted loops, for a register of results.
+int epilogue_statements(const loop::Kernel& kernel, loop::BlockId block, const ContractionBody& body);
+
 }  // namespace ag::passes

@@ -24,6 +24,10 @@ using loop::StmtId;
 using LV = loop::ValueId;
 using Int = std::int64_t;
 
+/// Instructions of an epilogue, for all registers of a tile, beyond which it is a loop of its own; steps of depth below
+/// which that costs more than some hundredths of the time, and the pass roll serves.
+constexpr int long_epilogue = 256, shallow = 64;
+
 class ContractionScheduler : public ContractionNest {
  public:
   using ContractionNest::ContractionNest;
@@ -43,12 +47,14 @@ class ContractionScheduler : public ContractionNest {
   Blocking plan_;
   PackedColumns packed_;
   LinesAhead lines_;
-  std::size_t split_ = 0;                   // the contracted loop that is cut into blocks of depth
-  Int split_step_ = 0;                      // 0: it is not
-  std::optional<loop::BufferId> partial_;   // sums between blocks of depth
+  std::size_t split_ = 0;       // the contracted loop that is cut into blocks of depth
+  Int split_step_ = 0;          // 0: it is not
+  bool long_epilogue_ = false;  // sums wait in scratch memory, and one loop makes results of them
+  Int band_ = 0;                // rows whose sums wait so, where depth is not cut; else all of a task's
+  std::optional<loop::BufferId> partial_;  // sums between blocks of depth, or that wait for their epilogue
   int width_ = 0;
   std::vector<StmtId> row_loads_, panel_loads_;  // streams whose lines are asked for ahead of their use
-  Int chunk_ = 0;                                // steps of depth between requests; 0: there are none
+  Int chunk_ = 0;  // steps of depth between requests; 0: there are none
 
   // -- what there is ------------------------------------------------------------------------------------------------
   static std::optional<Int> number(const Dim& d) { return d.is_const() ? std::optional(d.value()) : std::nullopt; }
@@ -94,6 +100,7 @@ class ContractionScheduler : public ContractionNest {
     plan_ = pick_blocking(sizes_, tile_, column_layout, target_);
     if (plan_.pack_columns) packed_.add(k_, columns, steps, *col_, body_, width_, lanes());
     pick_split();
+    pick_band();
     pick_streams(steps, rows, columns);
     pick_lines(steps, rows);
   }
@@ -171,18 +178,30 @@ class ContractionScheduler : public ContractionNest {
     if (split_step_ > lanes()) split_step_ = (split_step_ + lanes() - 1) / lanes() * lanes();
   }
 
+  /// An epilogue whose statements, for all registers of a tile, are more than LLVM should see.
+  void pick_band() {
+    if (body_.loops.empty() || sizes_.depth.value_or(shallow) < shallow) return;
+    const int statements = epilogue_statements(k_, nest_.body, body_);
+    long_epilogue_ = statements * tile_.rows * tile_.registers >= long_epilogue;
+    if (!long_epilogue_ || split_step_) return;
+    band_ = row_ ? tile_.rows : 1;
+  }
+
   Dim rows_of_task() const {
     if (!row_) return Dim(plan_.outer);
     return plan_.outer > 1 ? *row_->size * Dim(plan_.outer) : Dim(plan_.rows);
   }
+
+  /// Rows of `partial_`.
+  Dim rows_kept() const { return band_ ? Dim(band_) : rows_of_task(); }
 
   void allocate() {
     Dim depth = 1;
     for (std::size_t i = split_; i < body_.extents.size(); ++i)
       depth = depth * (i == split_ && split_step_ ? Dim(split_step_) : body_.extents[i]);
     packed_.allocate(b_, depth, plan_.group);
-    if (split_step_)
-      partial_ = b_.alloc(k_.type(k_.stmts[body_.loops[0]].results[0]).elem, rows_of_task() * Dim(plan_.group * width_),
+    if (split_step_ || long_epilogue_)
+      partial_ = b_.alloc(k_.type(k_.stmts[body_.loops[0]].results[0]).elem, rows_kept() * Dim(plan_.group * width_),
                           loop::Scope::scratch);
   }
 
@@ -294,6 +313,7 @@ class ContractionScheduler : public ContractionNest {
       DepthRange all{0, b_.index(0), body_.loops.empty() ? b_.index(0) : extent(0)};
       if (!body_.loops.empty()) all.multiple = number(body_.extents[0]).value_or(1);
       packed_.pack(b_, c, all, n.lo, n.hi);
+      if (long_epilogue_) return bands(c, task, n, all);
       return sweep(c, task, n, [&](KernelCloner& cell) {
         packed_.read(b_, cell, all, n.lo);
         lines_.ask_beside(b_, cell);
@@ -320,8 +340,58 @@ class ContractionScheduler : public ContractionNest {
         b_.store(*partial_, place, sum(cell, 0, b_.load(*partial_, place), range, &ahead));
       });
     });
-    sweep(c, task, n, [&](KernelCloner& cell) {
-      nest_body(cell, [&] { cell.set(k_.stmts[first].results[0], b_.load(*partial_, partial_index(cell, task, n))); });
+    if (long_epilogue_) return outer_rows(c, task, [&](const KernelCloner& outer) { results(outer, task, n); });
+    sweep(c, task, n, [&](KernelCloner& cell) { result(cell, task, n); });
+  }
+
+  /// What a sum that waits becomes.
+  void result(KernelCloner& cell, const Task& task, const Columns& n) {
+    const StmtId first = body_.loops[0];
+    nest_body(cell, [&] { cell.set(k_.stmts[first].results[0], b_.load(*partial_, partial_index(cell, task, n))); });
+  }
+
+  /// Results of the sums that wait, in one loop for all shapes of tiles.
+  void results(const KernelCloner& c, const Task& task, const Columns& n) {
+    auto columns = [&](LV m) {
+      int registers = target_.vector_registers >= 32 ? 4 : 2;  // latencies overlap
+      while (tile_.registers % registers != 0) --registers;
+      vector_loop(n.lo, n.hi, registers * lanes(), [&](LV at) {
+        KernelCloner cell = c;
+        if (row_) cell.set(row_->iv, m);
+        cell.set(col_->iv, at);
+        result(cell, task, n);
+      });
+      return Builder::Values{};
+    };
+    if (!row_) return void(columns({}));
+    b_.for_(task.m_lo, task.m_hi, b_.index(1), {.role = AxisRole::row}, {},
+            [&](LV m, const Builder::Values&) { return columns(m); });
+  }
+
+  /// Sums of one tile of rows at a time, then their results: stores to memory that is far take their time while the
+  /// next tile is summed up.
+  void bands(const KernelCloner& c, const Task& task, const Columns& n, const DepthRange& all) {
+    auto band = [&](const KernelCloner& outer, const Task& part) {
+      rows(outer, part, n, [&](KernelCloner& cell) {
+        packed_.read(b_, cell, all, n.lo);
+        lines_.ask_beside(b_, cell);
+        Ahead ahead{cell, task, n};
+        before_sum(cell);
+        LV place = partial_index(cell, part, n);
+        b_.store(*partial_, place, sum(cell, 0, cell.get(k_.stmts[body_.loops[0]].operands[3]), all, &ahead));
+      });
+      results(outer, part, n);
+    };
+    const Dim all_rows = !row_ ? Dim(1) : plan_.outer > 1 ? *row_->size : rows_of_task();
+    outer_rows(c, task, [&](const KernelCloner& outer) {
+      if (all_rows.is_const() && all_rows.value() <= band_) return band(outer, task);
+      b_.for_(task.m_lo, task.m_hi, b_.index(band_), {.role = AxisRole::row}, {}, [&](LV lo, const Builder::Values&) {
+        Task part = task;
+        part.m_lo = lo, part.m_hi = b_.add(lo, b_.index(band_));
+        part.whole_rows = mod(*row_->size, Dim(band_)).is(0);
+        if (!part.whole_rows) part.m_hi = least(part.m_hi, task.m_hi);
+        return band(outer, part), Builder::Values{};
+      });
     });
   }
 
@@ -414,11 +484,11 @@ class ContractionScheduler : public ContractionNest {
 
   LV partial_index(KernelCloner& c, const Task& task, const Columns& n) {
     LV row = row_ ? b_.sub(c.get(row_->iv), task.m_lo) : b_.index(0);
-    if (plan_.outer > 1)
+    if (plan_.outer > 1 && !band_)
       row = b_.add(b_.mul(b_.sub(outer_at_, task.outer_lo), b_.dim(row_ ? *row_->size : Dim(1))), row);
     LV column = b_.sub(c.get(col_->iv), n.lo), width = b_.index(width_);
     if (n.panels) {
-      row = b_.add(b_.mul(b_.op(Op::div, {column, width}), b_.dim(rows_of_task())), row);
+      row = b_.add(b_.mul(b_.op(Op::div, {column, width}), b_.dim(rows_kept())), row);
       column = b_.op(Op::rem, {column, width});
     }
     return b_.add(b_.mul(row, width), column);
@@ -430,13 +500,17 @@ class ContractionScheduler : public ContractionNest {
 
   /// All rows of the task by these columns.
   void sweep(const KernelCloner& c, const Task& task, const Columns& n, const Cell& cell) {
-    if (plan_.outer == 1) return rows(c, task, n, cell);
+    outer_rows(c, task, [&](const KernelCloner& outer) { rows(outer, task, n, cell); });
+  }
+
+  void outer_rows(const KernelCloner& c, const Task& task, const std::function<void(const KernelCloner&)>& body) {
+    if (plan_.outer == 1) return body(c);
     b_.for_(task.outer_lo, task.outer_hi, b_.index(1), {.role = AxisRole::batch}, {},
             [&](LV at, const Builder::Values&) {
               KernelCloner inner = c;
               decode(inner, shared_, at);
               outer_at_ = at;
-              rows(inner, task, n, cell);
+              body(inner);
               return Builder::Values{};
             });
   }

@@ -213,6 +213,22 @@ TEST_CASE("batches of products, constant operands and epilogues keep the bits") 
   check(**engine, epilogue);
 }
 
+TEST_CASE("sums that wait for a long epilogue keep the bits") {
+  auto engine = runtime::Engine::create();
+  REQUIRE(engine);
+  Shape tails{50, 90, 90}, row{1, 300, 75}, tasks{523, 260, 70}, deep{20, 70, 5000}, batches{40, 37, 80, 5}, half, wide;
+  half = wide = tails;
+  half.dtype = DType::bf16, wide.dtype = DType::f64;
+  Shape packed = tasks, known{101, 65, 200}, constant{70, 130, 100};
+  packed.right_transposed = packed.left_transposed = true;
+  known.symbolic = true;
+  constant.weights = true;
+  for (Shape s : {tails, row, tasks, deep, batches, half, wide, packed, known, constant}) {
+    s.epilogue = true;
+    check(**engine, s);
+  }
+}
+
 TEST_CASE("products of sizes that the run knows have the interpreter's bits") {
   auto engine = runtime::Engine::create();
   REQUIRE(engine);

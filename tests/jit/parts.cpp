@@ -232,6 +232,17 @@ TEST_CASE("long epilogues are taken a few rows at a time") {
                                     rows, op));
       same(out.values, out.wanted);
     }
+  for (std::string stride : {"1", "2"}) {
+    INFO("a convolution of stride " << stride);
+    Outcome out = run(fmt::format(R"({{ "ag": 1, "inputs": [ {{ "name": "x", "type": "f32[2,12,19,17]" }},
+      {{ "name": "w", "type": "f32[40,12,5,3]" }}, {{ "name": "c", "type": "f32[40]" }} ],
+    "nodes": [ {{ "op": "Conv", "in": ["x", "w", "c"], "out": "p",
+        "attrs": {{ "pads": [2, 1, 2, 1], "strides": [{0}, {0}] }} }},
+      {{ "op": "Sigmoid", "in": ["p"], "out": "s" }}, {{ "op": "Mul", "in": ["p", "s"], "out": "y" }} ],
+    "outputs": ["y"] }})",
+                                  stride));
+    same(out.values, out.wanted);
+  }
   std::string text =
       R"({ "ag": 1, "inputs": [ { "name": "x", "type": "f32[40,48]" }, { "name": "w", "type": "f32[48,128]" } ],
     "nodes": [ { "op": "MatMul", "in": ["x", "w"], "out": "p" }, { "op": "Gelu", "in": ["p"], "out": "y" } ],
