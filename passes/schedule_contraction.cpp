@@ -47,10 +47,10 @@ class ContractionScheduler : public ContractionNest {
   Blocking plan_;
   PackedColumns packed_;
   LinesAhead lines_;
-  std::size_t split_ = 0;       // the contracted loop that is cut into blocks of depth
-  Int split_step_ = 0;          // 0: it is not
+  std::size_t split_ = 0;  // the contracted loop that is cut into blocks of depth
+  Int split_step_ = 0;  // 0: it is not
   bool long_epilogue_ = false;  // sums wait in scratch memory, and one loop makes results of them
-  Int band_ = 0;                // rows whose sums wait so, where depth is not cut; else all of a task's
+  Int band_ = 0;  // rows whose sums wait so, where depth is not cut; else all of a task's
   std::optional<loop::BufferId> partial_;  // sums between blocks of depth, or that wait for their epilogue
   int width_ = 0;
   std::vector<StmtId> row_loads_, panel_loads_;  // streams whose lines are asked for ahead of their use
