@@ -181,11 +181,13 @@ class Vectoriser {
     if (*rows > division->by || *lanes > division->by) return false;
     const std::int64_t span = *rows * (c.rows - 1) + *lanes * (c.lanes - 1);
     // Within a part of the block they are within the block.
-    auto first = indices_.residue(x.base, division->by);
-    std::int64_t part = division->by;
-    while (!(first && *first + span < part)) {
-      if (part % 2 != 0 || part / 2 <= span) return false;
-      part /= 2, first = indices_.residue(x.base, part);
+    constexpr std::int64_t most_parts = 1024;
+    std::optional<std::int64_t> first;
+    std::int64_t part = 0;
+    for (std::int64_t parts = 1; !(first && *first + span < part); ++parts) {
+      if (parts > most_parts || division->by / parts <= span) return false;
+      first.reset();
+      if (division->by % parts == 0) part = division->by / parts, first = indices_.residue(x.base, part);
     }
     const ValueId by = b_.index(division->by);
     if (division->remainder) {

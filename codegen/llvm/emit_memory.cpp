@@ -125,7 +125,22 @@ Value* Emitter::emit_factor(const Dim::Factor& f) {
 Value* Emitter::at(loop::BufferId id, Value* base, Value* index) {
   auto* c = llvm::dyn_cast<llvm::ConstantInt>(index);
   if (c && c->isZero()) return base;
-  return b.CreateGEP(arith.mem_type(kernel.buffers[id.index].dtype), base, index);
+  llvm::Type* element = arith.mem_type(kernel.buffers[id.index].dtype);
+  // Where part of a sum is known before this block, the pointer moves by it there: what is left to the block is an
+  // address of one instruction. LLVM takes the sum of integers as given, an addition for each access.
+  const llvm::BasicBlock* here = b.GetInsertBlock();
+  auto* sum = llvm::dyn_cast<llvm::BinaryOperator>(index);
+  auto* start = llvm::dyn_cast<llvm::Instruction>(base);
+  for (unsigned known : {0u, 1u}) {
+    if (!sum || sum->getOpcode() != llvm::Instruction::Add) break;
+    auto* part = llvm::dyn_cast<llvm::Instruction>(sum->getOperand(known));
+    auto* rest = llvm::dyn_cast<llvm::Instruction>(sum->getOperand(1 - known));
+    if (!part || !rest || part->getParent() == here || rest->getParent() != here) continue;
+    llvm::Instruction* end = part->getParent()->getTerminator();
+    if (!end || (start && !start->getParent()->isEntryBlock())) continue;
+    return b.CreateGEP(element, llvm::IRBuilder<>(end).CreateGEP(element, base, part), rest);
+  }
+  return b.CreateGEP(element, base, index);
 }
 
 /// `lanes` consecutive elements (0: a scalar) where `mask`, a scalar or vector of i1 or null, is set; else 0.

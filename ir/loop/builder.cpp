@@ -179,6 +179,18 @@ ValueId Builder::op(Op op, std::span<const ValueId> operands) {
     for (ValueId v : operands) t.rows = wider(t.rows, type(v).rows), t.lanes = wider(t.lanes, type(v).lanes);
     if (desc.cls == OpClass::compare) t.elem = DType::boolean;
     if (ValueId folded = fold(op, t, operands)) return folded;
+    if (op == Op::add && hoist_ && t.elem == index_type.elem) {
+      // x + (y + i), where a loop gives i, is (x + y) + i: the sum x + y leaves the loop. Exact, because integers wrap.
+      ValueId x = operands[0], sum = operands[1];
+      if (memo_->level(x) > memo_->level(sum)) std::swap(x, sum);
+      const StmtId def = kernel_.values[sum].def;
+      const auto level = memo_->level(sum);
+      if (def && kernel_.stmts[def].op == Op::add) {
+        const Values parts = kernel_.stmts[def].operands;
+        for (std::size_t known : {0u, 1u})
+          if (home(Stmt{Op::add, {}, {x, parts[known]}}) < level) return add(add(x, parts[known]), parts[1 - known]);
+      }
+    }
   }
   Stmt s{op};
   s.operands.assign(operands.begin(), operands.end());

@@ -30,6 +30,36 @@ ValueId gather_to_slice(GraphBuilder& b, const Candidate& n) {
   return b.reshape(b.slice(n.operands[0], start, limit), n.type.shape);
 }
 
+/// What a scatter at one known place adds to zeros is padded with zeros: the gradient of such a gather. Exact but for
+/// zeros' signs.
+ValueId scatter_to_pad(GraphBuilder& b, const Candidate& n) {
+  auto ints = [&](const char* name) { return n.attrs.get_or<Ints>(name, {}); };
+  const Type &indices = b.type(n.operands[1]), &updates = b.type(n.operands[2]);
+  const Ints map = ints("scatter_dims_to_operand_dims"), inserted = ints("inserted_window_dims");
+  const std::string* kind = n.attrs.get<std::string>("kind");
+  if (!kind || *kind != "add" || b.splat_value(n.operands[0]) != 0) return {};
+  if (map.size() != 1 || !indices.elems().is(1) || !ints("input_batching_dims").empty()) return {};
+  Dims window;  // the updates' axes of the window, in order, and an axis of one element for each inserted
+  const Ints window_axes = ints("update_window_dims");
+  auto next = window_axes.begin();
+  for (std::size_t d = 0; d < n.type.shape.size(); ++d) {
+    const bool one = std::find(inserted.begin(), inserted.end(), d) != inserted.end();
+    if (!one && next == window_axes.end()) return {};
+    window.push_back(one ? Dim(1) : updates.shape[static_cast<std::size_t>(*next++)]);
+  }
+  const auto place = b.splat_value(n.operands[1]);
+  const auto axis = static_cast<std::size_t>(map[0]);
+  const Dim last = n.type.shape[axis] - window[axis];
+  if (!place || !last.is_const() || *place < 0 || *place > static_cast<double>(last.value())) return {};
+  Dims low(window.size(), 0), high = low;
+  low[axis] = Dim(static_cast<std::int64_t>(*place));
+  high[axis] = last - low[axis];
+  for (std::size_t d = 0; d < window.size(); ++d)
+    if (d != axis && window[d] != n.type.shape[d]) return {};
+  return b.add_op("pad", {b.reshape(n.operands[2], window), b.scalar(n.type.dtype, 0)},
+                  {{"low", low}, {"high", high}, {"interior", Ints(window.size(), 0)}});
+}
+
 /// How far a `pad` node pads with zeros along its one padded axis; none if it does anything else.
 struct Band {
   ValueId x;
@@ -107,6 +137,7 @@ std::vector<RewriteRule> movement_rules() {
     return r;
   };
   return {rule("gather-to-slice", Exactness::exact, "gather", gather_to_slice),
+          rule("scatter-to-pad", Exactness::algorithm, "scatter", scatter_to_pad),
           rule("drop-pad", Exactness::exact, "pad", drop_pad),
           rule("pads-to-concat", Exactness::algorithm, "add", pads_to_concat)};
 }

@@ -196,6 +196,50 @@ TEST_CASE("the final form of a product has one fma of [R x 1], [1 x C], [R x C] 
       }
 }
 
+TEST_CASE("lanes within a part of a divisor are neighbours, whatever divides it") {
+  // Column n of three arrays of 192 side by side: 64 columns from a multiple of 64 on are in one of them.
+  for (std::int64_t side : {64, 96, 192, 320, 7 * 64}) {
+    INFO(side);
+    Builder b("parts");
+    BufferId x = b.param(DType::f32, 3 * side, Access::read), y = b.param(DType::f32, 3 * side, Access::write);
+    each(b, b.index(0), b.index(3 * side), lanes(32), [&](ValueId n) {
+      ValueId part = b.op(Op::div, {n, b.index(side)}), at = b.op(Op::rem, {n, b.index(side)});
+      b.store(y, n, b.load(x, b.add(b.mul(b.sub(b.index(2), part), b.index(side)), at)));
+    });
+    Kernel k = std::move(b).finish();
+    same(k, {});
+    Kernel w = widened(k);
+    INFO(print(w));
+    for (const Stmt& s : w.stmts) CHECK(s.op != Op::load);
+  }
+}
+
+TEST_CASE("what an index adds before a loop is added up before it") {
+  // Rows at places of their own: in the loop, each row's address is one sum with the loop's index.
+  Builder b("rows");
+  BufferId x = b.param(DType::f32, 40 * 16, Access::read), y = b.param(DType::f32, 10, Access::write);
+  each(b, b.index(0), b.index(10), rows(5), [&](ValueId r) {
+    ValueId a = b.mul(b.op(Op::div, {r, b.index(4)}), b.index(16)),
+            c = b.mul(b.op(Op::rem, {r, b.index(4)}), b.index(64));
+    Values sum = reduce(b, b.index(16), {}, {b.constant(DType::f32, 0)}, [&](ValueId i, const Values& at) {
+      return Values{b.add(at[0], b.load(x, b.add(a, b.add(c, i))))};
+    });
+    b.store(y, r, sum[0]);
+  });
+  Kernel k = std::move(b).finish();
+  same(k, {});
+  Kernel w = widened(k);
+  INFO(print(w));
+  int sums = 0;
+  for (const Stmt& s : w.stmts) {
+    if (s.op != Op::load) continue;
+    const Stmt& sum = w.stmts[w.values[s.operands[0]].def];
+    REQUIRE(sum.op == Op::add);
+    for (ValueId v : sum.operands) sums += w.values[v].def && w.stmts[w.values[v].def].op == Op::add;
+  }
+  CHECK(sums == 1);  // of what is known before the loop
+}
+
 TEST_CASE("broadcast, transposed and strided operands") {
   at_sizes([](Dim n) {
     Builder b("operands");
