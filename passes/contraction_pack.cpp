@@ -145,11 +145,13 @@ void PackedColumns::transpose(Builder& b, const Panel& p, KernelCloner& c, const
   const int side = std::min(lanes_, turned_block);
   VType block{k_->buffers[load.attr.buffer.index].dtype, static_cast<std::uint16_t>(side),
               static_cast<std::uint16_t>(side)};
+  // Both blocks of a line from one load of it: columns a multiple of 4 KiB apart drive each other out of the cache.
+  const VType two{block.elem, block.rows, static_cast<std::uint16_t>(2 * side)};
   const Dim& last = body_->extents.back();
   auto columns = distance(b, n_lo, n_hi);
   std::int64_t depth = range.loop + 1 == body_->loops.size() ? range.multiple : last.is_const() ? last.value() : 1;
   bool whole = ((columns && *columns % side == 0) || (panels_ > 1 && !columns)) && depth % side == 0;
-  auto turn = [&](LV k, LV n) {
+  auto turn = [&](LV k, LV n, VType block) {
     KernelCloner at = c;
     at.set(body_->iv(*k_, body_->loops.size() - 1), k);
     at.set(col_->iv, n);
@@ -186,7 +188,8 @@ void PackedColumns::transpose(Builder& b, const Panel& p, KernelCloner& c, const
     if (!whole || depth % (2 * side) != 0) end = b.op(Op::min, {end, hi});
     serial(b, n_lo, n_hi, side, [&](LV n) {
       ask(k, n);
-      serial(b, k, end, side, [&](LV at) { turn(at, n); });
+      if (whole && depth % (2 * side) == 0) return turn(k, n, two);
+      serial(b, k, end, side, [&](LV at) { turn(at, n, block); });
     });
   });
 }

@@ -246,9 +246,11 @@ Tile Emitter::reduce_rows(loop::ReduceKind kind, const Tile& t) {
 }
 
 /// Square blocks of n x n by Eklundh's exchange: log2(n) rounds of two-operand shuffles; other shapes by element.
-Tile Emitter::transpose(const Tile& t) {
-  VType type{t.type.elem, t.type.lanes, t.type.rows};
+Tile Emitter::transpose(const Tile& from) {
+  VType type{from.type.elem, from.type.lanes, from.type.rows};
   Tile out = make(type, canonical_chunk(type));
+  // Rows of whole lines in blocks of fewer rows: a line is loaded once and cut in registers.
+  const Tile t = from.chunk > out.chunk && out.chunk > 1 ? rechunk(from, out.chunk) : from;
   int n = t.chunk;
   if (n > 1 && n == out.chunk && t.type.rows % n == 0 && t.type.lanes % n == 0 && std::has_single_bit(unsigned(n))) {
     for (int rb = 0; rb < t.type.rows / n; ++rb)
