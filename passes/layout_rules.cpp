@@ -147,33 +147,65 @@ std::vector<Piece> pieces(const Dims& from, const Dims& to) {
   return out;
 }
 
-/// Pieces whose axes lie together in memory are split and merged where they are; others need the old order. Axes of
-/// size 1 of the result stand in front.
-bool reshape_rule(Layouts& l, const NodeView& n) {
-  if (!l.is_moved(n.operand(0))) return false;
-  const Order order = l.order(n.operand(0));
-  const Dims &from = n.in(0).shape, &to = n.out().shape;
-  for (const Dim& d : to)
-    if (d.is(0)) return false;
-  const std::vector<Piece> all = pieces(from, to);
-  if (all.empty()) return false;
-  Order left, result;
-  for (std::int64_t d : order)
-    if (!from[at(d)].is(1)) left.push_back(d);
-  for (std::size_t j = 0; j < to.size(); ++j) {
-    auto d = static_cast<std::int64_t>(j);
-    bool used = std::any_of(all.begin(), all.end(), [&](const Piece& p) { return contains(p.to, d); });
-    if (!used) result.push_back(d);
-  }
+/// Every axis of every piece: pieces as users of the result would like them, or else in the order of those of their
+/// axes that lie innermost.
+Order together(const std::vector<Piece>& all, const Order& order, const Order& wish) {
+  const Order place = inverse(order), wished = inverse(wish);
+  std::vector<const Piece*> sorted;
+  for (const Piece& p : all) sorted.push_back(&p);
+  auto key = [&](const Piece* p) {
+    if (!wish.empty()) return wished[at(p->to[0])];
+    std::int64_t last = 0;
+    for (std::int64_t d : p->from) last = std::max(last, place[at(d)]);
+    return last;
+  };
+  std::sort(sorted.begin(), sorted.end(), [&](auto* p, auto* q) { return key(p) < key(q); });
+  Order out;
+  for (const Piece* p : sorted) out.insert(out.end(), p->from.begin(), p->from.end());
+  return out;
+}
+
+/// Whether each piece's axes lie together in memory, in their order.
+bool lie_together(const std::vector<Piece>& all, const Order& left) {
   for (std::size_t i = 0; i < left.size();) {
     auto p = std::find_if(all.begin(), all.end(), [&](const Piece& q) { return q.from[0] == left[i]; });
     if (p == all.end()) return false;
     for (std::int64_t d : p->from)
       if (i == left.size() || left[i++] != d) return false;
-    result.insert(result.end(), p->to.begin(), p->to.end());
   }
+  return true;
+}
+
+/// Pieces are split and merged where they are. If a piece's axes do not lie together in memory, the operand is copied
+/// such that they do: the shuffled channels of an image stay its innermost axis. Axes of size 1 of the result stand in
+/// front.
+bool reshape_rule(Layouts& l, const NodeView& n) {
+  if (!l.is_moved(n.operand(0))) return false;
+  const Dims &from = n.in(0).shape, &to = n.out().shape;
+  for (const Dim& d : to)
+    if (d.is(0)) return false;
+  const std::vector<Piece> all = pieces(from, to);
+  if (all.empty()) return false;
+  Order ones, left, result;
+  for (std::int64_t d : l.order(n.operand(0))) (from[at(d)].is(1) ? ones : left).push_back(d);
+  ValueId x = l.at(n.operand(0)).id;
+  if (!lie_together(all, left)) {
+    left = together(all, l.order(n.operand(0)), l.hints[n.result().index]);
+    if (std::is_sorted(left.begin(), left.end())) return false;
+    Order order = ones;
+    order.insert(order.end(), left.begin(), left.end());
+    x = l.take_in_memory(n.operand(0), order);
+  }
+  for (std::size_t j = 0; j < to.size(); ++j) {
+    auto d = static_cast<std::int64_t>(j);
+    bool used = std::any_of(all.begin(), all.end(), [&](const Piece& p) { return contains(p.to, d); });
+    if (!used) result.push_back(d);
+  }
+  for (std::int64_t d : left)
+    for (const Piece& p : all)
+      if (p.from[0] == d) result.insert(result.end(), p.to.begin(), p.to.end());
   if (result.size() != to.size()) return false;
-  l.put(n, l.b.reshape(l.at(n.operand(0)).id, permuted(to, result)), result);
+  l.put(n, l.b.reshape(x, permuted(to, result)), result);
   return true;
 }
 

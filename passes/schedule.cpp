@@ -156,6 +156,8 @@ class CpuScheduler : public CpuNest {
     if (col_ && few_taps(nest_.body)) return taps(work);
     if (const NestLoop* along = turned_axis()) {
       if (fills_lanes(*along->size) && fills_lanes(*col_->size)) return transposed(*along, work);
+      if (fills_lanes(*along->size) && col_->size->is_const() && col_->size->value() <= 8 && is_woven(*along))
+        return woven(*along, work);
       return turned(*along, work, width);
     }
     Dim per_row = work * (col_ ? *col_->size : Dim(1));
@@ -309,6 +311,42 @@ class CpuScheduler : public CpuNest {
                 b_.for_(first, end, b_.index(side), o, {}, [&](LV r, const Builder::Values&) {
                   clone_.set(col_->iv, r);
                   vector_loop(from, to, side, [&](LV iv) {
+                    clone_.set(axis.iv, iv);
+                    body();
+                  });
+                  return Builder::Values{};
+                });
+                return Builder::Values{};
+              });
+    });
+  }
+
+  /// A few columns, and neighbours along `axis`, that all lie one after another where they are stored.
+  bool is_woven(const NestLoop& axis) const {
+    for (StmtId id : k_.blocks[nest_.body].stmts) {
+      const Stmt& s = k_.stmts[id];
+      if (s.op != Op::store) continue;
+      auto column = step_along(s, *col_), row = step_along(s, axis);
+      if (s.operands.size() != 2 || !column || !column->is(1) || !row || *row != *col_->size) return false;
+    }
+    return true;
+  }
+
+  /// Lanes go along `axis`, one register for each column; the emitter weaves them together when it stores.
+  void woven(const NestLoop& axis, const Dim& work) {
+    std::erase(outer_, &axis);
+    const Dim rows = outer_size(),
+              chunk = max(floordiv(Dim(tile_work), max(work * *col_->size * *axis.size, Dim(1))), Dim(1));
+    tiles(ceildiv(rows, chunk), [&](LV t) {
+      LV lo = b_.mul(t, b_.dim(chunk)), hi = b_.op(Op::min, {b_.add(lo, b_.dim(chunk)), b_.dim(rows)});
+      b_.for_(lo, hi, b_.index(1), {.mapping = Mapping::serial, .role = AxisRole::batch}, {},
+              [&](LV flat, const Builder::Values&) {
+                decode(flat);
+                const auto columns = static_cast<std::uint16_t>(col_->size->value());
+                ForOptions o{.mapping = Mapping::rows, .role = AxisRole::row, .width = columns};
+                b_.for_(b_.index(0), b_.index(columns), b_.index(columns), o, {}, [&](LV r, const Builder::Values&) {
+                  clone_.set(col_->iv, r);
+                  vector_loop(b_.index(0), b_.dim(*axis.size), lanes(), [&](LV iv) {
                     clone_.set(axis.iv, iv);
                     body();
                   });

@@ -142,6 +142,7 @@ class Emitter {
   void annotate(llvm::Instruction* i, loop::BufferId b);
   Tile load_tile(const loop::Stmt& s);
   void store_tile(const loop::Stmt& s);
+  void store_interleaved(loop::BufferId id, const Tile& rows, llvm::Value* base, const std::optional<Tile>& mask);
   bool moves_turned(loop::VType t, llvm::Value* row_stride, llvm::Value* lane_stride) const;
   Tile load_rows(loop::BufferId b, loop::VType type, llvm::Value* base, llvm::Value* row_stride,
                  llvm::Value* lane_stride, const std::optional<Tile>& mask);

@@ -313,6 +313,9 @@ void Emitter::store_tile(const loop::Stmt& s) {
     shape = transpose(shape);
     std::swap(row_stride, lane_stride);
   }
+  if (is_constant(row_stride, 1) && shape.type.rows > 1 && shape.type.rows <= 8 && shape.chunk > 1 &&
+      is_constant(lane_stride, static_cast<std::uint64_t>(shape.type.rows)))
+    return store_interleaved(id, shape, base, mask);
   for (int r = 0; r < shape.type.rows; ++r) {
     Value* row = b.CreateMul(i64(r), row_stride);
     for (int j = 0; j < shape.parts_per_row(); ++j) {
@@ -324,6 +327,34 @@ void Emitter::store_tile(const loop::Stmt& s) {
       else
         scatter_part(id, at(id, base, row), lane_offsets(shape, j, lane_stride), lanes, v, m);
     }
+  }
+}
+
+/// Lane l of row r of `rows` goes to l * rows + r: whole registers, put together from lanes of all rows.
+void Emitter::store_interleaved(loop::BufferId id, const Tile& rows, Value* base, const std::optional<Tile>& mask) {
+  const int n = rows.type.rows;
+  auto woven = [&](llvm::ArrayRef<Value*> v, int lanes, int piece) {
+    Value* out = v[0];
+    for (int r = 1; r < n; ++r) {
+      llvm::SmallVector<int, 64> from;
+      for (int i = 0; i < lanes; ++i) {
+        const int e = piece * lanes + i, row = e % n;
+        from.push_back(row == r ? lanes + e / n : r > 1 ? i : row == 0 ? e / n : -1);
+      }
+      out = b.CreateShuffleVector(out, v[static_cast<std::size_t>(r)], from);
+    }
+    return out;
+  };
+  for (int j = 0; j < rows.parts_per_row(); ++j) {
+    const int lanes = rows.part_lanes(j);
+    llvm::SmallVector<Value*, 8> parts, masks;
+    for (int r = 0; r < n; ++r) {
+      parts.push_back(rows.part(r, j));
+      if (mask) masks.push_back(operand_part(*mask, rows, r, j));
+    }
+    for (int piece = 0; piece < n; ++piece)
+      store_part(id, at(id, base, i64(j * rows.chunk * n + piece * lanes)), lanes, woven(parts, lanes, piece),
+                 mask ? woven(masks, lanes, piece) : nullptr);
   }
 }
 

@@ -159,3 +159,29 @@ TEST_CASE("a norm in one pass is right where the row's first element is far from
         }
     }
 }
+
+TEST_CASE("a few long rows are woven into one, whole and masked registers of every type") {
+  auto engine = runtime::Engine::create();
+  REQUIRE(engine);
+  test::Random random("woven");
+  for (const char* target : {"cpu:native", "cpu:x86-64-v3"})
+    for (DType t : {DType::f32, DType::f64, DType::f16, DType::i64, DType::i8, DType::boolean})
+      for (std::int64_t rows : {2, 3, 4, 7})
+        for (std::int64_t n : {7, 16, 58, 64}) {
+          INFO(target << " " << dtype_name(t) << "[" << rows << "," << n << "]");
+          Graph g;
+          GraphBuilder b(g);
+          ValueId x = b.input("x", {t, {5, rows, n}});
+          g.outputs = {{"y", b.add_op("materialize", {b.transpose(x, {0, 2, 1})}), {}}};
+          const std::vector<Array> inputs{test::random_array(g.type(x), 0, 100, random)};
+          auto want = interpret(g, inputs);
+          runtime::EngineOptions options;
+          options.target = target;
+          auto compiled = (*engine)->compile(g, options);
+          if (!compiled) FAIL(test::messages(compiled.error()));
+          runtime::ExecContext context(compiled->executable, {.threads = 2});
+          auto got = runtime::run(context, inputs);
+          REQUIRE(got);
+          CHECK((*got)[0].same_bits((*want)[0]));
+        }
+}

@@ -171,6 +171,27 @@ TEST_CASE("a training step is moved as a whole") {
   same_values(n.g, h, n.r);
 }
 
+TEST_CASE("shuffled channels are copied as the innermost axis, and so are those that become pixels") {
+  Net n("shuffle");
+  ValueId y = n.conv(n.input({2, 3, 6, 6}), 16);
+  y = n.b.reshape(n.b.transpose(n.b.reshape(y, {2, 2, 8, 6, 6}), {0, 2, 1, 3, 4}), {2, 16, 6, 6});
+  ValueId low = n.b.slice(y, {0, 0, 0, 0}, {2, 8, 6, 6}), high = n.b.slice(y, {0, 8, 0, 0}, {2, 16, 6, 6});
+  y = n.b.concat({low, n.conv(high, 8)}, 1);
+  y = n.b.reshape(y, {2, 4, 2, 2, 6, 6});
+  y = n.b.reshape(n.b.transpose(y, {0, 1, 4, 2, 5, 3}), {2, 4, 12, 12});
+  n.g.outputs = {{"y", n.conv(y, 16), {}}};
+  Graph h = laid_out(n.g);
+  INFO(print(h, {.elide_weights = true}));
+  CHECK(transposes(h) == 4);  // image, shuffle, pixels, result
+  std::vector<Dims> copied;
+  for (NodeId id : h.node_ids())
+    if (h.node(id).op->name == "materialize") copied.push_back(h.type(h.node(id).result()).shape);
+  REQUIRE(copied.size() == 2);
+  CHECK(copied[0] == Dims{2, 6, 6, 8, 2});
+  CHECK(copied[1] == Dims{2, 6, 2, 6, 2, 4});
+  same_values(n.g, h, n.r);
+}
+
 namespace {
 
 /// One more op of any kind on values of a network.
