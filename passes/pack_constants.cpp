@@ -82,7 +82,9 @@ class Packer {
     for (Int s : view->shape) elements *= s;
     if (columns < 2 || depth < 2 || elements < min_elements) return false;
     const Int width = panel_width(id);
-    if (step == 1 && columns <= width) return false;  // one panel as it lies
+    // One panel as it lies, unless its steps begin within lines of the cache.
+    if (step == 1 && columns <= width && columns * static_cast<Int>(dtype_bytes(view->literal->dtype)) % 64 == 0)
+      return false;
     Ints outer = batch;
     outer.insert(outer.end(), free.begin(), free.end() - 1);
     ValueId panels = constant_panels(*view, outer, contract, free.back(), width);
