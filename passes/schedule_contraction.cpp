@@ -202,7 +202,7 @@ class ContractionScheduler : public ContractionNest {
     packed_.allocate(b_, depth, plan_.group);
     if (split_step_ || long_epilogue_)
       partial_ = b_.alloc(k_.type(k_.stmts[body_.loops[0]].results[0]).elem, rows_kept() * Dim(plan_.group * width_),
-                          loop::Scope::scratch);
+                          band_ ? loop::Scope::local : loop::Scope::scratch);
   }
 
   // -- tasks ----------------------------------------------------------------------------------------------------------
