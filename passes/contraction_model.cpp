@@ -19,6 +19,8 @@ constexpr double l2_rate = 32, l3_rate = 16;
 constexpr double l3_stream = 0.0125, memory_stream = 0.02;
 /// Rows that take less time than fetching their columns.
 constexpr std::int64_t waiting_rows = 48;
+/// Rows that gain more by a panel's steps lying one after another than their copy costs, however they lie.
+constexpr std::int64_t many_rows = 768;
 /// Cycles an element of a copy of rows on pages of their own, a transposed and an element-wise copy.
 constexpr double copy_cycles = 0.5, transpose_cycles = 0.6, scatter_cycles = 2;
 
@@ -88,11 +90,6 @@ bool badly_stepped(Int depth, Int step, Int run_bytes, const TargetSpec& target)
 }
 
 }  // namespace
-
-bool rows_ahead(const ContractionSizes& s, Int step_bytes, const TargetSpec& target) {
-  if (!s.rows || !s.cols || !s.depth || *s.cols < 128 || *s.rows < 64) return false;
-  return collides(std::min(*s.depth, most), step_bytes, 64, target.l2_bytes);
-}
 
 bool few_rows(Int rows, Int cols, Int depth, Int element_bytes, const TargetSpec& target) {
   constexpr Int most_rows = 16, least_runs = 16, least_depth = 256;
@@ -185,7 +182,9 @@ class Planner {
     if (columns_.run == OperandLayout::Run::transposed) return true;
     if (columns_.run == OperandLayout::Run::scattered) return rows >= 4;
     if (!columns_.step || !s_.depth) return false;
-    return rows >= 256 && s_.panel == 0 && badly_stepped(k_, *columns_.step, width_ * s_.element_bytes, target_);
+    if (rows < 256 || s_.panel != 0) return false;
+    const Int run = width_ * s_.element_bytes;
+    return (rows >= many_rows && *columns_.step > run) || badly_stepped(k_, *columns_.step, run, target_);
   }
 
   /// Rows that stay in no cache are read once for two panels.

@@ -41,10 +41,6 @@ struct OperandLayout {
   std::optional<std::int64_t> step;  ///< bytes between steps of depth
 };
 
-/// Whether the operand of rows, if it lies with its rows side by side and steps of depth `step_bytes` apart, is copied
-/// by a kernel before the product: its steps share few sets of the cache, so that each line is fetched several times.
-bool rows_ahead(const ContractionSizes& sizes, std::int64_t step_bytes, const TargetSpec& target);
-
 /// Whether a product of `rows` by a right operand of `cols` runs of `depth` elements is computed along the runs: no
 /// more rows than multiply-adds hide behind reading it, and enough of it.
 bool few_rows(std::int64_t rows, std::int64_t cols, std::int64_t depth, std::int64_t element_bytes,

@@ -116,6 +116,7 @@ class Planner {
     live_ = live_nodes(g_);
     if (fuse_) place_values(g_, live_, plan_);
     find_sizes();
+    if (fuse_) find_users();
     for (NodeId id : g_.node_ids()) {
       if (!live_[id.index] || is_virtual(g_, id)) continue;
       if (!fuse_ || !join_a_producer(id)) start_group(id);
@@ -246,12 +247,71 @@ class Planner {
         return no("the shapes differ");
     }
     if (!aligned(id, gid, space)) return no("an operand in the group is used at another index");
+    if (belongs_to_rows(id, gid)) return no("its operand is stored anyway, and kernels of reductions alone read it");
     if (space == Space::full && cls(id) != LowerClass::reduce && waits_for_parts(id, gid))
       return no("a reduction that it needs is taken in parts");
     plan_.notes.push_back(pair + "yes");
     if (cls(id) != LowerClass::reduce && space == Space::full) gid = merge_producers(id, gid, producers);
     accept(id, gid, space, axes, producers);
     return true;
+  }
+
+  // -- maps between a contraction and reductions ----------------------------------------------------------------
+  std::vector<std::vector<NodeId>> users_;  // by value; through views
+
+  void find_users() {
+    users_.resize(g_.value_count());
+    for (NodeId id : g_.node_ids())
+      if (live_[id.index])
+        for (ValueId v : g_.node(id).operands)
+          if (v) users_[v.index].push_back(id);
+    for (std::size_t i = g_.node_count(); i-- > 0;) {  // users of a view use what it is a view of
+      const NodeId id(static_cast<std::uint32_t>(i));
+      const Node& n = g_.node(id);
+      if (!live_[i] || cls(id) != LowerClass::index || !is_virtual(g_, id)) continue;
+      for (ValueId v : n.operands) {
+        if (!v) continue;
+        auto& users = users_[v.index];
+        users.erase(std::remove(users.begin(), users.end(), id), users.end());
+        users.insert(users.end(), users_[n.result().index].begin(), users_[n.result().index].end());
+      }
+    }
+  }
+
+  bool is_output(ValueId v) const {
+    return std::any_of(g_.outputs.begin(), g_.outputs.end(), [&](const Output& o) { return o.value == v; });
+  }
+
+  /// Whether all that a map is needed for, through further maps, are reductions.
+  bool feeds_reductions(NodeId id) const {
+    std::vector<NodeId> work{id};
+    for (std::size_t i = 0; i < work.size(); ++i) {
+      const ValueId v = g_.node(work[i]).result();
+      if (i == max_members || is_output(v) || users_[v.index].empty()) return false;
+      const bool reduced = std::any_of(users_[v.index].begin(), users_[v.index].end(),
+                                       [&](NodeId user) { return cls(user) == LowerClass::reduce; });
+      if (reduced && i > 0) continue;
+      for (NodeId user : users_[v.index]) {
+        if (cls(user) == LowerClass::reduce) continue;
+        if (cls(user) != LowerClass::map) return false;
+        if (!reduced && std::find(work.begin(), work.end(), user) == work.end()) work.push_back(user);
+      }
+    }
+    return true;
+  }
+
+  /// Whether a map of what a contraction stores anyway is better computed where it is reduced: there it is not stored.
+  bool belongs_to_rows(NodeId id, GroupId gid) const {
+    const GroupKind kind = plan_.groups[gid].kind;
+    if (cls(id) != LowerClass::map || (kind != GroupKind::contraction && kind != GroupKind::own)) return false;
+    LeafProbe probe(g_);
+    for (const auto& leaf : leaves(probe, id, probe.indices(domain(id)))) {
+      if (plan_.group_of[g_.value(leaf.value).node.index] != gid || is_output(leaf.value)) continue;
+      const auto& users = users_[leaf.value.index];
+      if (std::none_of(users.begin(), users.end(), [&](NodeId user) { return cls(user) == LowerClass::reduce; }))
+        return false;
+    }
+    return feeds_reductions(id);
   }
 
   bool open(const Group& group) const {

@@ -32,6 +32,8 @@ using Name = AttendOperand::Name;
 constexpr std::int64_t query_block = 32, key_block = 512, causal_block = 16;
 /// The gradient keeps whole rows, and adds to the gradients of keys and values once a block of queries.
 constexpr std::int64_t gradient_block = 64, gradient_keys = 2048;
+/// What a head reads if it is asked for while the one before is computed.
+constexpr std::int64_t ahead_bytes = 256 << 10;
 /// Sizes of heads and numbers of queries for which these kernels beat products with scores in memory between them.
 constexpr std::int64_t max_size = 512, min_queries = 8;
 /// Halves of a block are taken down to these queries where they leave less of the last block to what is computed twice.
@@ -391,6 +393,7 @@ class Backward : AttentionKernel {
       clear(dv_, 2, s_.dv);
       b_.for_(index(0), b_.dim(ceildiv(s_.q, Dim(block_))), index(1), {}, {}, [&](LV number, const LVs&) {
         start_block(number);
+        ask_ahead(number);
         block();
         return LVs{};
       });
@@ -417,6 +420,29 @@ class Backward : AttentionKernel {
       columns(b_.dim(size), [&](LV c) { b_.store(to, place(result, j, c), zero); });
       return LVs{};
     });
+  }
+
+  /// Asks for a block's share of what the next head reads: rows far apart, where hardware does not look ahead.
+  void ask_ahead(LV number) {
+    const Dim rows = s_.q + s_.k, bytes = rows * (s_.d + s_.dv) * Dim(static_cast<std::int64_t>(dtype_bytes(acc_)));
+    if (s_.batch.empty() || !bytes.is_const() || bytes.value() > ahead_bytes) return;
+    const LVs here = batch_;
+    batch_.back() = b_.add(here.back(), index(1));
+    auto ask = [&](std::size_t operand, LV from, LV to, const Dim& size) {
+      b_.for_(from, to, index(1), {}, {}, [&](LV row, const LVs&) {
+        const auto line = static_cast<std::int64_t>(64 / dtype_bytes(acc_));
+        for (std::int64_t c = 0; c < size.value(); c += line) k_.ask(operand, operand_at(operand, row, index(c)));
+        return LVs{};
+      });
+    };
+    LV end = b_.add(first_, index(width_));
+    ask(Name::query, first_, end, s_.d);
+    ask(Name::cotangent, first_, end, s_.dv);
+    const LV share = b_.dim(ceildiv(s_.k, ceildiv(s_.q, Dim(block_)))), from = b_.mul(number, share);
+    end = b_.add(from, share);
+    ask(Name::key, from, end, s_.d);
+    ask(Name::value, from, end, s_.dv);
+    batch_ = here;
   }
 
   void block() {

@@ -107,6 +107,11 @@ LV OwnKernel::leaf(ValueId v, std::span<const LV> index) {
     AG_CHECK(std::equal(index.begin(), index.end(), at_.begin(), at_.end()));
     return member(g_.value(v).node);
   }
+  if (asking_) {
+    constexpr std::uint32_t level = 2;
+    b_.prefetch(reads_.at(v), memory_.address(v, index), level);
+    return b_.constant_int(g_.type(v).dtype, 0);
+  }
   return b_.load(reads_.at(v), memory_.address(v, index), mask_);
 }
 

@@ -43,6 +43,12 @@ class OwnKernel : public ElementSource {
   }
   /// The same where `cond` holds, else 0: `index` may lie outside then.
   loop::ValueId operand_where(std::size_t i, std::span<const loop::ValueId> index, loop::ValueId cond);
+  /// Asks for the lines that an element of an operand is read from, ahead of its use: `index` may lie outside.
+  void ask(std::size_t i, std::span<const loop::ValueId> index) {
+    asking_ = true;
+    operand(i, index);
+    asking_ = false;
+  }
   /// The buffer that operand i itself lies in, if it does.
   std::optional<loop::BufferId> buffer_of(std::size_t i) const;
   loop::ValueId at_result(std::uint32_t r, std::span<const loop::ValueId> index) {
@@ -81,6 +87,7 @@ class OwnKernel : public ElementSource {
   LoweredKernel lowered_;
   std::unordered_map<ValueId, loop::BufferId> reads_;
   loop::ValueId mask_;  // of loads from them; none: all
+  bool asking_ = false;  // instead of loading
 
   const Plan* plan_;
   GroupId gid_;

@@ -46,7 +46,7 @@ const std::vector<std::string> graph_cpu{"attention",
                                          "regions",
                                          "state_layout",
                                          "pack_constants",
-                                         "pack_operands",
+                                         "order_sums",
                                          "dce"};
 const std::vector<std::string> cpu_program{"lower",       "collapse", "split_reductions", "schedule",   "vectorise",
                                            "expand_math", "roll",     "merge_small",      "plan_memory"};

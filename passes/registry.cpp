@@ -4,8 +4,8 @@
 #include "passes/factor.hpp"
 #include "passes/horizontal.hpp"
 #include "passes/layout.hpp"
+#include "passes/order_sums.hpp"
 #include "passes/pack_constants.hpp"
-#include "passes/pack_operands.hpp"
 #include "passes/pass.hpp"
 #include "passes/regions.hpp"
 #include "passes/rewrite/fold_affine.hpp"
@@ -35,7 +35,7 @@ const std::vector<const Pass*>& all_passes() {
       &factor,
       &regions,
       &pack_constants,
-      &pack_operands,
+      &order_sums,
       &state_layout,
       &lower,                                            // Graph -> Program
       &collapse,

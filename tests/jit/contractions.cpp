@@ -89,7 +89,7 @@ Graph ordered(const Graph& g, const std::string& target) {
   passes::PassContext context;
   context.target = codegen::describe_target(target).value();
   passes::PipelineOptions options;
-  options.passes = {"pack_operands"};
+  options.passes = {"order_sums"};
   auto out = passes::run_pipeline(g, options, context);
   REQUIRE(out);
   return std::get<Graph>(out->stage);

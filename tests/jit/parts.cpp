@@ -219,6 +219,29 @@ TEST_CASE("gradients of queries, keys and values are computed in one array") {
   }
 }
 
+TEST_CASE("maps of a stored product that are only reduced are computed where they are reduced") {
+  auto text = [](const std::string& last, const std::string& outputs) {
+    return R"({ "ag": 1, "inputs": [ { "name": "x", "type": "f32[48,32]" }, { "name": "w", "type": "f32[32,96]" },
+      { "name": "c", "type": "f32[48,96]" } ],
+    "nodes": [ { "op": "MatMul", "in": ["x", "w"], "out": "y" },
+      { "op": "ReduceSum", "in": ["y", [0]], "out": "s", "attrs": { "keepdims": 0 } },
+      { "op": "Mul", "in": ["y", "c"], "out": "p" }, { "op": "ReduceSum", "in": ["p", [1]], "out": "r" },
+      { "op": "Sub", "in": ["p", "r"], "out": "d" }, )" +
+           last + R"( ], "outputs": [)" + outputs + "] }";
+  };
+  const std::string exp = R"({ "op": "Exp", "in": ["d"], "out": "z" })";
+  Outcome rows = run(text(exp, R"("s", "z")"));
+  same(rows.values, rows.wanted);
+  CHECK(rows.calls["dot_general"] == 1);
+  Outcome kept = run(text(exp, R"("s", "z", "p")"));  // stored anyway
+  same(kept.values, kept.wanted);
+  CHECK(kept.calls["dot_general+mul"] == 1);
+  const std::string product = R"({ "op": "Gemm", "in": ["p", "w"], "out": "z", "attrs": { "transB": 1 } })";
+  Outcome read = run(text(product, R"("s", "z", "d")"));
+  same(read.values, read.wanted);
+  CHECK(read.calls["dot_general+mul"] == 1);
+}
+
 TEST_CASE("long epilogues are taken a few rows at a time") {
   for (std::string op : {"Gelu", "Sigmoid", "Erf", "Mish"})
     for (std::string rows : {"37", "N"}) {

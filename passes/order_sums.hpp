@@ -3,6 +3,6 @@
 
 namespace ag::passes {
 
-extern const Pass pack_operands;  // Graph -> Graph
+extern const Pass order_sums;  // Graph -> Graph
 
 }  // namespace ag::passes
