@@ -17,6 +17,7 @@ class KernelCloner {
   loop::ValueId get(loop::ValueId v);
   void set(loop::ValueId old_value, loop::ValueId new_value) { values_[old_value] = new_value; }
   loop::BufferId get(loop::BufferId b) const { return buffers_.at(b); }
+  void set(loop::BufferId old_buffer, loop::BufferId new_buffer) { buffers_[old_buffer] = new_buffer; }
   const loop::Kernel& from() const { return from_; }
 
   /// Clones a statement, its blocks included.

@@ -3,6 +3,7 @@
 #include "passes/depthwise.hpp"
 #include "passes/factor.hpp"
 #include "passes/horizontal.hpp"
+#include "passes/join_column_sums.hpp"
 #include "passes/layout.hpp"
 #include "passes/order_sums.hpp"
 #include "passes/pack_constants.hpp"
@@ -13,6 +14,7 @@
 #include "passes/small_region.hpp"
 #include "passes/split_reductions.hpp"
 #include "passes/state_layout.hpp"
+#include "passes/stream_stores.hpp"
 
 namespace ag::passes {
 
@@ -40,12 +42,14 @@ const std::vector<const Pass*>& all_passes() {
       &lower,                                            // Graph -> Program
       &collapse,
       &split_reductions,
+      &join_column_sums,
       &schedule,
       &vectorise,
       &gpu_map,  // Program -> Program
       &expand_math,
       &roll,
       &merge_small,
+      &stream_stores,
       &plan_memory,
   };
   return passes;

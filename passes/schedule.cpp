@@ -26,6 +26,8 @@ using LV = loop::ValueId;
 
 /// Additions a tile should be worth: large against the cost of a call (tens of ns), small against a thread's share.
 constexpr std::int64_t tile_work = 4096;
+/// Tiles of a long axis: more would not balance better.
+constexpr std::int64_t most_tiles = 512;
 
 class CpuScheduler : public CpuNest {
  public:
@@ -142,7 +144,9 @@ class CpuScheduler : public CpuNest {
     int width = col_ ? width_for(col_->size, registers_in(nest_.body)) : 1;
     Dim work = work_per_point();
     if (outer_.empty()) {  // one long axis
-      const Dim chunk = even(std::max<std::int64_t>(tile_work / typical(work) / width, 1) * width, *col_->size, width);
+      const Dim least = std::max<std::int64_t>(tile_work / typical(work) / width, 1) * width;
+      const Dim most = floordiv(*col_->size, Dim(most_tiles * width)) * Dim(width);
+      const Dim chunk = even(max(least, most), *col_->size, width);
       tiles(ceildiv(*col_->size, chunk), [&](LV t) {
         LV lo = b_.mul(t, b_.dim(chunk));
         LV hi = b_.op(Op::min, {b_.add(lo, b_.dim(chunk)), b_.dim(*col_->size)});
@@ -242,7 +246,7 @@ class CpuScheduler : public CpuNest {
     for (StmtId id : k_.blocks[block].stmts) {
       const Stmt& s = k_.stmts[id];
       if (describe(s.op).cls == loop::OpClass::math ||
-          !(is_pure(s) || s.op == Op::load || s.op == Op::store || s.op == Op::yield))
+          !(is_pure(s) || s.op == Op::load || s.op == Op::store || s.op == Op::yield || s.op == Op::prefetch))
         return false;
       work += s.results.empty() || k_.type(s.results[0]).elem != DType::i64;
     }

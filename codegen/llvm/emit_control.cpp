@@ -2,6 +2,7 @@
 #include <llvm/BinaryFormat/Dwarf.h>
 #include <llvm/IR/DIBuilder.h>
 #include <llvm/IR/Intrinsics.h>
+#include <llvm/IR/IntrinsicsX86.h>
 
 #include "codegen/llvm/emit_internal.hpp"
 
@@ -58,6 +59,7 @@ Status Emitter::run() {
   b.CreateBr(exit_);
   exit_->moveAfter(b.GetInsertBlock());
   b.SetInsertPoint(exit_);
+  if (nontemporal_) b.CreateIntrinsic(llvm::Intrinsic::x86_sse_sfence, llvm::ArrayRef<Value*>());
   b.CreateRetVoid();
   if (debug) debug->finalize();
   if (too_large_)

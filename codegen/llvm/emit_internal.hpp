@@ -151,6 +151,8 @@ class Emitter {
   void prefetch(const loop::Stmt& s);
   llvm::Value* load_part(loop::BufferId b, llvm::Value* pointer, int lanes, llvm::Value* mask);
   void store_part(loop::BufferId b, llvm::Value* pointer, int lanes, llvm::Value* value, llvm::Value* mask);
+  bool fills_lines(const Tile& t) const;
+  void store_around(loop::BufferId b, llvm::Value* pointer, const Tile& stored, int r);
   llvm::Value* gather_part(loop::BufferId b, llvm::Value* base, llvm::Value* index, int lanes, llvm::Value* mask);
   void scatter_part(loop::BufferId b, llvm::Value* base, llvm::Value* index, int lanes, llvm::Value* value,
                     llvm::Value* mask);
@@ -191,6 +193,7 @@ class Emitter {
   llvm::DISubprogram* subprogram_ = nullptr;
   std::size_t emitted_ = 0;
   bool too_large_ = false;
+  bool nontemporal_ = false;  ///< some store goes around the caches
 
   friend struct Dialect;
 };

@@ -13,6 +13,8 @@ using loop::VType;
 
 namespace {
 
+constexpr int line_bytes = 64;
+
 bool all_true(Value* mask) {
   auto* c = llvm::dyn_cast_or_null<llvm::Constant>(mask);
   return c && c->isAllOnesValue();
@@ -316,8 +318,13 @@ void Emitter::store_tile(const loop::Stmt& s) {
   if (is_constant(row_stride, 1) && shape.type.rows > 1 && shape.type.rows <= 8 && shape.chunk > 1 &&
       is_constant(lane_stride, static_cast<std::uint64_t>(shape.type.rows)))
     return store_interleaved(id, shape, base, mask);
+  const bool whole_lines = !mask && is_constant(lane_stride, 1) && fills_lines(shape);
   for (int r = 0; r < shape.type.rows; ++r) {
     Value* row = b.CreateMul(i64(r), row_stride);
+    if (s.attr.nontemporal && whole_lines) {
+      store_around(id, at(id, base, row), shape, r);
+      continue;
+    }
     for (int j = 0; j < shape.parts_per_row(); ++j) {
       Value* m = mask ? operand_part(*mask, shape, r, j) : nullptr;
       int lanes = shape.chunk == 1 ? 0 : shape.part_lanes(j);
@@ -356,6 +363,37 @@ void Emitter::store_interleaved(loop::BufferId id, const Tile& rows, Value* base
       store_part(id, at(id, base, i64(j * rows.chunk * n + piece * lanes)), lanes, woven(parts, lanes, piece),
                  mask ? woven(masks, lanes, piece) : nullptr);
   }
+}
+
+/// Whether a row of the tile is made of full registers that fill lines of the cache.
+bool Emitter::fills_lines(const Tile& t) const {
+  const auto bytes = static_cast<int>(dtype_bytes(t.type.elem));
+  return target.kind == TargetSpec::Kind::cpu && t.type.elem != DType::boolean && t.chunk * bytes >= 16 &&
+         t.type.lanes % t.chunk == 0 && t.type.lanes * bytes % line_bytes == 0;
+}
+
+/// A row of a tile around the caches, if its place is aligned, which is asked at run time: arrays of the caller, and
+/// rows of any length, begin anywhere.
+void Emitter::store_around(loop::BufferId id, Value* p, const Tile& t, int r) {
+  llvm::BasicBlock *lines = new_block("lines"), *others = new_block("others"), *after = new_block("after");
+  Value* rest = b.CreateAnd(b.CreatePtrToInt(p, b.getInt64Ty()), i64(line_bytes - 1));
+  b.CreateCondBr(b.CreateICmpEQ(rest, i64(0)), lines, others);
+  b.SetInsertPoint(others);
+  for (int j = 0; j < t.parts_per_row(); ++j)
+    store_part(id, at(id, p, i64(j * t.chunk)), t.chunk, t.part(r, j), nullptr);
+  b.CreateBr(after);
+  b.SetInsertPoint(lines);
+  const Align align(
+      std::min<std::uint64_t>(static_cast<std::uint64_t>(t.chunk) * dtype_bytes(t.type.elem), line_bytes));
+  for (int j = 0; j < t.parts_per_row(); ++j) {
+    auto* store = b.CreateAlignedStore(t.part(r, j), at(id, p, i64(j * t.chunk)), align);
+    store->setMetadata(llvm::LLVMContext::MD_nontemporal,
+                       llvm::MDNode::get(module.getContext(), llvm::ConstantAsMetadata::get(b.getInt32(1))));
+    annotate(store, id);
+  }
+  b.CreateBr(after);
+  b.SetInsertPoint(after);
+  nontemporal_ = true;
 }
 
 Tile Emitter::load_indexed(const loop::Stmt& s) {

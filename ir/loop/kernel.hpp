@@ -20,6 +20,8 @@
 //  * prefetch asks for the cache line of an element that will be read soon. It is a hint: it reads nothing, changes
 //    nothing, and its index is not checked, so that it may run past the end of the buffer. In a widened loop it asks
 //    for the lines of all rows and lanes. On a GPU it is dropped.
+//  * A nontemporal store is one whose elements nobody reads soon: it should not push others out of the caches. A hint,
+//    for whole aligned lines; where the kernel ends the elements are stored as any others are.
 //  * Conditions of if_, while_ and trap, bounds of loops, bases and strides are scalars.
 //
 // Mapping. Lowering emits schedule-free loops: `serial` where order matters, `parallel` where iterations are
@@ -109,6 +111,7 @@ struct Attr {
   std::uint16_t width = 0;  ///< for_ mapped to vector or rows: number of lanes or rows
   std::uint16_t unroll = 0;  ///< for_ mapped to vector: accumulators of a reduction (0 = 1), combined in a tree
   bool reassociate = false;  ///< for_: carried values are reductions whose order the schedule fixes
+  bool nontemporal = false;  ///< store, store_tile: around the caches, see above
   bool operator==(const Attr&) const = default;
 };
 

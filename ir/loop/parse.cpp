@@ -382,7 +382,9 @@ class KernelParser {
       AG_TRY_(lex_.expect(","));
       AG_TRY_(operand(s));
     }
-    return lex_.accept("mask") ? operand(s) : Status{};
+    if (lex_.accept("mask")) AG_TRY_(operand(s));
+    if (s.op == Op::store || s.op == Op::store_tile) s.attr.nontemporal = lex_.accept("nontemporal");
+    return {};
   }
 
   Status for_loop(Stmt& s, const Token& word, int nesting) {

@@ -196,6 +196,7 @@ class Printer {
   std::string mask(const Stmt& s, std::size_t i) const {
     return s.operands.size() > i ? " mask " + use(s.operands[i]) : std::string();
   }
+  static const char* around(const Stmt& s) { return s.attr.nontemporal ? " nontemporal" : ""; }
   std::string tile(const Stmt& s) const {
     return fmt::format("{}[{} + r*{} + l*{}]", buffer(s.attr.buffer), use(s.operands[0]), use(s.operands[1]),
                        use(s.operands[2]));
@@ -231,7 +232,8 @@ class Printer {
         return;
       case Op::store:
         if (!memory) break;
-        out_ += fmt::format(" {}[{}], {}{}", buffer(s.attr.buffer), use(s.operands[0]), use(s.operands[1]), mask(s, 2));
+        out_ += fmt::format(" {}[{}], {}{}{}", buffer(s.attr.buffer), use(s.operands[0]), use(s.operands[1]),
+                            mask(s, 2), around(s));
         return;
       case Op::load_tile:
         if (!memory) break;
@@ -239,7 +241,7 @@ class Printer {
         return;
       case Op::store_tile:
         if (!memory) break;
-        out_ += fmt::format(" {}, {}{}", tile(s), use(s.operands[3]), mask(s, 4));
+        out_ += fmt::format(" {}, {}{}{}", tile(s), use(s.operands[3]), mask(s, 4), around(s));
         return;
       default: break;
     }

@@ -266,6 +266,7 @@ class Verifier {
   bool memory(const Stmt& s) {
     bool tile = s.op == Op::load_tile || s.op == Op::store_tile;
     bool stores = s.op == Op::store || s.op == Op::store_tile;
+    if (!check(stores || !s.attr.nontemporal, Code::AG1803, "only stores go around the caches")) return false;
     std::size_t fixed = (tile ? 3 : 1) + (stores ? 1 : 0), n = s.operands.size();
     if (!check(n == fixed || n == fixed + 1, Code::AG1803, "`{}` takes {} operands and a mask", describe(s.op).name,
                fixed))

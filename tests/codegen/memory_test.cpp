@@ -3,6 +3,7 @@
 #include <cstring>
 #include <random>
 
+#include "codegen/backend.hpp"
 #include "harness.hpp"
 
 using namespace ag;
@@ -128,4 +129,42 @@ TEST_CASE("scratch and local buffers") {
   Kernel k = std::move(b).finish();
   for (std::int64_t size : {1, 7, 64, 100})
     CHECK(compare(k, {sample(DType::f32, 100, 5), sample(DType::f32, 100, 3)}, {size}) == "");
+}
+
+TEST_CASE("stores around the caches store what others do, wherever rows begin") {
+  for (DType e : {DType::f32, DType::f64, DType::bf16, DType::u8, DType::boolean})
+    for (std::uint16_t lanes : {16, 32, 64, 128}) {
+      // Three rows, whole lines at first, then begun at any element; the last part of a row is masked.
+      Builder b("k0");
+      BufferId in = b.param(e, 2048, Access::read), out = b.param(e, 2048, Access::read_write);
+      ValueId one = b.index(1), stride = b.index(lanes + 3);
+      b.for_each(b.index(5), {}, [&](ValueId i) {
+        ValueId base = b.mul(i, b.index(3 * (lanes + 3) + 1)),
+                left = b.op(Op::cmp_lt, {b.lane_iota(DType::i64, lanes), i});
+        ValueId t = b.load_tile(in, {e, 3, lanes}, base, stride, one);
+        b.store_tile(out, base, stride, one, t);
+        b.kernel().stmts[StmtId(b.kernel().stmts.size() - 1)].attr.nontemporal = true;
+        ValueId row = b.load_tile(in, {e, 1, lanes}, i, stride, one, left);
+        b.store_tile(out, i, stride, one, row, left);
+        b.kernel().stmts[StmtId(b.kernel().stmts.size() - 1)].attr.nontemporal = true;
+      });
+      INFO(dtype_name(e) << " x " << lanes);
+      CHECK(compare(std::move(b).finish(), {sample(e, 2048, 1), sample(e, 2048, 2)}) == "");
+    }
+  Builder b("k0");
+  BufferId in = b.param(DType::f32, 4096, Access::read), out = b.param(DType::f32, 4096, Access::write);
+  b.for_(b.index(0), b.index(4096), b.index(64), {}, {}, [&](ValueId i, const Builder::Values&) {
+    b.store_tile(out, i, b.index(0), b.index(1), b.load_tile(in, {DType::f32, 1, 64}, i, b.index(0), b.index(1)));
+    b.kernel().stmts[StmtId(b.kernel().stmts.size() - 1)].attr.nontemporal = true;
+    return Builder::Values{};
+  });
+  Kernel k = std::move(b).finish();
+  CHECK(compare(k, {sample(DType::f32, 4096, 1), sample(DType::f32, 4096, 2)}) == "");
+  for (const std::string& name : targets()) {
+    auto target = codegen::describe_target(name);
+    auto text = codegen::backend_of(*target).emit(k, *target, codegen::EmitKind::assembly, {});
+    REQUIRE(text.has_value());
+    CHECK(text->find("movntp") != std::string::npos);
+    CHECK(text->find("sfence") != std::string::npos);
+  }
 }

@@ -40,6 +40,7 @@ Kernel everything() {
     ValueId column = b.reduce_lanes(ReduceKind::max, t), row = b.reduce_rows(ReduceKind::sum, t);
     ValueId all = b.op(Op::contract, {t, b.broadcast(column, 6, 6), b.broadcast(row, 6, 64)});
     b.store_tile(y, i, size, one, all, mask);
+    b.kernel().stmts[StmtId(b.kernel().stmts.size() - 1)].attr.nontemporal = true;
     ValueId e = b.op(Op::transpose, {b.extract(b.op(Op::exp, {t}), 3)});
     b.store_tile(z, b.index(0), one, one, e);
     b.prefetch(x, b.add(i, size), 2);
@@ -62,6 +63,7 @@ Kernel everything() {
   ValueId whole = b.load(x, b.mul(lanes, loop[0]));
   ValueId bits = b.cast(b.bitcast(b.shuffle_xor(whole, 16), DType::u32), DType::i64);
   b.store(y, lanes, whole, b.op(Op::cmp_eq, {bits, lanes}));
+  b.kernel().stmts[StmtId(b.kernel().stmts.size() - 1)].attr.nontemporal = true;
   b.barrier();
   return std::move(b).finish();
 }
@@ -218,4 +220,15 @@ TEST_CASE("the hash sees structure and nothing else") {
   b.buffers[0].noalias = false;
   CHECK(structural_hash(a) != structural_hash(b));
   CHECK(structural_hash(samples::matmul(4, 4, 4)) != structural_hash(samples::matmul(4, 4, 5)));
+}
+
+TEST_CASE("only stores go around the caches") {
+  Kernel k = everything();
+  CHECK(print(k).find(" nontemporal") != std::string::npos);
+  REQUIRE(verify(k));
+  for (Stmt& s : k.stmts)
+    if (s.op == Op::load) s.attr.nontemporal = true;
+  auto checked = verify(k);
+  REQUIRE_FALSE(checked);
+  CHECK(checked.error()[0].code == Code::AG1803);
 }
