@@ -89,23 +89,33 @@ bool badly_stepped(Int depth, Int step, Int run_bytes, const TargetSpec& target)
   return pages || collides(depth, step, run_bytes, target.l2_bytes / 2);  // rows want room beside them
 }
 
+constexpr Int most_few = 16, least_runs = 16, least_run = 256;
+
+/// Enough runs, and so much of them that reading them is what takes time.
+bool many_runs(Int runs, Int depth, Int element_bytes, const TargetSpec& target) {
+  return runs >= least_runs && depth >= least_run &&
+         std::min(runs, most) * std::min(depth, most) * element_bytes * 4 >= target.l2_bytes;
+}
+
 }  // namespace
 
 bool few_rows(Int rows, Int cols, Int depth, Int element_bytes, const TargetSpec& target) {
-  constexpr Int most_rows = 16, least_runs = 16, least_depth = 256;
-  return rows >= 1 && rows <= most_rows && cols >= least_runs && depth >= least_depth &&
-         std::min(cols, most) * std::min(depth, most) * element_bytes * 4 >= target.l2_bytes;
+  return rows >= 1 && rows <= most_few && many_runs(cols, depth, element_bytes, target);
 }
 
-DotBlocking pick_dots(Int rows, Int cols, Int depth, Int element_bytes, const TargetSpec& target) {
+bool few_columns(Int rows, Int cols, Int depth, Int element_bytes, const TargetSpec& target) {
+  return cols >= 2 && cols < most_few && many_runs(rows, depth, element_bytes, target);
+}
+
+DotBlocking pick_dots(Int few, Int runs, Int depth, Int element_bytes, const TargetSpec& target) {
   const bool many = target.vector_registers >= 32;
   DotBlocking b;
-  b.rows = equal_rows(rows, many ? 7 : 4);
-  b.columns = std::clamp<Int>((target.vector_registers - 2 - b.rows) / b.rows, 1, 4);
+  b.few = equal_rows(few, many ? 7 : 4);
+  b.runs = std::clamp<Int>((target.vector_registers - 2 - b.few) / b.few, 1, 4);
   // Some 64 KiB a task; each thread has some.
   constexpr Int task_bytes = Int{64} << 10, lines = 16;
   b.task = std::max<Int>(task_bytes / (std::min(depth, most) * element_bytes) / lines, 1) * lines;
-  b.task = std::min(b.task, cols);
+  b.task = std::min(b.task, runs);
   return b;
 }
 

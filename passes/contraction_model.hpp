@@ -46,11 +46,16 @@ struct OperandLayout {
 bool few_rows(std::int64_t rows, std::int64_t cols, std::int64_t depth, std::int64_t element_bytes,
               const TargetSpec& target);
 
-/// How such a product is computed: rows x columns accumulators of a register each, `cols` columns a task.
+/// The same for few columns by rows that are runs: such columns leave lanes of a register empty, or wait for each
+/// other.
+bool few_columns(std::int64_t rows, std::int64_t cols, std::int64_t depth, std::int64_t element_bytes,
+                 const TargetSpec& target);
+
+/// How such a product is computed: few x runs accumulators of a register each, `task` runs a task.
 struct DotBlocking {
-  std::int64_t rows = 1, columns = 1, task = 1;
+  std::int64_t few = 1, runs = 1, task = 1;
 };
-DotBlocking pick_dots(std::int64_t rows, std::int64_t cols, std::int64_t depth, std::int64_t element_bytes,
+DotBlocking pick_dots(std::int64_t few, std::int64_t runs, std::int64_t depth, std::int64_t element_bytes,
                       const TargetSpec& target);
 
 /// A task is one batch, `panels` panels of columns, and rows: `outer` iterations of the outer row axes with all rows

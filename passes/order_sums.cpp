@@ -2,11 +2,14 @@
 //
 // Products of a few rows whose right operand lies with its terms one after another are sums of products along lanes
 // (attribute `lanes`): each line of the large operand is read once, in order, and nothing is turned. That is another
-// order of the same terms (class `algorithm`), which follows from the op, its sizes and the instruction set alone.
+// order of the same terms (class `algorithm`), which follows from the op, its sizes and the instruction set alone. So
+// are products of a few columns, which leave lanes empty otherwise; such columns are copied if need be.
 #include "passes/order_sums.hpp"
 
+#include <map>
+
 #include "ir/op.hpp"
-#include "passes/contraction_model.hpp"
+#include "passes/panels.hpp"
 #include "passes/rebuild.hpp"
 #include "passes/strided_view.hpp"
 
@@ -16,52 +19,63 @@ namespace {
 using Int = std::int64_t;
 using Ints = std::vector<std::int64_t>;
 
-Int at(const Ints& from, Int i) { return from[static_cast<std::size_t>(i)]; }
+class Ordering {
+ public:
+  Ordering(const Graph& g, const TargetSpec& target) : g_(g), target_(target), out_(empty_like(g)), b_(out_) {}
 
-/// Whether both operands lie with their terms one after another, the left one has few rows, and the right one is so
-/// large that reading it is what takes time.
-bool along_lanes(const Graph& g, const Node& n, const TargetSpec& target) {
-  const Type &lhs = g.type(n.operands[0]), &rhs = g.type(n.operands[1]);
-  if (!is_float(lhs.dtype) || lhs.dtype != rhs.dtype || is_storage(lhs.dtype)) return false;
-  const Ints lhs_contract = n.attrs.get_or<Ints>("lhs_contract", {}),
-             rhs_contract = n.attrs.get_or<Ints>("rhs_contract", {});
-  if (lhs_contract.size() != 1 || !n.attrs.get_or<Ints>("lhs_batch", {}).empty()) return false;
-  auto left = strided_view(g, n.operands[0]), right = strided_view(g, n.operands[1]);
-  if (!left || !right || at(left->strides, lhs_contract[0]) != 1 || at(right->strides, rhs_contract[0]) != 1)
-    return false;
-  auto free = [](const StridedView& v, Int contracted) {  // elements of the other axes; 0 if there are several
-    Int size = 1;
-    for (Int d = 0; d < static_cast<Int>(v.shape.size()); ++d)
-      if (d != contracted && at(v.shape, d) != 1) size = size == 1 ? at(v.shape, d) : 0;
-    return size;
-  };
-  return few_rows(free(*left, lhs_contract[0]), free(*right, rhs_contract[0]), at(left->shape, lhs_contract[0]),
-                  static_cast<Int>(dtype_bytes(rhs.dtype)), target);
-}
+  Graph run() {
+    map_.resize(g_.value_count());
+    for (NodeId id : g_.node_ids()) {
+      const Node& n = g_.node(id);
+      const FewSide few = n.op->name == "dot_general" ? few_side(g_, n, target_) : FewSide::none;
+      if (few == FewSide::none) {
+        copy_node(b_, g_, id, map_);
+        continue;
+      }
+      b_.set_origin(n.locs, n.grad_of ? map_[n.grad_of.index] : ValueId{});
+      Attrs attrs = n.attrs;
+      attrs.set("lanes", static_cast<Int>(target_.lanes(dtype_bytes(g_.type(n.operands[1]).dtype))));
+      const ValueId left = map_[n.operands[0].index],
+                    right = few == FewSide::columns ? columns(n) : map_[n.operands[1].index];
+      bind(g_, n.result(), out_, b_.add_op("dot_general", {left, right}, attrs), map_);
+    }
+    map_signature(g_, map_, out_);
+    return std::move(out_);
+  }
+
+ private:
+  const Graph& g_;
+  const TargetSpec& target_;
+  Graph out_;
+  GraphBuilder b_;
+  ValueMap map_;
+  std::map<std::pair<ValueId, Int>, ValueId> copies_;  // by value and contracted axis
+
+  /// The right operand with its terms one after another.
+  ValueId columns(const Node& n) {
+    const ValueId v = map_[n.operands[1].index];
+    const Int contracted = n.attrs.get_or<Ints>("rhs_contract", {})[0];
+    auto view = strided_view(g_, n.operands[1]);
+    if (!view || view->strides[static_cast<std::size_t>(contracted)] == 1) return v;
+    Ints perm, back(view->shape.size());
+    for (Int d = 0; d < static_cast<Int>(view->shape.size()); ++d)
+      if (d != contracted) perm.push_back(d);
+    perm.push_back(contracted);
+    for (std::size_t i = 0; i < perm.size(); ++i) back[static_cast<std::size_t>(perm[i])] = static_cast<Int>(i);
+    ValueId& copy = copies_[{v, contracted}];
+    if (!copy) copy = b_.add_op("materialize", {b_.transpose(v, perm)});
+    return b_.transpose(copy, back);
+  }
+};
 
 Result<Graph> run(const Graph& g, PassContext& context) {
   if (context.target.kind != TargetSpec::Kind::cpu) return g;
-  Graph out = empty_like(g);
-  GraphBuilder b(out);
-  ValueMap map(g.value_count());
-  for (NodeId id : g.node_ids()) {
-    const Node& n = g.node(id);
-    if (n.op->name != "dot_general" || !along_lanes(g, n, context.target)) {
-      copy_node(b, g, id, map);
-      continue;
-    }
-    b.set_origin(n.locs, n.grad_of ? map[n.grad_of.index] : ValueId{});
-    Attrs attrs = n.attrs;
-    attrs.set("lanes", static_cast<Int>(context.target.lanes(dtype_bytes(g.type(n.operands[1]).dtype))));
-    bind(g, n.result(), out, b.add_op("dot_general", {map[n.operands[0].index], map[n.operands[1].index]}, attrs), map);
-  }
-  map_signature(g, map, out);
-  return out;
+  return Ordering(g, context.target).run();
 }
 
 }  // namespace
 
 const Pass order_sums = {
-    .name = "order_sums", .summary = "products of a few rows become sums along lanes", .on_graph = run};
+    .name = "order_sums", .summary = "products of a few rows or columns become sums along lanes", .on_graph = run};
 
 }  // namespace ag::passes

@@ -81,7 +81,9 @@ class Packer {
     for (Int d : contract) depth *= at(view->shape, d);
     for (Int s : view->shape) elements *= s;
     if (columns < 2 || depth < 2 || elements < min_elements) return false;
-    const Int width = panel_width(id);
+    const bool runs = few_side(g_, n, target_) == FewSide::columns;  // each column is a panel
+    if (runs && at(view->strides, contract[0]) == 1) return false;
+    const Int width = runs ? 1 : panel_width(id);
     // One panel as it lies, unless its steps begin within lines of the cache.
     if (step == 1 && columns <= width && columns * static_cast<Int>(dtype_bytes(view->literal->dtype)) % 64 == 0)
       return false;
@@ -102,7 +104,7 @@ class Packer {
   }
 
   ValueId constant_panels(const ConstantView& v, const Ints& outer, const Ints& contract, Int column, Int width) {
-    Key key{v.literal.get(), v.strides, outer, contract, {column}};
+    Key key{v.literal.get(), v.strides, outer, contract, {column, width == 1}};
     if (auto it = packed_.find(key); it != packed_.end()) return it->second;
     return packed_[key] =
                b_.constant(make_panels(v.literal, {v.shape, v.strides, outer, contract, column, width}, context_));

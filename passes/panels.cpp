@@ -5,6 +5,7 @@
 
 #include "ir/attr.hpp"
 #include "ir/op.hpp"
+#include "passes/strided_view.hpp"
 
 namespace ag::passes {
 namespace {
@@ -49,6 +50,27 @@ ContractionSizes product_sizes(const Graph& g, const Node& dot, const TargetSpec
   auto pitch = lhs.shape.empty() ? std::nullopt : number(lhs.shape.back());
   s.rows_collide = pitch && *pitch * static_cast<Int>(dtype_bytes(lhs.dtype)) % 4096 == 0;
   return s;
+}
+
+FewSide few_side(const Graph& g, const Node& dot, const TargetSpec& target) {
+  const DType t = g.type(dot.operands[1]).dtype;
+  const Ints left_contract = ints(dot, "lhs_contract"), right_contract = ints(dot, "rhs_contract");
+  if (!is_float(t) || is_storage(t) || g.type(dot.operands[0]).dtype != t) return FewSide::none;
+  if (left_contract.size() != 1 || !ints(dot, "lhs_batch").empty()) return FewSide::none;
+  auto left = strided_view(g, dot.operands[0]), right = strided_view(g, dot.operands[1]);
+  if (!left || !right) return FewSide::none;
+  auto at = [](const Ints& from, Int i) { return from[static_cast<std::size_t>(i)]; };
+  auto free = [&](const StridedView& v, Int contracted) {  // elements of the other axes; 0 if there are several
+    Int size = 1;
+    for (Int d = 0; d < static_cast<Int>(v.shape.size()); ++d)
+      if (d != contracted && at(v.shape, d) != 1) size = size == 1 ? at(v.shape, d) : 0;
+    return size;
+  };
+  const Int l = left_contract[0], r = right_contract[0], depth = at(left->shape, l);
+  if (at(left->strides, l) != 1) return FewSide::none;
+  const Int rows = free(*left, l), cols = free(*right, r), bytes = static_cast<Int>(dtype_bytes(t));
+  if (at(right->strides, r) == 1 && few_rows(rows, cols, depth, bytes, target)) return FewSide::rows;
+  return few_columns(rows, cols, depth, bytes, target) ? FewSide::columns : FewSide::none;
 }
 
 ValueId product_of_panels(GraphBuilder& b, const Graph& g, NodeId id, ValueId left, ValueId panels) {

@@ -20,6 +20,11 @@ RightAxes right_axes(const Graph& g, const Node& dot, int rank);
 /// What the schedule will see of a product; rows that lie one after another in memory count as one axis.
 ContractionSizes product_sizes(const Graph& g, const Node& dot, const TargetSpec& target);
 
+/// Whether a product sums along lanes, and which side has few elements (contraction_model.hpp). Rows want a right
+/// operand that lies with its terms one after another; for columns one is made, so that it is asked of the left only.
+enum class FewSide : std::uint8_t { none, rows, columns };
+FewSide few_side(const Graph& g, const Node& dot, const TargetSpec& target);
+
 /// The product `id` of `g`, made in `b`, with its right operand replaced by `panels`. `left` is the left operand in
 /// `b`.
 ValueId product_of_panels(GraphBuilder& b, const Graph& g, NodeId id, ValueId left, ValueId panels);

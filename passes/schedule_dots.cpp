@@ -60,15 +60,20 @@ class DotScheduler : public ContractionNest {
     body_ = find_contraction(k_, nest_.body);
     if (!applies()) return std::nullopt;
     begin_contraction();
+    const bool few_columns = row_ && row_->size->value() > col_->size->value();
+    runs_ = few_columns ? row_ : col_, few_ = few_columns ? col_ : row_;
+    count_ = few_ ? few_->size->value() : 1;
     const loop::VType sum = k_.type(k_.stmts[body_.loops[0]].results[0]);
     lanes_ = target_.lanes(dtype_bytes(sum.elem));
-    rows_ = row_ ? row_->size->value() : 1, cols_ = col_->size->value(), depth_ = body_.extents[0].value();
-    plan_ = pick_dots(rows_, cols_, depth_, static_cast<Int>(dtype_bytes(sum.elem)), target_);
-    sums_ = b_.alloc(sum.elem, Dim(rows_ * plan_.task), loop::Scope::scratch);
-    const Int tasks = (cols_ + plan_.task - 1) / plan_.task;
-    tiles(tasks, [&](LV t) {
-      LV lo = b_.mul(t, b_.index(plan_.task)), hi = b_.add(lo, b_.index(plan_.task));
-      if (cols_ % plan_.task != 0) hi = b_.op(Op::min, {hi, b_.index(cols_)});
+    const Int runs = runs_->size->value(), depth = body_.extents[0].value();
+    plan_ = pick_dots(count_, runs, depth, static_cast<Int>(dtype_bytes(sum.elem)), target_);
+    sums_ = b_.alloc(sum.elem, Dim(count_ * plan_.task), loop::Scope::scratch);
+    tiles(outer_size() * Dim((runs + plan_.task - 1) / plan_.task), [&](LV t) {
+      const Int tasks = (runs + plan_.task - 1) / plan_.task;
+      LV block = t;
+      if (!outer_.empty()) decode(b_.op(Op::div, {t, b_.index(tasks)})), block = b_.op(Op::rem, {t, b_.index(tasks)});
+      LV lo = b_.mul(block, b_.index(plan_.task)), hi = b_.add(lo, b_.index(plan_.task));
+      if (runs % plan_.task != 0) hi = b_.op(Op::min, {hi, b_.index(runs)});
       add(lo, hi);
       rest(lo, hi);
     });
@@ -76,42 +81,45 @@ class DotScheduler : public ContractionNest {
   }
 
  private:
+  const NestLoop *runs_ = nullptr, *few_ = nullptr;  // of the operand that is read once, and of the other
   DotBlocking plan_;
   loop::BufferId sums_;  // of a task, [rows][columns]
-  Int rows_ = 1, cols_ = 1, depth_ = 1;
+  Int count_ = 1;  // of the few
   int lanes_ = 1;
 
   bool applies() const {
-    if (!col_ || !outer_.empty() || body_.loops.size() != 1 || !k_.stmts[body_.loops[0]].attr.reassociate) return false;
+    if (!col_ || body_.loops.size() != 1 || !k_.stmts[body_.loops[0]].attr.reassociate) return false;
     return col_->size->is_const() && (!row_ || row_->size->is_const()) && body_.extents[0].is_const();
   }
 
-  LV place(LV row, LV column, LV lo) { return b_.add(b_.mul(row, b_.index(plan_.task)), b_.sub(column, lo)); }
+  /// Where the sum of a run, counted from the task's first, and one of the few lies.
+  LV place(LV run, LV few) {
+    return few_ == col_ ? b_.add(b_.mul(run, b_.index(count_)), few) : b_.add(b_.mul(few, b_.index(plan_.task)), run);
+  }
 
-  /// The sums of columns [lo, hi).
+  /// The sums of runs [lo, hi).
   void add(LV lo, LV hi) {
-    const auto columns = static_cast<std::uint16_t>(plan_.columns);
-    ForOptions o{.mapping = Mapping::rows, .role = AxisRole::row, .width = columns};
-    b_.for_(lo, hi, b_.index(columns), o, {}, [&](LV n, const Builder::Values&) {
-      auto tile = [&](LV m, Int rows) {
-        Builder::Values sums = dots(m, rows, n);
-        for (Int i = 0; i < rows; ++i)
-          b_.store(sums_, place(b_.add(m, b_.index(i)), n, lo), sums[static_cast<std::size_t>(i)]);
-      };
-      for (Int m = 0; m < rows_; m += plan_.rows) tile(b_.index(m), std::min(plan_.rows, rows_ - m));
+    const auto at_once = static_cast<std::uint16_t>(plan_.runs);
+    ForOptions o{.mapping = Mapping::rows, .role = AxisRole::row, .width = at_once};
+    b_.for_(lo, hi, b_.index(at_once), o, {}, [&](LV run, const Builder::Values&) {
+      for (Int from = 0; from < count_; from += plan_.few) {
+        Builder::Values sums = dots(from, std::min(from + plan_.few, count_), run);
+        for (std::size_t i = 0; i < sums.size(); ++i)
+          b_.store(sums_, place(b_.sub(run, lo), b_.index(from + static_cast<Int>(i))), sums[i]);
+      }
       return Builder::Values{};
     });
   }
 
-  /// The sums of `rows` rows from `from` on at column n, one carried value each.
-  Builder::Values dots(LV from, Int rows, LV n) {
+  /// The sums of one run with the few [from, to), one carried value each.
+  Builder::Values dots(Int from, Int to, LV run) {
     const Stmt& loop = k_.stmts[body_.loops[0]];
     std::vector<KernelCloner> cells;
     Builder::Values first;
-    for (Int i = 0; i < rows; ++i) {
+    for (Int i = from; i < to; ++i) {
       KernelCloner& c = cells.emplace_back(clone_);
-      if (row_) c.set(row_->iv, b_.add(from, b_.index(i)));
-      c.set(col_->iv, n);
+      if (few_) c.set(few_->iv, b_.index(i));
+      c.set(runs_->iv, run);
       before_sum(c);
       first.push_back(c.get(loop.operands[3]));
     }
@@ -119,11 +127,11 @@ class DotScheduler : public ContractionNest {
                  .role = AxisRole::reduce,
                  .width = static_cast<std::uint16_t>(lanes_),
                  .reassociate = true};
-    return b_.for_(b_.index(0), b_.index(depth_), b_.index(lanes_), o, first,
+    return b_.for_(b_.index(0), b_.dim(body_.extents[0]), b_.index(lanes_), o, first,
                    [&](LV k, const Builder::Values& carried) { return terms(cells, k, carried); });
   }
 
-  /// One more term of each cell; what does not depend on the row is loaded once.
+  /// One more term of each cell; what does not depend on the few is loaded once.
   Builder::Values terms(const std::vector<KernelCloner>& cells, LV k, const Builder::Values& carried) {
     const BlockId block = body_.block(k_, 0);
     const IndexSteps steps(k_);
@@ -134,7 +142,7 @@ class DotScheduler : public ContractionNest {
       c.set(k_.blocks[block].args[0], k);
       c.set(k_.blocks[block].args[1], carried[i]);
       c.on_load = [&](const Stmt& load) -> LV {
-        if (load.operands.size() != 1 || (row_ && steps.depends(load.operands[0], row_->iv))) return {};
+        if (load.operands.size() != 1 || (few_ && steps.depends(load.operands[0], few_->iv))) return {};
         auto [it, fresh] = loaded.try_emplace(&load);
         if (fresh) it->second = b_.load(c.get(load.attr.buffer), c.get(load.operands[0]));
         return it->second;
@@ -146,19 +154,23 @@ class DotScheduler : public ContractionNest {
     return next;
   }
 
-  /// What is computed from the sums of columns [lo, hi), and stored.
+  /// What is computed from the sums of runs [lo, hi), and stored: rows one after the other, columns along lanes.
   void rest(LV lo, LV hi) {
+    const bool few_columns = few_ == col_;
     auto row = [&](LV m) {
-      vector_loop(lo, hi, lanes_, [&](LV n) {
+      LV first = few_columns ? b_.index(0) : lo, end = few_columns ? b_.index(count_) : hi;
+      vector_loop(first, end, lanes_, [&](LV n) {
         KernelCloner c = clone_;
         if (row_) c.set(row_->iv, m);
         c.set(col_->iv, n);
-        LV at = place(row_ ? m : b_.index(0), n, lo);
+        LV at = few_columns ? place(b_.sub(m, lo), n) : place(b_.sub(n, lo), row_ ? m : b_.index(0));
         nest_body(c, [&] { c.set(k_.stmts[body_.loops[0]].results[0], b_.load(sums_, at)); });
       });
+      return Builder::Values{};
     };
-    if (!row_) return row({});
-    b_.for_each(b_.index(rows_), {.role = AxisRole::row}, row);
+    if (!row_) return void(row({}));
+    b_.for_(few_columns ? lo : b_.index(0), few_columns ? hi : b_.index(count_), b_.index(1), {.role = AxisRole::row},
+            {}, [&](LV m, const Builder::Values&) { return row(m); });
   }
 };
 

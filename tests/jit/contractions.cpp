@@ -153,7 +153,7 @@ TEST_CASE("products have the interpreter's bits at every shape") {
   for (const Shape& s : shapes) check(**engine, s);
 }
 
-TEST_CASE("sums of a few rows along lanes have the bits of their order") {
+TEST_CASE("sums along lanes of a few rows or columns have the bits of their order") {
   auto engine = runtime::Engine::create();
   REQUIRE(engine);
   for (auto [m, n, k] : std::vector<std::array<std::int64_t, 3>>{
@@ -161,6 +161,12 @@ TEST_CASE("sums of a few rows along lanes have the bits of their order") {
     for (DType t : {DType::f32, DType::f64}) {
       Shape s{m, n, k};
       s.right_transposed = true, s.dtype = t, s.epilogue = m == 3;
+      check(**engine, s, true);
+    }
+  for (auto [m, n, k] : std::vector<std::array<std::int64_t, 3>>{{300, 2, 301}, {130, 9, 520}, {65, 5, 1030}})
+    for (int kind = 0; kind < 4; ++kind) {
+      Shape s{m, n, k};
+      s.right_transposed = kind & 1, s.dtype = kind & 2 ? DType::f64 : DType::f32, s.epilogue = n == 9;
       check(**engine, s, true);
     }
   for (bool in_order : {true, false}) {  // too small; terms of the left side far apart
