@@ -198,7 +198,7 @@ class Planner {
   bool join_a_producer(NodeId id) {
     LowerClass c = cls(id);
     if (c != LowerClass::map && c != LowerClass::reduce && c != LowerClass::index) return false;
-    if (concat_by_parts(g_, id)) return false;
+    if (concat_by_parts(g_, id) || plan_.joined.contains(id)) return false;
     LeafProbe probe(g_);
     std::vector<LeafProbe::Leaf> found = leaves(probe, id, probe.indices(domain(id)));
     std::vector<GroupId> candidates = producer_groups(found), producers = candidates;
@@ -418,7 +418,11 @@ class Planner {
       case LowerClass::window:
       case LowerClass::sort: group.kind = GroupKind::own; break;
       case LowerClass::map:
-      case LowerClass::index: group.kind = concat_by_parts(g_, id) ? GroupKind::own : GroupKind::map; break;
+      case LowerClass::index: {
+        const bool own = concat_by_parts(g_, id) || plan_.joined.contains(id);
+        group.kind = own ? GroupKind::own : GroupKind::map;
+        break;
+      }
       default: group.kind = GroupKind::host; break;
     }
     if (n.result_count == 1) group.full = domain(id);

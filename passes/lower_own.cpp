@@ -36,7 +36,7 @@ Result<std::vector<LoweredKernel>> lower_own(const Graph& g, const Plan& plan, G
   switch (g.node(id).op->lower_class) {
     case LowerClass::scatter: return lower_scatter(g, id);
     case LowerClass::cumulative: return lower_cumulative(g, plan, gid);
-    case LowerClass::index: return lower_concat(g, plan, gid);
+    case LowerClass::index: return g.node(id).op->name == "pad" ? lower_pad(g, plan, gid) : lower_concat(g, plan, gid);
     case LowerClass::sort: return lower_algorithm(g, plan, gid, target.kind == TargetSpec::Kind::cuda);
     case LowerClass::window:
       if (g.node(id).op->name == "winograd") return lower_winograd(g, plan, gid, target);

@@ -16,6 +16,9 @@ bool has_kernel(const NodeView& node, const PassContext& context);
 /// Whether the node is a concat whose parts have a kernel each.
 bool concat_by_parts(const Graph& g, NodeId id);
 
+/// What lies before the operand of a pad on each axis, if it adds elements around it and does nothing else.
+std::optional<Dims> pads_around(const Graph& g, NodeId pad);
+
 /// Whether the op's kernel computes maps over its one result in its last loop (OwnKernel::members).
 bool takes_members(const OpInfo& op);
 
@@ -26,6 +29,7 @@ Result<std::vector<LoweredKernel>> lower_lu(const Graph& g, NodeId id);
 Result<std::vector<LoweredKernel>> lower_lu_solve(const Graph& g, NodeId id);
 Result<std::vector<LoweredKernel>> lower_suppress(const Graph& g, NodeId id);
 Result<std::vector<LoweredKernel>> lower_concat(const Graph& g, const Plan& plan, GroupId gid);
+Result<std::vector<LoweredKernel>> lower_pad(const Graph& g, const Plan& plan, GroupId gid);
 Result<std::vector<LoweredKernel>> lower_attention(const Graph& g, const Plan& plan, GroupId gid);
 Result<std::vector<LoweredKernel>> lower_winograd(const Graph& g, const Plan& plan, GroupId gid,
                                                   const TargetSpec& target);

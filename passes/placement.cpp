@@ -44,10 +44,12 @@ class Placer {
   Placer(const Graph& g, const std::vector<bool>& live, Plan& plan) : g_(g), live_(live), plan_(plan) {}
 
   void run() {
-    std::vector<NodeId> concats;
-    for (NodeId id : g_.node_ids())
+    std::vector<NodeId> concats, pads;
+    for (NodeId id : g_.node_ids()) {
       if (live_[id.index] && concat_by_parts(g_, id)) concats.push_back(id);
-    if (concats.empty()) return;
+      if (live_[id.index] && g_.node(id).op->name == "pad") pads.push_back(id);
+    }
+    if (concats.empty() && pads.empty()) return;
     std::reverse(concats.begin(), concats.end());  // of unknown sizes, what holds another comes first too
     count_users();
     auto elems = [&](NodeId id) {
@@ -55,8 +57,16 @@ class Placer {
       return n.is_const() ? n.value() : 0;
     };
     std::stable_sort(concats.begin(), concats.end(), [&](NodeId a, NodeId b) { return elems(a) > elems(b); });
+    auto joined = [&](ValueId v) {
+      return std::any_of(users_[v.index].begin(), users_[v.index].end(),
+                         [&](NodeId user) { return g_.node(user).op->name == "concat"; });
+    };
+    for (NodeId id : pads)  // a concat that is padded is put together there
+      if (!joined(g_.node(id).operands[0])) halo(id);
     for (NodeId id : concats)
       if (!view(id)) join(id);
+    for (NodeId id : pads)
+      if (!plan_.joined.contains(id)) halo(id);
   }
 
  private:
@@ -147,6 +157,26 @@ class Placer {
     }
     plan_.joined.insert(concat);
     return true;
+  }
+
+  /// Computes what is padded inside its padding. Not where that is about as much as what it is put around, nor where a
+  /// map computes the padded value as it reads it.
+  void halo(NodeId pad) {
+    const Node& n = g_.node(pad);
+    const ValueId v = n.operands[0], result = n.result();
+    const auto low = pads_around(g_, pad);
+    if (!low || !placeable(v)) return;
+    const Dim all = g_.type(result).elems(), own = g_.type(v).elems();
+    if (all.is_const() && own.is_const() && all.value() - own.value() > own.value() / 2) return;
+    for (NodeId user : users_[result.index])
+      if (g_.node(user).op->lower_class == LowerClass::map) return;
+    const auto at = plan_.placed.find(result);
+    Placement inside = at == plan_.placed.end() ? Placement{result, 0, g_.type(result).shape} : at->second;
+    Dim stride = 1;
+    for (std::size_t d = inside.within.size(); d-- > 0; stride = stride * inside.within[d])
+      inside.begin = inside.begin + (*low)[d] * stride;
+    plan_.placed.emplace(v, std::move(inside));
+    plan_.joined.insert(pad);
   }
 
   /// Computes operands in place. Others are copied; not, where a map over the result could read them as it is computed.

@@ -1,6 +1,7 @@
 // Where stored values lie. Most have a buffer of their own; operands of a concat are computed in their place of its
 // result, in another shape too (heads of attention side by side), wherever all that read them can follow, and a concat
-// whose operands lie side by side already is there without being computed.
+// whose operands lie side by side already is there without being computed. What is padded is computed inside its
+// padding.
 #pragma once
 #include <unordered_map>
 
@@ -8,8 +9,8 @@
 
 namespace ag::passes {
 
-/// Decides where the operands of concats lie: sets plan.placed and plan.joined. The largest concats choose first, so
-/// that one whose operands begin a larger one's (features that are gathered layer by layer) is a view of it.
+/// Decides where the operands of concats and pads lie: sets plan.placed and plan.joined. The largest concats choose
+/// first, so that one whose operands begin a larger one's (features that are gathered layer by layer) is a view of it.
 void place_values(const Graph& g, const std::vector<bool>& live, Plan& plan);
 
 /// What a value is a reshape of: that is stored, and may be placed.

@@ -53,7 +53,7 @@ struct Plan {
   std::vector<Space> space;                      ///< by node, for members
   std::vector<bool> stored;                      ///< by value
   std::unordered_map<ValueId, Placement> placed;
-  std::unordered_set<NodeId> joined;             ///< concats that copy at most what is not placed in their result
+  std::unordered_set<NodeId> joined;             ///< concats and pads that copy at most what is not in its place
   std::vector<std::string> notes;                ///< --print-fusion: why two ops were or were not fused
 };
 

@@ -191,6 +191,71 @@ TEST_CASE("what a concat puts together in another shape is computed in its place
   same(odd.values, odd.wanted);
 }
 
+TEST_CASE("what is padded is computed inside its padding") {
+  auto pads = [](const Outcome& out) {
+    std::size_t calls = 0;
+    for (const auto& [label, n] : out.calls) calls += label.starts_with("pad") ? n : 0;
+    return calls;
+  };
+  // {nodes from x to z, kernels that pad}: before and behind, along each axis.
+  for (
+      const auto& [nodes, kernels] : {
+           // read by sums too, which find it there
+          std::pair(R"({ "op": "Tanh", "in": ["x"], "out": "a" },
+      { "op": "Pad", "in": ["a", [0, 1, 2, 0, 3, 0], 0.5], "out": "p" }, { "op": "ReduceMax", "in": ["p", [2]], "out": "s" },
+      { "op": "ReduceSum", "in": ["a", [1]], "out": "b" }, { "op": "ReduceSum", "in": ["s", [1]], "out": "c" },
+      { "op": "ReduceMax", "in": ["b", [2]], "out": "d" }, { "op": "Add", "in": ["c", "d"], "out": "z" })",
+                    3),
+           // a concat that is padded
+          std::pair(R"({ "op": "Sin", "in": ["x"], "out": "a" }, { "op": "Cos", "in": ["x"], "out": "b" },
+      { "op": "Concat", "in": ["a", "b"], "out": "ab", "attrs": { "axis": 2 } },
+      { "op": "Pad", "in": ["ab", [0, 1, 0, 0, 1, 4]], "out": "p" },
+      { "op": "ReduceSum", "in": ["p", [1]], "out": "z" })",
+                    3),
+           // a padded value that is put together with another one
+          std::pair(
+              R"({ "op": "Exp", "in": ["x"], "out": "a" }, { "op": "Pad", "in": ["a", [0, 0, 3, 0, 1, 0]], "out": "p" },
+      { "op": "Cos", "in": ["x"], "out": "b" }, { "op": "Pad", "in": ["b", [0, 1, 0, 0, 0, 3]], "out": "q" },
+      { "op": "Concat", "in": ["p", "q"], "out": "pq", "attrs": { "axis": 0 } },
+      { "op": "ReduceMax", "in": ["pq", [2]], "out": "z" })",
+              4),
+           // cropped, as large as what is around it, and followed by a map: as it was
+          std::pair(
+              R"({ "op": "Tanh", "in": ["x"], "out": "a" }, { "op": "Pad", "in": ["a", [0, 1, 0, 0, -1, 0]], "out": "p" },
+      { "op": "ReduceSum", "in": ["p", [1]], "out": "z" })",
+              1),
+          std::pair(
+              R"({ "op": "Tanh", "in": ["x"], "out": "a" }, { "op": "Pad", "in": ["a", [0, 9, 0, 0, 9, 0]], "out": "p" },
+      { "op": "ReduceSum", "in": ["p", [1]], "out": "z" })",
+              1),
+          std::pair(
+              R"({ "op": "Softmax", "in": ["x"], "out": "a" }, { "op": "Pad", "in": ["a", [0, 1, 0, 0, 1, 0]], "out": "p" },
+      { "op": "Exp", "in": ["p"], "out": "z" })",
+              1),
+      })
+    for (const char* size : {"24", "N"}) {
+      INFO(nodes << " " << size);
+      Outcome out = run(fmt::format(R"({{ "ag": 1, "inputs": [ {{ "name": "x", "type": "f32[{},12,20]" }} ],
+    "nodes": [ {} ], "outputs": ["z"] }})",
+                                    size, nodes));
+      same(out.values, out.wanted);
+      if (*size == '2') CHECK(pads(out) == static_cast<std::size_t>(kernels));
+    }
+}
+
+TEST_CASE("images are padded where they are made") {
+  const std::string text = R"({ "ag": 1, "inputs": [ { "name": "x", "type": "f32[2,8,21,19]" },
+      { "name": "w", "type": "f32[16,8,3,3]" }, { "name": "v", "type": "f32[8,16,5,5]" } ],
+    "nodes": [ { "op": "Conv", "in": ["x", "w"], "out": "a", "attrs": { "pads": [1, 1, 1, 1] } },
+      { "op": "Relu", "in": ["a"], "out": "b" },
+      { "op": "Conv", "in": ["b", "v"], "out": "c", "attrs": { "pads": [2, 2, 2, 2], "strides": [2, 2] } },
+      { "op": "Relu", "in": ["c"], "out": "d" },
+      { "op": "MaxPool", "in": ["d"], "out": "y",
+        "attrs": { "kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1] } } ],
+    "outputs": ["y"], "grad": { "of": "y", "seed": "y", "wrt": ["x", "w", "v"] } })";
+  same(run(text), run(text, {"layout"}));  // channels last, and as they are
+}
+
 TEST_CASE("gradients of queries, keys and values are computed in one array") {
   for (std::string mask : {"s", "m"}) {
     const std::string text =
