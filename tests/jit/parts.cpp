@@ -173,7 +173,8 @@ TEST_CASE("what a concat puts together in another shape is computed in its place
     Outcome out = run(fmt::format(R"({{ "ag": 1, "inputs": [ {{ "name": "x", "type": "f32[{0},12,20]" }} ],
     "nodes": [ {{ "op": "Sin", "in": ["x"], "out": "a" }}, {{ "op": "Reshape", "in": ["a", [0, 240]], "out": "a2" }},
       {{ "op": "Slice", "in": ["x", [0], [7], [1]], "out": "s" }}, {{ "op": "Cos", "in": ["s"], "out": "b" }},
-      {{ "op": "Reshape", "in": ["b", [0, 2, 70]], "out": "b2" }}, {{ "op": "Reshape", "in": ["b2", [0, -1]], "out": "b3" }},
+      {{ "op": "Reshape", "in": ["b", [0, 2, 70]], "out": "b2" }},
+      {{ "op": "Reshape", "in": ["b2", [0, -1]], "out": "b3" }},
       {{ "op": "Concat", "in": ["a2", "b3"], "out": "ab", "attrs": {{ "axis": 1 }} }},
       {{ "op": "ReduceSum", "in": ["a", [1]], "out": "y", "attrs": {{ "keepdims": 0 }} }},
       {{ "op": "Softmax", "in": ["ab"], "out": "z" }} ], "outputs": ["y", "z"] }})",
@@ -185,7 +186,8 @@ TEST_CASE("what a concat puts together in another shape is computed in its place
   Outcome odd =
       run(R"({ "ag": 1, "inputs": [ { "name": "x", "type": "f32[64,3,20]" }, { "name": "w", "type": "f32[64,25]" } ],
     "nodes": [ { "op": "Sin", "in": ["x"], "out": "a" }, { "op": "Reshape", "in": ["a", [64, 60]], "out": "a2" },
-      { "op": "Cos", "in": ["w"], "out": "b" }, { "op": "Concat", "in": ["a2", "b"], "out": "ab", "attrs": { "axis": 1 } },
+      { "op": "Cos", "in": ["w"], "out": "b" },
+      { "op": "Concat", "in": ["a2", "b"], "out": "ab", "attrs": { "axis": 1 } },
       { "op": "ReduceSum", "in": ["a", [1]], "out": "y" }, { "op": "Softmax", "in": ["ab"], "out": "z" } ],
     "outputs": ["y", "z"] })");
   same(odd.values, odd.wanted);
@@ -263,14 +265,16 @@ TEST_CASE("gradients of queries, keys and values are computed in one array") {
       { "name": "c", "type": "f32[2,40,32]" } ], "initializers": [ { "name": "ones", "type": "f32[40,40]", "fill": 1 } ],
     "nodes": [ { "op": "MatMul", "in": ["x", "w"], "out": "qkv" },
       { "op": "Split", "in": ["qkv", [32, 32, 32]], "out": ["q", "k", "v"], "attrs": { "axis": 2 } },
-      { "op": "Reshape", "in": ["q", [2, 40, 4, 8]], "out": "q4" }, { "op": "Reshape", "in": ["k", [2, 40, 4, 8]], "out": "k4" },
+      { "op": "Reshape", "in": ["q", [2, 40, 4, 8]], "out": "q4" },
+      { "op": "Reshape", "in": ["k", [2, 40, 4, 8]], "out": "k4" },
       { "op": "Reshape", "in": ["v", [2, 40, 4, 8]], "out": "v4" },
       { "op": "Transpose", "in": ["q4"], "out": "qt", "attrs": { "perm": [0, 2, 1, 3] } },
       { "op": "Transpose", "in": ["k4"], "out": "kt", "attrs": { "perm": [0, 2, 3, 1] } },
       { "op": "Transpose", "in": ["v4"], "out": "vt", "attrs": { "perm": [0, 2, 1, 3] } },
       { "op": "MatMul", "in": ["qt", "kt"], "out": "s" },
       { "op": "Trilu", "in": ["ones", 0], "out": "seen", "attrs": { "upper": 0 } },
-      { "op": "Equal", "in": ["seen", 0.0], "out": "hidden" }, { "op": "Where", "in": ["hidden", -1e38, "s"], "out": "m" },
+      { "op": "Equal", "in": ["seen", 0.0], "out": "hidden" },
+      { "op": "Where", "in": ["hidden", -1e38, "s"], "out": "m" },
       { "op": "Softmax", "in": [")" +
         mask + R"("], "out": "p" }, { "op": "MatMul", "in": ["p", "vt"], "out": "o" },
       { "op": "Transpose", "in": ["o"], "out": "ot", "attrs": { "perm": [0, 2, 1, 3] } },
