@@ -262,7 +262,8 @@ TEST_CASE("gradients of queries, keys and values are computed in one array") {
   for (std::string mask : {"s", "m"}) {
     const std::string text =
         R"({ "ag": 1, "inputs": [ { "name": "x", "type": "f32[2,40,24]" }, { "name": "w", "type": "f32[24,96]" },
-      { "name": "c", "type": "f32[2,40,32]" } ], "initializers": [ { "name": "ones", "type": "f32[40,40]", "fill": 1 } ],
+      { "name": "c", "type": "f32[2,40,32]" } ],
+    "initializers": [ { "name": "ones", "type": "f32[40,40]", "fill": 1 } ],
     "nodes": [ { "op": "MatMul", "in": ["x", "w"], "out": "qkv" },
       { "op": "Split", "in": ["qkv", [32, 32, 32]], "out": ["q", "k", "v"], "attrs": { "axis": 2 } },
       { "op": "Reshape", "in": ["q", [2, 40, 4, 8]], "out": "q4" },
