@@ -57,7 +57,7 @@ std::vector<LV> KernelCloner::yielded(BlockId block) {
 
 void KernelCloner::clone_block(BlockId block, const std::function<bool(StmtId)>& skip) {
   for (StmtId id : from_.blocks[block].stmts)
-    if (from_.stmts[id].op != Op::yield && !(skip && skip(id))) clone(id);
+    if (from_.stmts[id].op != Op::yield && !(skip && skip(id)) && !(instead && instead(id))) clone(id);
 }
 
 void KernelCloner::clone(StmtId id) {

@@ -28,6 +28,8 @@ class KernelCloner {
 
   /// Called for each for_ before it is cloned: may change how it runs.
   std::function<void(const loop::Stmt&, loop::ForOptions&, loop::ValueId& step)> on_for;
+  /// Called for each statement that blocks are made of; true: it was emitted in another way.
+  std::function<bool(loop::StmtId)> instead;
   /// Called for each load; a valid result stands for it.
   std::function<loop::ValueId(const loop::Stmt&)> on_load;
 

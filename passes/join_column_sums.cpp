@@ -13,7 +13,6 @@
 #include "ir/loop/storage.hpp"
 #include "passes/clone.hpp"
 #include "passes/loop_nest.hpp"
-#include "passes/moments.hpp"
 
 namespace ag::passes {
 namespace {
@@ -125,9 +124,7 @@ struct Rows {
   explicit Rows(const Kernel& kernel) : k(kernel), nest(find_nest(kernel)) {}
 
   bool found() const {
-    // (Sums along the row that one pass takes together are found in the outermost loop only.)
-    if (!all_params(k) || !k.dims.empty() || nest.loops.size() != 1 || !Moments(k, nest.body).empty() ||
-        nest.loops[0].role != AxisRole::batch)
+    if (!all_params(k) || !k.dims.empty() || nest.loops.size() != 1 || nest.loops[0].role != AxisRole::batch)
       return false;
     bool along = false;
     for (StmtId id : k.blocks[nest.body].stmts) {

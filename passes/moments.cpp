@@ -1,6 +1,7 @@
 #include "passes/moments.hpp"
 
 #include <algorithm>
+#include <set>
 
 namespace ag::passes {
 
@@ -25,39 +26,52 @@ const Stmt* maker(const loop::Kernel& k, LV v) {
 
 }  // namespace
 
-Moments::Moments(const loop::Kernel& kernel, BlockId block) : k_(kernel) {
+Moments::Moments(const loop::Kernel& kernel, BlockId block) : k_(kernel) { find(block); }
+
+void Moments::find(BlockId block) {
   const auto& stmts = k_.blocks[block].stmts;
   for (std::size_t i = 0; i < stmts.size(); ++i) {
     const Stmt& a = k_.stmts[stmts[i]];
-    auto x = a.op == Op::for_ ? summed(a) : std::nullopt;
-    for (std::size_t j = i + 1; x && j < stmts.size(); ++j) {
-      const Stmt& b = k_.stmts[stmts[j]];
-      if (b.op != Op::for_) continue;
-      auto y = squared(b);
-      if (y && a.operands[0] == b.operands[0] && a.operands[1] == b.operands[1] && same(*x, a, y->first, b))
-        pairs_.push_back({stmts[i], stmts[j], *x, y->second, {}, {}, {}});
-      break;  // only the next loop: nothing is stored in between
-    }
+    if (a.op == Op::for_ && !sums(a)) find(a.blocks[0]);
+    if (a.op != Op::for_ || !sums(a)) continue;
+    auto next = std::find_if(stmts.begin() + static_cast<std::ptrdiff_t>(i) + 1, stmts.end(),
+                             [&](StmtId id) { return k_.stmts[id].op == Op::for_; });
+    if (next == stmts.end()) continue;  // only the next loop: nothing is stored in between
+    const Stmt& b = k_.stmts[*next];
+    auto y = squared(b);
+    if (!y || a.operands[0] != b.operands[0] || a.operands[1] != b.operands[1]) continue;
+    for (std::size_t r = 0; r < a.results.size(); ++r)
+      if (auto x = summed(a, r); x && same(*x, a, y->first, b)) {
+        pairs_.push_back({stmts[i], *next, r, *x, y->second, {}, {}, {}});
+        break;
+      }
   }
 }
 
-/// What a loop of one sum adds up, if nothing else but stores happens in it.
-std::optional<LV> Moments::summed(const Stmt& loop) const {
-  if (loop.attr.role != loop::AxisRole::reduce || !loop.attr.reassociate || loop.results.size() != 1) return {};
-  for (StmtId id : k_.blocks[loop.blocks[0]].stmts)
-    if (const Stmt& s = k_.stmts[id]; !is_pure(s) && s.op != Op::load && s.op != Op::store && s.op != Op::yield)
-      return {};
+/// Whether a loop has sums and nothing else but stores.
+bool Moments::sums(const Stmt& loop) const {
+  if (loop.attr.role != loop::AxisRole::reduce || !loop.attr.reassociate || loop.results.empty()) return false;
+  const auto& stmts = k_.blocks[loop.blocks[0]].stmts;
+  return std::all_of(stmts.begin(), stmts.end(), [&](StmtId id) {
+    const Stmt& s = k_.stmts[id];
+    return is_pure(s) || s.op == Op::load || s.op == Op::store || s.op == Op::yield || s.op == Op::prefetch;
+  });
+}
+
+/// What such a loop adds up in one of its results.
+std::optional<LV> Moments::summed(const Stmt& loop, std::size_t result) const {
+  if (!sums(loop)) return {};
   const loop::Block& body = k_.blocks[loop.blocks[0]];
-  const Stmt* sum = maker(k_, k_.stmts[body.stmts.back()].operands[0]);
-  if (!sum || sum->op != Op::add || sum->operands[0] != body.args[1] || !is_float(k_.type(body.args[1]).elem))
-    return {};
+  const LV carried = body.args[result + 1];
+  const Stmt* sum = maker(k_, k_.stmts[body.stmts.back()].operands[result]);
+  if (!sum || sum->op != Op::add || sum->operands[0] != carried || !is_float(k_.type(carried).elem)) return {};
   LV x = sum->operands[1];
-  return x != body.args[1] && k_.values[x].def ? std::optional(x) : std::nullopt;
+  return x != carried && k_.values[x].def ? std::optional(x) : std::nullopt;
 }
 
 /// x and m of a loop that sums up (x - m)^2.
 std::optional<std::pair<LV, LV>> Moments::squared(const Stmt& loop) const {
-  auto square = summed(loop);
+  auto square = loop.op == Op::for_ && loop.results.size() == 1 ? summed(loop) : std::nullopt;
   const Stmt* mul = square ? maker(k_, *square) : nullptr;
   if (!mul || mul->op != Op::mul || mul->operands[0] != mul->operands[1]) return {};
   const Stmt* sub = maker(k_, mul->operands[0]);
@@ -109,13 +123,21 @@ bool Moments::emit(StmtId id, KernelCloner& c, Builder& b) {
 void Moments::emit_sums(Pair& p, KernelCloner& c, Builder& b) {
   const Stmt& s = k_.stmts[p.sum];
   const loop::Block& body = k_.blocks[s.blocks[0]];
-  const StmtId add = k_.values[k_.stmts[body.stmts.back()].operands[0]].def;
+  const auto& yielded = k_.stmts[body.stmts.back()].operands;
+  const StmtId add = k_.values[yielded[p.result]].def;
   LV lo = c.get(s.operands[0]), hi = c.get(s.operands[1]), step = c.get(s.operands[2]);
   const DType t = k_.type(p.summed).elem;
-  auto first = [&] {
+  auto first = [&] {  // without what is added to the sums, and what is stored
     KernelCloner one = c;
     one.set(body.args[0], lo);
-    one.clone_block(s.blocks[0], [&](StmtId id) { return id == add || k_.stmts[id].op == Op::store; });
+    std::set<LV> sums(body.args.begin() + 1, body.args.end());
+    one.clone_block(s.blocks[0], [&](StmtId id) {
+      const Stmt& inner = k_.stmts[id];
+      const bool adds =
+          std::any_of(inner.operands.begin(), inner.operands.end(), [&](LV v) { return sums.contains(v); });
+      if (adds) sums.insert(inner.results.begin(), inner.results.end());
+      return adds || inner.results.empty();
+    });
     return Values{one.get(p.summed)};
   };
   auto from = b.int_value(lo), to = b.int_value(hi);
@@ -126,15 +148,25 @@ void Moments::emit_sums(Pair& p, KernelCloner& c, Builder& b) {
   ForOptions options{.mapping = s.attr.mapping, .role = s.attr.role, .reassociate = true};
   if (c.on_for) c.on_for(s, options, step);
   LV zero = b.constant(t, 0.0);
-  Values sums = b.for_(lo, hi, step, options, {zero, zero}, [&](LV iv, const Values& carried) {
+  Values init{zero, zero};  // and the other sums behind
+  for (std::size_t r = 0; r < s.results.size(); ++r)
+    if (r != p.result) init.push_back(c.get(s.operands[r + 3]));
+  Values totals = b.for_(lo, hi, step, options, init, [&](LV iv, const Values& carried) {
     c.set(body.args[0], iv);
+    for (std::size_t r = 0, at = 2; r < s.results.size(); ++r)
+      if (r != p.result) c.set(body.args[r + 1], carried[at++]);
     c.clone_block(s.blocks[0], [&](StmtId id) { return id == add; });
     LV d = b.op(Op::sub, {c.get(p.summed), p.first});
-    return Values{b.op(Op::add, {carried[0], d}), b.op(Op::fma, {d, d, carried[1]})};
+    Values next{b.op(Op::add, {carried[0], d}), b.op(Op::fma, {d, d, carried[1]})};
+    for (std::size_t r = 0; r < s.results.size(); ++r)
+      if (r != p.result) next.push_back(c.get(yielded[r]));
+    return next;
   });
-  p.d = sums[0], p.d2 = sums[1];
+  p.d = totals[0], p.d2 = totals[1];
+  for (std::size_t r = 0, at = 2; r < s.results.size(); ++r)
+    if (r != p.result) c.set(s.results[r], totals[at++]);
   LV n = b.cast(b.sub(hi, lo), t);
-  c.set(s.results[0], b.op(Op::add, {c.get(s.operands[3]), b.op(Op::fma, {p.first, n, p.d})}));
+  c.set(s.results[p.result], b.op(Op::add, {c.get(s.operands[p.result + 3]), b.op(Op::fma, {p.first, n, p.d})}));
 }
 
 void Moments::emit_squares(const Pair& p, KernelCloner& c, Builder& b) {

@@ -11,7 +11,7 @@
 
 namespace ag::passes {
 
-/// The pairs of such loops in a block.
+/// The pairs of such loops in a block and those inside of it. The first loop of a pair may have other sums too.
 class Moments {
  public:
   Moments(const loop::Kernel& kernel, loop::BlockId block);
@@ -22,6 +22,7 @@ class Moments {
  private:
   struct Pair {
     loop::StmtId sum, squares;
+    std::size_t result;  ///< of `sum`
     loop::ValueId summed;  ///< in the body of `sum`
     loop::ValueId centre;  ///< m
     loop::ValueId first, d, d2;  ///< in the new kernel: c and the sums over d
@@ -29,7 +30,9 @@ class Moments {
   const loop::Kernel& k_;
   std::vector<Pair> pairs_;
 
-  std::optional<loop::ValueId> summed(const loop::Stmt& loop) const;
+  void find(loop::BlockId block);
+  bool sums(const loop::Stmt& loop) const;
+  std::optional<loop::ValueId> summed(const loop::Stmt& loop, std::size_t result = 0) const;
   std::optional<std::pair<loop::ValueId, loop::ValueId>> squared(const loop::Stmt& loop) const;
   bool same(loop::ValueId x, const loop::Stmt& in_x, loop::ValueId y, const loop::Stmt& in_y, int depth = 0) const;
   loop::ValueId stored(const loop::Stmt& loop, const loop::Stmt& load, const loop::Stmt& other) const;

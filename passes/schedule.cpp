@@ -238,7 +238,15 @@ class CpuScheduler : public CpuNest {
         if (!only_sums(s.blocks[0])) return 1;
         carried += std::max<std::size_t>(s.results.size(), 1);
       }
-    return carried == 0 ? (light(block) ? 4 : 2) : carried == 1 ? 8 : carried == 2 ? 4 : carried <= 4 ? 2 : 1;
+    return carried == 0   ? (light(block) && streams(block) < 2 ? 4 : 2)
+           : carried == 1 ? 8
+           : carried == 2 ? 4
+           : carried <= 4 ? 2
+                          : 1;
+  }
+  std::ptrdiff_t streams(BlockId block) const {
+    const auto& stmts = k_.blocks[block].stmts;
+    return std::count_if(stmts.begin(), stmts.end(), [&](StmtId id) { return k_.stmts[id].op == Op::load; });
   }
   /// Some arithmetic between loads and stores, all within the registers at four of lanes: memory is what it waits for.
   bool light(BlockId block) const {

@@ -50,10 +50,11 @@ bool CpuNest::all_sized() const {
 }
 
 void CpuNest::body() {
+  if (!col_) clone_.instead = [this](StmtId id) { return moments_.emit(id, clone_, b_); };
   for (const NestLoop& l : nest_.loops)
-    clone_.clone_block(k_.stmts[l.stmt].blocks[0],
-                       [this](StmtId id) { return nest_.contains(id) || (!col_ && moments_.emit(id, clone_, b_)); });
-  if (nest_.loops.empty()) clone_.clone_block(k_.top(), [this](StmtId id) { return moments_.emit(id, clone_, b_); });
+    clone_.clone_block(k_.stmts[l.stmt].blocks[0], [this](StmtId id) { return nest_.contains(id); });
+  if (nest_.loops.empty()) clone_.clone_block(k_.top());
+  clone_.instead = nullptr;
 }
 
 std::size_t CpuNest::element_bytes() const {
