@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstdlib>
 #include <numeric>
 #include <unordered_set>
 
@@ -37,6 +38,51 @@ std::optional<IndexDivision> index_division(const loop::Kernel& k, const Stmt& s
     case Op::and_: return *n < INT64_MAX && power(*n + 1) ? std::optional(IndexDivision{true, *n + 1}) : std::nullopt;
     default: return std::nullopt;
   }
+}
+
+namespace {
+
+bool is_loop_index(const loop::Kernel& k, LV v) {
+  const BlockId block = k.values[v].block;
+  if (k.blocks[block].args[0] != v) return false;
+  for (const Stmt& s : k.stmts)
+    if (s.op == Op::for_ && s.blocks[0] == block) return true;
+  return false;
+}
+
+}  // namespace
+
+bool bounded_index(const loop::Kernel& k, LV v) {
+  constexpr std::size_t most = 32;  // values looked at
+  std::vector<LV> work{v};
+  int products = 0;
+  for (std::size_t i = 0; i < work.size(); ++i) {
+    if (i == most) return false;
+    const loop::Value& value = k.values[work[i]];
+    if (value.type != loop::index_type) return false;
+    if (!value.def) {
+      if (!is_loop_index(k, work[i])) return false;
+      continue;
+    }
+    const Stmt& s = k.stmts[value.def];
+    switch (s.op) {
+      case Op::constant:
+        if (std::abs(loop::bits_to_int(DType::i64, s.attr.imm)) > std::int64_t{1} << 20) return false;
+        break;
+      case Op::dim: break;
+      case Op::mul:
+        if (++products > 1) return false;
+        [[fallthrough]];
+      case Op::add:
+      case Op::sub:
+      case Op::div:
+      case Op::rem:
+      case Op::min:
+      case Op::max: work.insert(work.end(), s.operands.begin(), s.operands.end()); break;
+      default: return false;
+    }
+  }
+  return true;
 }
 
 bool IndexSteps::depends(LV v, LV iv) const {

@@ -33,6 +33,10 @@ struct IndexDivision {
 };
 std::optional<IndexDivision> index_division(const loop::Kernel& kernel, const loop::Stmt& s);
 
+/// True of what is made of loops' indices, sizes and small constants by adding, multiplying and dividing: far from
+/// where integers wrap. Data are not.
+bool bounded_index(const loop::Kernel& kernel, loop::ValueId v);
+
 /// Loops over contracted axes, outermost first, each carrying one sum and the only loop in the one around it.
 struct ContractionBody {
   std::vector<loop::StmtId> loops;

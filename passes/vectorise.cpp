@@ -168,7 +168,7 @@ class Vectoriser {
     if (!scalars && s.op == Op::store) return store(s, c);
     if (!scalars && s.op == Op::trap) return trap(s, c);
     if (!scalars && s.op == Op::prefetch) return prefetch(s, c);
-    if (!plain && (affine(s) || divided(s, c))) return;
+    if (!plain && (affine(s) || divided(s, c) || compared(s, c))) return;
     Values operands;
     for (ValueId v : s.operands) operands.push_back(tile(v, c));
     if (s.op == Op::cast || s.op == Op::bitcast) {
@@ -235,6 +235,49 @@ class Vectoriser {
     } else {
       map_[s.results[0]] = Wide{b_.op(Op::div, {x.base, by}), {}, {}, {}};
     }
+    return true;
+  }
+
+  /// Comparisons of indices as numbers of rows and lanes in 32 bits, which fill half the registers: x < y + l is
+  /// x - y < l, and what differs by more than any tile is compared as if it differed by so much.
+  bool compared(const Stmt& s, const Context& c) {
+    constexpr std::int64_t far = 1 << 30, most = 1 << 14;
+    if (loop::describe(s.op).cls != loop::OpClass::compare || k_.type(s.operands[0]) != loop::index_type) return false;
+    const bool equality = s.op == Op::cmp_eq || s.op == Op::cmp_ne;
+    Wide sides[2];
+    for (std::size_t i : {0, 1}) {
+      sides[i] = map_[s.operands[i]];
+      if (!sides[i].affine()) sides[i] = Wide{{}, sides[i].value, {}, {}};
+      if (b_.type(sides[i].base) != loop::index_type) return false;
+      if (!equality && !bounded_index(k_, s.operands[i])) return false;  // a difference might wrap
+    }
+    auto step = [&](ValueId Wide::* stride) -> std::optional<std::int64_t> {
+      std::int64_t by[2] = {0, 0};
+      for (std::size_t i : {0, 1})
+        if (sides[i].*stride) {
+          auto n = b_.int_value(sides[i].*stride);
+          if (!n || *n > most || *n < -most) return std::nullopt;
+          by[i] = *n;
+        }
+      return by[0] - by[1];
+    };
+    auto rows = step(&Wide::row_stride), lanes = step(&Wide::lane_stride);
+    if (!rows || !lanes || (*rows == 0 && *lanes == 0)) return false;
+    const bool right = *lanes < 0 || (*lanes == 0 && *rows < 0);  // it is the right side that moves
+    auto numbers = [&](ValueId n, std::int64_t by) {
+      if (right) by = -by;
+      return by == 1 ? n : b_.mul(n, b_.constant_int(DType::i32, by));
+    };
+    ValueId place;
+    if (*lanes != 0) place = numbers(b_.lane_iota(DType::i32, c.lanes), *lanes);
+    if (*rows != 0) {
+      ValueId row = numbers(b_.row_iota(DType::i32, c.rows), *rows);
+      place = place ? b_.add(place, row) : row;
+    }
+    ValueId apart = b_.sub(sides[right ? 0 : 1].base, sides[right ? 1 : 0].base);
+    apart = b_.op(Op::min, {b_.op(Op::max, {apart, b_.index(-far)}), b_.index(far)});
+    apart = b_.cast(apart, DType::i32);
+    set(s.results[0], b_.op(s.op, right ? Values{apart, place} : Values{place, apart}));
     return true;
   }
 

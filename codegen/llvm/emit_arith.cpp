@@ -386,6 +386,9 @@ Value* Arith::cast(DType from, DType to, Value* v) {
   if (from == to) return v;
   if (is_half(from)) return cast(DType::f32, to, widen(from, v));
   Type* type = with_shape(reg_type(to), v);
+  if (from == DType::boolean && (to == DType::f32 || to == DType::i32))  // what LLVM would make of it in more steps
+    return b_.CreateSelect(v, to == DType::f32 ? llvm::ConstantFP::get(type, 1.0) : llvm::ConstantInt::get(type, 1),
+                           llvm::Constant::getNullValue(type));
   if (to == DType::boolean)
     return is_float(from) ? b_.CreateFCmpUNE(v, llvm::Constant::getNullValue(v->getType()))
                           : b_.CreateICmpNE(v, llvm::Constant::getNullValue(v->getType()));

@@ -42,7 +42,7 @@ bool plain_stmt(const loop::Kernel& k, const loop::Stmt& s) {
   const bool compares = loop::describe(s.op).cls == OpClass::compare;
   for (loop::ValueId v : s.operands) {
     const loop::VType& t = k.type(v);
-    if (t.elem == DType::boolean && (compares || s.op == Op::cast || s.op == Op::bitcast)) return false;
+    if (t.elem == DType::boolean && (compares || s.op == Op::bitcast)) return false;
     if (!t.scalar() && t.elem != DType::boolean && !plain_element(t.elem)) return false;
   }
   for (loop::ValueId v : s.results) {

@@ -81,7 +81,7 @@ class Fuzzer {
   }
 
   static bool plain_op(Op op, DType t) {
-    if (t == DType::boolean) return op == Op::and_ || op == Op::or_ || op == Op::not_;
+    if (t == DType::boolean) return op == Op::and_ || op == Op::or_ || op == Op::not_ || op == Op::cast;
     for (Op known :
          {Op::add, Op::sub, Op::min, Op::max, Op::and_, Op::or_, Op::xor_, Op::shl, Op::shr, Op::cast, Op::select})
       if (op == known) return true;

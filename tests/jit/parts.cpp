@@ -345,3 +345,19 @@ TEST_CASE("long epilogues are taken a few rows at a time") {
   for (std::int64_t i = 0; i < rolled.values[0].elems(); ++i)
     if (rolled.values[0].get_double(i) != whole.values[0].get_double(i)) FAIL_CHECK(i);
 }
+
+TEST_CASE("places that lanes compare are those of all integers") {
+  for (std::string k : {"-3", "0", "5"}) {
+    Outcome out = run(fmt::format(R"({{ "ag": 1, "inputs": [ {{ "name": "x", "type": "f32[37,70]" }} ],
+    "nodes": [ {{ "op": "Trilu", "in": ["x", {0}], "out": "y" }},
+      {{ "op": "Trilu", "in": ["x", {0}], "out": "z", "attrs": {{ "upper": 0 }} }} ], "outputs": ["y", "z"] }})",
+                                  k));
+    same(out.values, out.wanted);
+  }
+  Outcome out = run(R"({ "ag": 1, "inputs": [ { "name": "i", "type": "i64[7]" } ],
+    "initializers": [ { "name": "at", "type": "i64[7]",
+      "data": [-9223372036854775807, 9223372036854775807, 3, 4294967299, -4294967290, 39, 0] } ],
+    "nodes": [ { "op": "Add", "in": ["i", "at"], "out": "p" },
+      { "op": "OneHot", "in": ["p", 40, [0.0, 1.0]], "out": "y" } ], "outputs": ["y"] })");
+  same(out.values, out.wanted);
+}
