@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <bit>
 #include <map>
+#include <numeric>
 
 #include "passes/inner_tile.hpp"
 #include "passes/schedule_internal.hpp"
@@ -141,7 +142,7 @@ class CpuScheduler : public CpuNest {
   }
 
   void elementwise() {
-    int width = col_ ? width_for(col_->size, registers_in(nest_.body)) : 1;
+    int width = col_ ? within_parts(width_for(col_->size, registers_in(nest_.body))) : 1;
     Dim work = work_per_point();
     if (outer_.empty()) {  // one long axis
       const Dim least = std::max<std::int64_t>(tile_work / typical(work) / width, 1) * width;
@@ -227,6 +228,18 @@ class CpuScheduler : public CpuNest {
                 return Builder::Values{};
               });
     });
+  }
+
+  /// No wider than the parts into which indices take the axis of columns: elements of several would be gathered.
+  int within_parts(int width) const {
+    const IndexSteps steps(k_);
+    std::int64_t by = 0;
+    for (StmtId id : k_.blocks[nest_.body].stmts)
+      if (const Stmt& s = k_.stmts[id]; s.op == Op::load || s.op == Op::store)
+        by = std::gcd(by, steps.divisor(s.operands[0], col_->iv));
+    if (by % lanes() != 0) return width;
+    while (width > lanes() && by % width != 0) width -= lanes();
+    return width;
   }
 
   /// Registers of lanes that a body is computed for at once: without loops two; sums along them have up to four

@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 
 #include "frontend/load.hpp"
+#include "ir/builder.hpp"
 #include "passes/pass.hpp"
 
 using namespace ag;
@@ -70,5 +71,28 @@ TEST_CASE("the gradient of parts taken one by one is their concatenation") {
     REQUIRE(want->size() == got->size());
     for (std::size_t i = 0; i < want->size(); ++i)
       for (std::int64_t j = 0; j < (*want)[i].elems(); ++j) CHECK((*want)[i].get_double(j) == (*got)[i].get_double(j));
+  }
+}
+
+TEST_CASE("heads side by side are read by whole registers") {
+  // [heads, rows, size] as [rows, heads * size]: columns are as wide as registers within a head, not gathered.
+  for (std::int64_t size : {48, 80, 64, 32}) {
+    INFO(size);
+    Graph g;
+    GraphBuilder b(g);
+    ValueId heads = b.input("x", {DType::f32, {4, 10, size}});
+    ValueId flat = b.reshape(b.transpose(heads, {1, 0, 2}), {10, 4 * size});
+    g.outputs.push_back({"y", b.add_op("exp", {flat}), {}});
+    passes::PassContext context;
+    context.target.vector_bits = 512, context.target.vector_registers = 32;
+    auto r = passes::run_pipeline(g, {.passes = {"lower", "collapse", "schedule", "vectorise"}}, context);
+    REQUIRE(r);
+    int tiles = 0;
+    for (const loop::Kernel& k : std::get<loop::Program>(r->stage).kernels)
+      for (const loop::Stmt& s : k.stmts) {
+        CHECK(s.op != loop::Op::load);
+        tiles += s.op == loop::Op::load_tile;
+      }
+    CHECK(tiles > 0);
   }
 }
