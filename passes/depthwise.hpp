@@ -33,5 +33,7 @@ struct BlockFusion {
 };
 /// Those that pay; notes tell about all that were looked at.
 std::vector<BlockFusion> find_blocks(const Graph& g, Plan& plan);
+/// The same for products whose image maps compute from that of a depthwise or Winograd convolution.
+std::vector<BlockFusion> find_scaled_products(const Graph& g, Plan& plan);
 
 }  // namespace ag::passes

@@ -16,7 +16,7 @@ constexpr double shared_cycles = 5;
 /// Bytes a cycle from the second-level cache.
 constexpr double l2_rate = 32;
 /// What a panel with less than its width costs in code: the kernel has another body for it.
-constexpr double part_panel = 1.02;
+constexpr double part_panel = 1.04;
 /// Images and panels of which each is looked at.
 constexpr Int most_images = 8, most_panels = 1024;
 
@@ -58,28 +58,30 @@ class Model {
     const Int panels = (s_.channels + width - 1) / width, images = std::clamp<Int>(s_.images, 1, most_images);
     const Int rows = (s_.rows + bands - 1) / bands, tasks = images * bands * panels;
     const bool shared = threads > 1 && bands * s_.images % threads != 0;
-    // By whether the panel is the last one, the band is.
-    const Int last_channels = s_.channels - (panels - 1) * width, last_rows = s_.rows - (bands - 1) * rows;
-    const double cycles[2][2] = {{task(width, rows, shared), task(width, last_rows, shared)},
-                                 {task(last_channels, rows, shared), task(last_channels, last_rows, shared)}};
+    const Int last_channels = s_.channels - (panels - 1) * width;
+    auto cycles = [&](Int panel, Int band) {
+      const Int first = band * rows, end = std::min(first + rows, s_.rows);
+      return task(panel == panels - 1 ? last_channels : width, first, end, shared);
+    };
+    if (panels > most_panels) return static_cast<double>(tasks) / static_cast<double>(threads) * cycles(0, bands / 2);
     double most = 0;
-    if (panels > most_panels) return static_cast<double>(tasks) / static_cast<double>(threads) * cycles[0][0];
     for (Int t = 0; t < threads; ++t) {
       double mine = 0;
       for (Int i = tasks * t / threads; i < tasks * (t + 1) / threads; ++i)
-        mine += cycles[i % panels == panels - 1][i / panels % bands == bands - 1];
+        mine += cycles(i % panels, i / panels % bands);
       most = std::max(most, mine);
     }
     return most * static_cast<double>(s_.images) / static_cast<double>(images);
   }
 
-  /// At borders of bands rows of the image are made twice.
-  double task(Int channels, Int rows, bool shared) const {
+  /// Rows [first, end) of the result: at borders of bands rows of the image are made twice.
+  double task(Int channels, Int first, Int end, bool shared) const {
     const Int registers = (channels + lanes_ - 1) / lanes_;
-    const Int made = std::min((rows - 1) * s_.stride + s_.reach, s_.rows_in);
+    const Int top = std::clamp<Int>(first * s_.stride - s_.low, 0, s_.rows_in),
+              bottom = std::clamp<Int>((end - 1) * s_.stride + s_.reach - s_.low, top, s_.rows_in);
     const double finish = register_cycles + (shared ? shared_cycles : 0);
     const double out = static_cast<double>(s_.columns * registers) * (static_cast<double>(s_.taps) + finish);
-    return static_cast<double>(made) * row(registers) + static_cast<double>(rows) * out + 200;
+    return static_cast<double>(bottom - top) * row(registers) + static_cast<double>(end - first) * out + 200;
   }
 
   /// Cycles of a row of the image by `registers`.
@@ -91,8 +93,8 @@ class Model {
     const bool far = 2 * s_.depth * registers * lanes_ * s_.element_bytes > target_.l1_bytes;
     const double fetch = far ? r * target_.vector_bits / 8 / l2_rate + 0.5 * n : 0;
     const double step = std::max({n * r, r + 0.5 * n, fetch, 4.0});
-    return static_cast<double>(tiles.count) *
-           (static_cast<double>(s_.depth) * step + tile_cycles + register_cycles * n * r);
+    const double maps = std::max(register_cycles, static_cast<double>(s_.map_cost));
+    return static_cast<double>(tiles.count) * (static_cast<double>(s_.depth) * step + tile_cycles + maps * n * r);
   }
 };
 
@@ -113,7 +115,7 @@ Int most_pixels(Int registers, const TargetSpec& target) {
   return std::clamp<Int>((target.vector_registers - 1 - registers) / registers, 1, 14);
 }
 
-DepthwiseSizes depthwise_sizes(const DepthwiseDesc& d, std::size_t element_bytes, Int depth) {
+DepthwiseSizes depthwise_sizes(const DepthwiseDesc& d, std::size_t element_bytes, Int depth, Int map_cost) {
   const Int low = d.low[1].value(), width = d.size[1].value(), count = d.count[1].value();
   const Int pitch = (count - 1) * d.strides[1] + d.reach(1);
   const Int first = std::clamp<Int>(low, 0, pitch), last = std::clamp<Int>(low + width, first, pitch);
@@ -127,7 +129,9 @@ DepthwiseSizes depthwise_sizes(const DepthwiseDesc& d, std::size_t element_bytes
           .taps = d.taps[0] * d.taps[1],
           .reach = d.reach(0),
           .stride = d.strides[0],
-          .depth = depth};
+          .low = d.low[0].value(),
+          .depth = depth,
+          .map_cost = map_cost};
 }
 
 DepthwiseCut pick_cut(const DepthwiseSizes& sizes, std::optional<Int> width, const TargetSpec& target) {

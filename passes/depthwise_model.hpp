@@ -27,10 +27,13 @@ struct DepthwiseSizes {
   std::int64_t rows_in, columns_in;  ///< of the image: all of its rows, what windows touch of a row
   std::int64_t rows, columns;  ///< of the result
   std::int64_t taps, reach, stride;  ///< taps of a window; rows of the image that one spans, rows between windows
+  std::int64_t low = 0;  ///< rows of padding above the image
   std::int64_t depth = 0;  ///< terms of the product that makes the image, 0: it is copied
+  std::int64_t map_cost = 0;  ///< of the maps behind that product, in additions
 };
 /// All but the batch must be known.
-DepthwiseSizes depthwise_sizes(const DepthwiseDesc& d, std::size_t element_bytes, std::int64_t depth);
+DepthwiseSizes depthwise_sizes(const DepthwiseDesc& d, std::size_t element_bytes, std::int64_t depth,
+                               std::int64_t map_cost = 0);
 
 /// A task is a panel of `width` channels by one of `bands` parts of the rows.
 struct DepthwiseCut {

@@ -487,17 +487,20 @@ class Planner {
     merged_away_[from.index] = true;
   }
 
-  /// Products that feed depthwise convolutions alone become part of their kernels. (Nothing else reads them, so no
-  /// order between groups can be violated.)
+  /// Products that feed depthwise convolutions alone become part of their kernels, maps that feed products alone part of
+  /// theirs. (Nothing else reads them, so no order between groups can be violated.)
   void fuse_blocks() {
-    for (const BlockFusion& f : find_blocks(g_, plan_)) {
-      Group& from = plan_.groups[f.before];
+    auto fuse = [&](const BlockFusion& f) {
+      Group &from = plan_.groups[f.before], &kernel = plan_.groups[f.kernel];
       for (NodeId id : from.members) plan_.group_of[id.index] = f.kernel;
-      plan_.groups[f.kernel].before = std::move(from.members);
+      kernel.kind = GroupKind::own;
+      kernel.before = std::move(from.members);
       from.members.clear();
       order_.merge(f.before.index, f.kernel.index);
       merged_away_[f.before.index] = true;
-    }
+    };
+    for (const BlockFusion& f : find_blocks(g_, plan_)) fuse(f);
+    for (const BlockFusion& f : find_scaled_products(g_, plan_)) fuse(f);
   }
 
   // -- after grouping ----------------------------------------------------------------------------------------

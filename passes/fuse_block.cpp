@@ -9,6 +9,7 @@
 
 #include "passes/depthwise.hpp"
 #include "passes/depthwise_model.hpp"
+#include "passes/element.hpp"
 #include "passes/panels.hpp"
 
 namespace ag::passes {
@@ -77,6 +78,110 @@ class BlockFinder {
 
 namespace {
 
+/// Bytes of a row of scaled pixels at most, and additions that scaling one is worth: each part of the columns does it.
+constexpr std::int64_t max_row_bytes = 256 << 10, max_scale_cost = 16;
+
+/// Scales of squeeze-and-excite blocks and the like.
+class ScaleFinder {
+ public:
+  ScaleFinder(const Graph& g, Plan& plan) : g_(g), plan_(plan), users_(g.value_count()), output_(g.value_count()) {
+    for (NodeId id : g.node_ids())
+      for (ValueId v : g.node(id).operands)
+        if (v) users_[v.index].push_back(id);
+    for (const Output& o : g.outputs) output_[o.value.index] = true;
+  }
+
+  std::vector<BlockFusion> run() {
+    std::vector<BlockFusion> found;
+    for (std::size_t i = 0; i < plan_.groups.size(); ++i) {
+      const GroupId gid(i);
+      const Group& group = plan_.groups[gid];
+      if (group.kind != GroupKind::contraction || group.members.empty()) continue;
+      const NodeId id = group.members[0];
+      if (g_.node(id).op->name != "dot_general") continue;
+      const GroupId from = plan_.group_of[g_.value(g_.node(id).operands[0]).node.index];
+      if (!from || plan_.groups[from].kind != GroupKind::map || !of_window(plan_.groups[from])) continue;
+      const char* why = refusal(id, group, plan_.groups[from]);
+      plan_.notes.push_back("group " + std::to_string(from.index) + " into product %" +
+                            std::to_string(g_.node(id).result().index) + ": " + (why ? "no, " : "yes, by rows") +
+                            (why ? why : ""));
+      if (!why) found.push_back({gid, from});
+    }
+    return found;
+  }
+
+ private:
+  const Graph& g_;
+  Plan& plan_;
+  std::vector<std::vector<NodeId>> users_;
+  std::vector<bool> output_;
+
+  /// The maps read what a kernel for windows makes. (Those are for CPUs alone.)
+  bool of_window(const Group& maps) const {
+    for (NodeId m : maps.members)
+      for (ValueId v : g_.node(m).operands) {
+        const GroupId gid = v ? plan_.group_of[g_.value(v).node.index] : GroupId{};
+        if (!gid || plan_.groups[gid].kind != GroupKind::own || g_.type(v).shape != maps.full) continue;
+        const std::string_view op = g_.node(plan_.groups[gid].members[0]).op->name;
+        if (op == "depthwise" || op == "winograd") return true;
+      }
+    return false;
+  }
+
+  const char* refusal(NodeId id, const Group& product, const Group& maps) const {
+    const Type &x = g_.type(g_.node(id).operands[0]), &y = g_.type(g_.node(id).result());
+    const ContractionDesc desc = g_.node(id).op->contraction(NodeView{g_, id});
+    auto known = [](const Dim& d) { return d.is_const() && d.value() > 0 && d.value() <= 1 << 20; };
+    if (!makes_rows(g_, id) || desc.lhs_contract != std::vector<int>{3} || maps.full != x.shape || !known(x.shape[1]) ||
+        !known(x.shape[2]) || !known(x.shape[3]) || !known(y.shape[3]) || x.shape[2].is(1) ||
+        (y.dtype != DType::f32 && y.dtype != DType::f64))
+      return "the product does not make rows of pixels";
+    std::int64_t cost = 0;
+    for (NodeId m : maps.members) {
+      const ValueId v = g_.node(m).result();
+      cost += g_.node(m).op->cost;
+      if (output_[v.index] || g_.type(v).shape != x.shape || g_.type(v).dtype != x.dtype)
+        return "a value of the group is needed elsewhere";
+      for (NodeId user : users_[v.index])
+        if (std::find(maps.members.begin(), maps.members.end(), user) == maps.members.end() &&
+            (user != id || v == g_.node(id).operands[1] || m != maps.members.back()))
+          return "a value of the group is needed elsewhere";
+    }
+    if (cost > max_scale_cost) return "the maps are too much to be computed for each part of the columns";
+    if (x.shape[2].value() * x.shape[3].value() * static_cast<std::int64_t>(dtype_bytes(x.dtype)) > max_row_bytes)
+      return "a row does not fit into the cache";
+    return one_axis(product) ? nullptr : "the product's rows are not read as one axis";
+  }
+
+  /// Whether pixels of an image may be counted through, whatever their rows: all that the product's maps read and store
+  /// lies as the result does, or is the same for all pixels.
+  bool one_axis(const Group& product) const {
+    LeafProbe probe(g_);
+    const std::vector<loop::ValueId> full = probe.indices(product.full);
+    for (NodeId m : product.members) {
+      if (plan_.placed.contains(g_.node(m).result())) return false;
+      if (m != product.members[0]) probe.compute(m, full);
+    }
+    for (const auto& leaf : probe.leaves) {
+      const Dims& shape = g_.type(leaf.value).shape;
+      if (shape == product.full ? leaf.index == full && !plan_.placed.contains(leaf.value) : same_for_pixels(shape))
+        continue;
+      return false;
+    }
+    return true;
+  }
+  static bool same_for_pixels(const Dims& shape) {
+    return shape.size() < 2 || (shape.size() == 4 && shape[1].is(1) && shape[2].is(1)) ||
+           std::all_of(shape.begin(), shape.end() - 1, [](const Dim& d) { return d.is(1); });
+  }
+};
+
+}  // namespace
+
+std::vector<BlockFusion> find_scaled_products(const Graph& g, Plan& plan) { return ScaleFinder(g, plan).run(); }
+
+namespace {
+
 /// How often a value is read.
 std::vector<int> count_uses(const Graph& g) {
   std::vector<int> uses(g.value_count());
@@ -87,8 +192,8 @@ std::vector<int> count_uses(const Graph& g) {
   return uses;
 }
 
-/// The one product that makes `x` together with maps that nothing else reads.
-NodeId product_of(const Graph& g, ValueId x, const std::vector<int>& uses) {
+/// The one product that makes `x` together with maps that nothing else reads; `cost` of the maps.
+NodeId product_of(const Graph& g, ValueId x, const std::vector<int>& uses, std::int64_t& cost) {
   std::vector<ValueId> values{x};
   std::vector<int> inside{1};
   NodeId product;
@@ -100,6 +205,7 @@ NodeId product_of(const Graph& g, ValueId x, const std::vector<int>& uses) {
       continue;
     }
     if (n.op->lower_class != LowerClass::map || values.size() > 64) return {};
+    cost += n.op->cost;
     for (ValueId v : n.operands) {
       if (g.type(v).shape != g.type(x).shape || g.def(v).op->lower_class == LowerClass::index) continue;
       auto it = std::find(values.begin(), values.end(), v);
@@ -122,14 +228,15 @@ std::unordered_map<NodeId, std::int64_t> depthwise_panels(const Graph& g, const 
   for (NodeId id : g.node_ids()) {
     if (g.node(id).op->name != "depthwise" || !has_depthwise_kernel(g, id)) continue;
     if (uses.empty()) uses = count_uses(g);
-    const NodeId product = product_of(g, g.node(id).operands[0], uses);
+    std::int64_t cost = 0;
+    const NodeId product = product_of(g, g.node(id).operands[0], uses, cost);
     if (!product) continue;
     const ContractionSizes sizes = product_sizes(g, g.node(product), target);
     const std::size_t bytes = dtype_bytes(g.type(g.node(id).result()).dtype);
     if (sizes.depth)
-      panels[product] =
-          pick_cut(depthwise_sizes(describe_depthwise(NodeView{g, id}), bytes, *sizes.depth), std::nullopt, target)
-              .width;
+      panels[product] = pick_cut(depthwise_sizes(describe_depthwise(NodeView{g, id}), bytes, *sizes.depth, cost),
+                                 std::nullopt, target)
+                            .width;
   }
   return panels;
 }

@@ -119,7 +119,9 @@ class DepthwiseKernel {
     std::optional<Int> width;
     if (!before_.empty())
       if (auto panels = column_panels(g_, before_.front()); panels && panels->width) width = panels->width;
-    return pick_cut(depthwise_sizes(d_, dtype_bytes(t_), terms), width, target_);
+    Int maps = 0;
+    for (std::size_t i = 1; i < before_.size(); ++i) maps += g_.node(before_[i]).op->cost;
+    return pick_cut(depthwise_sizes(d_, dtype_bytes(t_), terms, maps), width, target_);
   }
 
   // -- loops --------------------------------------------------------------------------------------------------

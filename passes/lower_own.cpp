@@ -27,8 +27,8 @@ bool has_kernel(const NodeView& node, const PassContext& context) {
 }
 
 bool takes_members(const OpInfo& op) {
-  return op.lower_class == LowerClass::cumulative || op.name == "winograd" || op.name == "depthwise" ||
-         op.name == "concat";
+  return op.lower_class == LowerClass::cumulative || op.lower_class == LowerClass::contraction ||
+         op.name == "winograd" || op.name == "depthwise" || op.name == "concat";
 }
 
 Result<std::vector<LoweredKernel>> lower_own(const Graph& g, const Plan& plan, GroupId gid, const TargetSpec& target) {
@@ -37,6 +37,7 @@ Result<std::vector<LoweredKernel>> lower_own(const Graph& g, const Plan& plan, G
     case LowerClass::scatter: return lower_scatter(g, id);
     case LowerClass::cumulative: return lower_cumulative(g, plan, gid);
     case LowerClass::index: return g.node(id).op->name == "pad" ? lower_pad(g, plan, gid) : lower_concat(g, plan, gid);
+    case LowerClass::contraction: return lower_scaled_product(g, plan, gid, target);
     case LowerClass::sort: return lower_algorithm(g, plan, gid, target.kind == TargetSpec::Kind::cuda);
     case LowerClass::window:
       if (g.node(id).op->name == "winograd") return lower_winograd(g, plan, gid, target);

@@ -35,6 +35,9 @@ Result<std::vector<LoweredKernel>> lower_winograd(const Graph& g, const Plan& pl
                                                   const TargetSpec& target);
 Result<std::vector<LoweredKernel>> lower_depthwise(const Graph& g, const Plan& plan, GroupId gid,
                                                    const TargetSpec& target);
+/// A product whose image maps of its group compute (Group::before).
+Result<std::vector<LoweredKernel>> lower_scaled_product(const Graph& g, const Plan& plan, GroupId gid,
+                                                        const TargetSpec& target);
 Result<std::vector<LoweredKernel>> lower_winograd_filter(const Graph& g, NodeId id, const TargetSpec& target);
 Result<std::vector<LoweredKernel>> lower_winograd_gradient(const Graph& g, NodeId id, const TargetSpec& target);
 

@@ -59,7 +59,7 @@ void OwnKernel::start_element(NodeId first, const std::vector<LV>& index, LV val
   const Dims& shape = g_.type(g_.node(first).result()).shape;
   for (std::size_t d = 0; d < at_.size(); ++d)
     if (shape[d].is(1)) at_[d] = b_.index(0);
-  done_.emplace(first, value);
+  if (value) done_.emplace(first, value);
 }
 
 void OwnKernel::finish_element(const std::vector<LV>& index, LV value) {

@@ -34,6 +34,8 @@ class OwnKernel : public ElementSource {
   void read_before();
   /// The last of those nodes at `index`, where the first one's element is `value`.
   loop::ValueId before_element(const std::vector<loop::ValueId>& index, loop::ValueId value);
+  /// The same where all of them are maps.
+  loop::ValueId before_element(const std::vector<loop::ValueId>& index) { return before_element(index, {}); }
 
   /// Element `index` of an operand.
   loop::ValueId operand(std::size_t i, std::span<const loop::ValueId> index) {

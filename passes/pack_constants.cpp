@@ -83,7 +83,8 @@ class Packer {
     if (columns < 2 || depth < 2 || elements < min_elements) return false;
     const bool runs = few_side(g_, n, target_) == FewSide::columns;  // each column is a panel
     if (runs && at(view->strides, contract[0]) == 1) return false;
-    const Int width = runs ? 1 : panel_width(id);
+    const Int lanes = target_.lanes(dtype_bytes(view->literal->dtype));
+    const Int width = runs ? 1 : std::min(panel_width(id), (columns + lanes - 1) / lanes * lanes);
     // One panel as it lies, unless its steps begin within lines of the cache.
     if (step == 1 && columns <= width && columns * static_cast<Int>(dtype_bytes(view->literal->dtype)) % 64 == 0)
       return false;

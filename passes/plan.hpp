@@ -32,8 +32,8 @@ struct Group {
   Dims full;                        ///< the iteration space
   std::vector<int> axes;            ///< row: the reduced axes of `full`, sorted
   std::vector<NodeId> members;      ///< in topological order
-  /// own: a product, and maps over it, that make the first member's operand, which is nowhere in memory: the kernel
-  /// computes a few rows of it at a time (fuse_block.cpp).
+  /// own: a product and maps over it, or maps alone where the first member is a product, that make its operand, which is
+  /// nowhere in memory: the kernel computes a few rows of it at a time (fuse_block.cpp).
   std::vector<NodeId> before;
   ValueId copy_source;              ///< copy: stores this value (an output that is an input or a view)
 };
