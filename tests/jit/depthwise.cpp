@@ -49,6 +49,7 @@ struct Block {
   std::int64_t height, width, channels, expanded, out;
   Window2 window;
   bool residual = false;
+  bool scaled = false;  ///< each channel by a function of its sum, before the projection
 };
 
 Graph block(const Block& s, DType t = DType::f32) {
@@ -66,6 +67,11 @@ Graph block(const Block& s, DType t = DType::f32) {
     c = s.expanded;
   }
   v = clamp(conv(b, v, weights(b, t, {s.window.taps[0], s.window.taps[1], 1, c}, 3), s.window, c), c, 4);
+  if (s.scaled) {
+    ValueId sum = b.reshape(b.reduce("reduce_sum", v, {1, 2}), {s.batch, 1, 1, c});
+    sum = b.dot_general(b.mul(sum, b.scalar(t, 0.01)), weights(b, t, {c, c}, 7), {3}, {0});
+    v = b.mul(v, b.unary("sigmoid", sum));
+  }
   if (s.out) {
     v = conv(b, v, weights(b, t, {1, 1, c, s.out}, 5), {s.window.size, {0, 0}}, 1);
     v = b.add(v, weights(b, t, {s.out}, 6));
@@ -155,6 +161,29 @@ TEST_CASE(
       CHECK(together == fused);
       for (int threads : {2, 3}) CHECK(run(g, inputs, target, threads).values[0].same_bits(one.values[0]));
     }
+}
+
+TEST_CASE("a scaled image is computed where the projection reads it, with the same bits on any threads") {
+  const Dim n = Dim::symbol("N");
+  const Block cases[] = {
+      {1, 28, 28, 24, 144, 24, {{28, 28}, {1, 1}}, true, true},
+      {2, 15, 13, 10, 72, 90, {{8, 7}, {1, 1}, {3, 3}, {2, 2}}, false, true},  // bands of unequal height, two panels
+      {n, 7, 7, 40, 160, 40, {{7, 7}, {2, 2}, {5, 5}}, true, true},  // a batch known only when it runs
+      {1, 7, 7, 16, 200, 130, {{7, 7}, {1, 1}}, false, true},  // columns in parts
+      {1, 33, 30, 0 + 272, 0, 70, {{33, 30}, {1, 1}}, false, true}};  // not all rows fit into scratch memory
+  for (DType t : {DType::f32, DType::f64})
+    for (const Block& s : cases)
+      for (std::string target : {"cpu:native", "cpu:x86-64-v3"}) {
+        INFO(dtype_name(t) << " " << s.height << "x" << s.width << " " << s.expanded << "->" << s.out << " " << target);
+        Graph g = block(s, t);
+        std::vector<Array> inputs = inputs_of(g, 3);
+        auto want = interpret(g, inputs);
+        if (!want) FAIL(messages(want.error()));
+        Ran one = run(g, inputs, target);
+        CHECK(error(one.values[0], (*want)[0]) < (t == DType::f32 ? 2e-6 : 1e-14));
+        CHECK(one.has("mul+dot_general"));
+        for (int threads : {2, 3}) CHECK(run(g, inputs, target, threads).values[0].same_bits(one.values[0]));
+      }
 }
 
 TEST_CASE("a depthwise convolution has the interpreter's bits, in f64 too") {
