@@ -353,7 +353,7 @@ class ContractionScheduler : public ContractionNest {
   /// Results of the sums that wait, in one loop for all shapes of tiles.
   void results(const KernelCloner& c, const Task& task, const Columns& n) {
     auto columns = [&](LV m) {
-      int registers = target_.vector_registers >= 32 ? 4 : 2;  // latencies overlap
+      int registers = target_.vector_registers >= 32 && tile_.rows > 1 ? 4 : 2;  // latencies overlap
       while (tile_.registers % registers != 0) --registers;
       vector_loop(n.lo, n.hi, registers * lanes(), [&](LV at) {
         KernelCloner cell = c;
