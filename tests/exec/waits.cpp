@@ -19,6 +19,8 @@ using namespace ag::runtime;
 using namespace ag::runtime::test;
 using loop::BufferKind;
 
+extern std::atomic<long> all_allocations;  // executable.cpp counts them
+
 namespace {
 
 struct Net {
@@ -396,4 +398,18 @@ TEST_CASE("a thread goes on while another one is in the kernel before") {
     CHECK((*b)->entries[1].behind == behind);
     CHECK((*b)->entries[2].behind == 1);
   }
+}
+
+TEST_CASE("calls with footprints allocate nothing once their sizes were seen") {
+  ExecContext context(chain({slow_rows, slow_rows, slow_reverse}, true), {.threads = 2});
+  std::vector<float> x(24 * width, 1.f), y(x.size()), few(8 * width, 1.f), less(few.size());
+  const HostArray in = view(x), out = view(y), in_few = view(few), out_less = view(less);
+  bool ok = true;
+  long before = 0;
+  for (int i = 0; i < 4; ++i) {
+    if (i == 1) before = all_allocations;
+    ok = ok && context.run({&in, 1}, {&out, 1}) && context.run({&in_few, 1}, {&out_less, 1});
+  }
+  CHECK(all_allocations == before);
+  CHECK(ok);
 }
