@@ -487,8 +487,8 @@ class Planner {
     merged_away_[from.index] = true;
   }
 
-  /// Products that feed depthwise convolutions alone become part of their kernels, maps that feed products alone part of
-  /// theirs. (Nothing else reads them, so no order between groups can be violated.)
+  /// Products that feed depthwise convolutions alone become part of their kernels, maps that feed products alone part
+  /// of theirs. (Nothing else reads them, so no order between groups can be violated.)
   void fuse_blocks() {
     auto fuse = [&](const BlockFusion& f) {
       Group &from = plan_.groups[f.before], &kernel = plan_.groups[f.kernel];

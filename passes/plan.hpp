@@ -32,10 +32,10 @@ struct Group {
   Dims full;                        ///< the iteration space
   std::vector<int> axes;            ///< row: the reduced axes of `full`, sorted
   std::vector<NodeId> members;      ///< in topological order
-  /// own: a product and maps over it, or maps alone where the first member is a product, that make its operand, which is
-  /// nowhere in memory: the kernel computes a few rows of it at a time (fuse_block.cpp).
+  /// own: a product and maps over it, or maps alone where the first member is a product, that make its operand, which
+  /// is nowhere in memory: the kernel computes a few rows of it at a time (fuse_block.cpp).
   std::vector<NodeId> before;
-  ValueId copy_source;              ///< copy: stores this value (an output that is an input or a view)
+  ValueId copy_source;  ///< copy: stores this value (an output that is an input or a view)
 };
 
 /// A stored value that lies in another's memory: its elements by the strides of the shape `within`, from `begin` on.
@@ -48,13 +48,13 @@ struct Placement {
 
 struct Plan {
   IdMap<GroupId, Group> groups;
-  std::vector<GroupId> order;                    ///< of execution
-  std::vector<GroupId> group_of;                 ///< by node; invalid for sources and virtual nodes
-  std::vector<Space> space;                      ///< by node, for members
-  std::vector<bool> stored;                      ///< by value
+  std::vector<GroupId> order;  ///< of execution
+  std::vector<GroupId> group_of;  ///< by node; invalid for sources and virtual nodes
+  std::vector<Space> space;  ///< by node, for members
+  std::vector<bool> stored;  ///< by value
   std::unordered_map<ValueId, Placement> placed;
-  std::unordered_set<NodeId> joined;             ///< concats and pads that copy at most what is not in its place
-  std::vector<std::string> notes;                ///< --print-fusion: why two ops were or were not fused
+  std::unordered_set<NodeId> joined;  ///< concats and pads that copy at most what is not in its place
+  std::vector<std::string> notes;  ///< --print-fusion: why two ops were or were not fused
 };
 
 /// True for nodes that are index maps or constants: inlined where they are used.

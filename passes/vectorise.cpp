@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <bit>
 #include <map>
-#include <set>
 
 #include "ir/loop/builder.hpp"
 #include "passes/clone.hpp"
 #include "passes/contraction_body.hpp"
 #include "passes/index_facts.hpp"
+#include "passes/loads_first.hpp"
 #include "passes/pass.hpp"
 #include "passes/vectorise_plan.hpp"
 
@@ -50,43 +50,6 @@ Kernel shell(const Kernel& k) {
   out.name = k.name, out.buffers = k.buffers, out.dims = k.dims, out.tiles = k.tiles;
   out.grid = k.grid, out.block = k.block, out.flops = k.flops, out.bytes = k.bytes, out.origins = k.origins;
   return out;
-}
-
-/// In straight code, stores behind the loads of other buffers: a load waits for an older store whose address differs by
-/// a multiple of 4 KiB, as those of arrays that begin on a page do. Stores keep their order; those of many registers,
-/// which would have to be kept meanwhile, stay where they are.
-Kernel loads_first(Kernel k, const TargetSpec& target) {
-  auto one_buffer = [&](loop::BufferId b) {
-    return k.buffers[b.index].scope != loop::Scope::param || k.buffers[b.index].noalias;
-  };
-  for (loop::Block& block : k.blocks) {
-    std::set<loop::BufferId> stored;
-    int bytes = 0;
-    const bool straight = std::all_of(block.stmts.begin(), block.stmts.end(), [&](StmtId id) {
-      const Stmt& s = k.stmts[id];
-      const bool load = s.op == Op::load || s.op == Op::load_tile, store = s.op == Op::store_tile;
-      if (store) stored.insert(s.attr.buffer);
-      if (store) bytes += k.type(s.operands[3]).count() * static_cast<int>(dtype_bytes(k.type(s.operands[3]).elem));
-      return is_pure(s) || s.op == Op::yield || s.op == Op::prefetch || ((load || store) && one_buffer(s.attr.buffer));
-    });
-    if (!straight || stored.empty() || bytes * 8 > target.vector_bits * target.vector_registers / 2) continue;
-    // A load of what this block has stored already stays behind the store, and so do all stores before that.
-    std::vector<StmtId> order, held;
-    for (StmtId id : block.stmts) {
-      const Stmt& s = k.stmts[id];
-      const bool same =
-          (s.op == Op::load || s.op == Op::load_tile) &&
-          std::any_of(held.begin(), held.end(), [&](StmtId h) { return k.stmts[h].attr.buffer == s.attr.buffer; });
-      if (same || s.op == Op::yield) {
-        order.insert(order.end(), held.begin(), held.end());
-        held.clear();
-      }
-      (s.op == Op::store_tile ? held : order).push_back(id);
-    }
-    order.insert(order.end(), held.begin(), held.end());
-    block.stmts = std::move(order);
-  }
-  return k;
 }
 
 class Vectoriser {

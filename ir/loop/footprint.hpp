@@ -24,9 +24,9 @@ struct Affine {
 
 struct FootprintAtom {
   enum class Kind : std::uint8_t {
-    tile,     ///< the tile's number
-    dim,      ///< Kernel::dims[id]
-    count,    ///< 0, step, 2 step, ...: less than each of the operands
+    tile,  ///< the tile's number
+    dim,  ///< Kernel::dims[id]
+    count,  ///< 0, step, 2 step, ...: less than each of the operands
     product,  ///< of two operands; so are the next ones, as the statements of the same names mean them
     quotient,
     remainder,

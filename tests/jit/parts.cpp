@@ -200,41 +200,45 @@ TEST_CASE("what is padded is computed inside its padding") {
     return calls;
   };
   // {nodes from x to z, kernels that pad}: before and behind, along each axis.
-  for (
-      const auto& [nodes, kernels] : {
+  for (const auto& [nodes, kernels] : {
            // read by sums too, which find it there
-          std::pair(R"({ "op": "Tanh", "in": ["x"], "out": "a" },
-      { "op": "Pad", "in": ["a", [0, 1, 2, 0, 3, 0], 0.5], "out": "p" }, { "op": "ReduceMax", "in": ["p", [2]], "out": "s" },
-      { "op": "ReduceSum", "in": ["a", [1]], "out": "b" }, { "op": "ReduceSum", "in": ["s", [1]], "out": "c" },
-      { "op": "ReduceMax", "in": ["b", [2]], "out": "d" }, { "op": "Add", "in": ["c", "d"], "out": "z" })",
-                    3),
+           std::pair(R"({ "op": "Tanh", "in": ["x"], "out": "a" },
+      { "op": "Pad", "in": ["a", [0, 1, 2, 0, 3, 0], 0.5], "out": "p" },
+      { "op": "ReduceMax", "in": ["p", [2]], "out": "s" }, { "op": "ReduceSum", "in": ["a", [1]], "out": "b" },
+      { "op": "ReduceSum", "in": ["s", [1]], "out": "c" }, { "op": "ReduceMax", "in": ["b", [2]], "out": "d" },
+      { "op": "Add", "in": ["c", "d"], "out": "z" })",
+                     3),
            // a concat that is padded
-          std::pair(R"({ "op": "Sin", "in": ["x"], "out": "a" }, { "op": "Cos", "in": ["x"], "out": "b" },
+           std::pair(R"({ "op": "Sin", "in": ["x"], "out": "a" }, { "op": "Cos", "in": ["x"], "out": "b" },
       { "op": "Concat", "in": ["a", "b"], "out": "ab", "attrs": { "axis": 2 } },
       { "op": "Pad", "in": ["ab", [0, 1, 0, 0, 1, 4]], "out": "p" },
       { "op": "ReduceSum", "in": ["p", [1]], "out": "z" })",
-                    3),
+                     3),
            // a padded value that is put together with another one
-          std::pair(
-              R"({ "op": "Exp", "in": ["x"], "out": "a" }, { "op": "Pad", "in": ["a", [0, 0, 3, 0, 1, 0]], "out": "p" },
+           std::pair(
+               R"({ "op": "Exp", "in": ["x"], "out": "a" },
+      { "op": "Pad", "in": ["a", [0, 0, 3, 0, 1, 0]], "out": "p" },
       { "op": "Cos", "in": ["x"], "out": "b" }, { "op": "Pad", "in": ["b", [0, 1, 0, 0, 0, 3]], "out": "q" },
       { "op": "Concat", "in": ["p", "q"], "out": "pq", "attrs": { "axis": 0 } },
       { "op": "ReduceMax", "in": ["pq", [2]], "out": "z" })",
-              4),
+               4),
            // cropped, as large as what is around it, and followed by a map: as it was
-          std::pair(
-              R"({ "op": "Tanh", "in": ["x"], "out": "a" }, { "op": "Pad", "in": ["a", [0, 1, 0, 0, -1, 0]], "out": "p" },
+           std::pair(
+               R"({ "op": "Tanh", "in": ["x"], "out": "a" },
+      { "op": "Pad", "in": ["a", [0, 1, 0, 0, -1, 0]], "out": "p" },
       { "op": "ReduceSum", "in": ["p", [1]], "out": "z" })",
-              1),
-          std::pair(
-              R"({ "op": "Tanh", "in": ["x"], "out": "a" }, { "op": "Pad", "in": ["a", [0, 9, 0, 0, 9, 0]], "out": "p" },
+               1),
+           std::pair(
+               R"({ "op": "Tanh", "in": ["x"], "out": "a" },
+      { "op": "Pad", "in": ["a", [0, 9, 0, 0, 9, 0]], "out": "p" },
       { "op": "ReduceSum", "in": ["p", [1]], "out": "z" })",
-              1),
-          std::pair(
-              R"({ "op": "Softmax", "in": ["x"], "out": "a" }, { "op": "Pad", "in": ["a", [0, 1, 0, 0, 1, 0]], "out": "p" },
+               1),
+           std::pair(
+               R"({ "op": "Softmax", "in": ["x"], "out": "a" },
+      { "op": "Pad", "in": ["a", [0, 1, 0, 0, 1, 0]], "out": "p" },
       { "op": "Exp", "in": ["p"], "out": "z" })",
-              1),
-      })
+               1),
+       })
     for (const char* size : {"24", "N"}) {
       INFO(nodes << " " << size);
       Outcome out = run(fmt::format(R"({{ "ag": 1, "inputs": [ {{ "name": "x", "type": "f32[{},12,20]" }} ],
