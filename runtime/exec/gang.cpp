@@ -48,6 +48,30 @@ int available_cores() {
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
 
+/// The calling thread goes to another core if it is on `core`: woken there, it would run once whoever woke it has done
+/// everything itself, and the next time again.
+void leave_core(int core) {
+#if defined(__linux__)
+  if (core < 0 || sched_getcpu() != core) return;
+  cpu_set_t all;
+  if (sched_getaffinity(0, sizeof all, &all) != 0) return;
+  cpu_set_t others = all;
+  CPU_CLR(core, &others);
+  if (CPU_COUNT(&others) == 0 || sched_setaffinity(0, sizeof others, &others) != 0) return;
+  sched_setaffinity(0, sizeof all, &all);
+#else
+  (void)core;
+#endif
+}
+
+int current_core() {
+#if defined(__linux__)
+  return sched_getcpu();
+#else
+  return -1;
+#endif
+}
+
 }  // namespace
 
 int useful_threads(int asked) { return std::max(1, std::min(asked, available_cores())); }
@@ -55,6 +79,7 @@ int useful_threads(int asked) { return std::max(1, std::min(asked, available_cor
 struct alignas(64) ThreadPool::Worker {
   Gang::Role role;
   std::atomic<bool> parked{false}, stopped{false};
+  std::atomic<int> caller_core{-1};  ///< where the caller was when it took the worker
   Gang* gang = nullptr;  ///< whose role it has; to be read while the role is held and not idle
   int part = 0;
   alignas(64) std::thread thread;
@@ -102,6 +127,7 @@ void ThreadPool::serve(Worker& worker) {
     spinning_.fetch_add(1, std::memory_order_relaxed);
     const bool found = spin_until([&] { return worker.wanted(); }, spin_.park, crowded());
     spinning_.fetch_sub(1, std::memory_order_relaxed);
+    leave_core(worker.caller_core.load(std::memory_order_relaxed));
     if (!found) {
       worker.park();
     } else if (worker.stopped.load(std::memory_order_acquire)) {
@@ -158,9 +184,11 @@ void Gang::acquire(ThreadPool& pool, int threads) {
   pool.take(count, workers_);
   static const int cores = available_cores();
   longest_ = size() > cores ? pool.spin_.crowded : pool.spin_.busy;
+  const int core = current_core();
   members_.assign(1, {&own_, own_.done.load(std::memory_order_relaxed)});
   for (ThreadPool::Worker* w : workers_) {
     w->gang = this;
+    w->caller_core.store(core, std::memory_order_relaxed);
     w->part = static_cast<int>(members_.size());
     members_.push_back({&w->role, w->role.done.load(std::memory_order_relaxed)});
   }
