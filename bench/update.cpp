@@ -105,7 +105,8 @@ Result<int> measure(runtime::Engine& engine, Pair& pair, const char* optimiser, 
   AG_TRY_(context.run_allocating(views, *state));  // the threads are there
   const bench::KeptCores cores;
   double plain_ns = 1e18;
-  for (int round = 0; round < 10; ++round) {
+  const auto begun = Clock::now();
+  for (int round = 0; round < 10 || Clock::now() - begun < std::chrono::milliseconds(1500); ++round) {
     for (int i = 0; i < 6; ++i) AG_TRY_(context.run_allocating(views, *state));
     std::this_thread::sleep_for(std::chrono::milliseconds(3));
     for (int i = 0; i < 6; ++i) {
