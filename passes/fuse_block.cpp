@@ -6,6 +6,8 @@
 // at the borders of bands are computed twice. The first costs little from `min_pixels` pixels a row on; the second is
 // weighed when bands are chosen (lower_depthwise.cpp). The rows must stay in the second-level cache.
 #include <algorithm>
+#include <string>
+#include <string_view>
 
 #include "passes/depthwise.hpp"
 #include "passes/depthwise_model.hpp"
@@ -17,17 +19,36 @@ namespace {
 
 constexpr std::int64_t min_pixels = 4, max_ring_bytes = 512 << 10, usual_panel = 64;
 
-class BlockFinder {
- public:
-  BlockFinder(const Graph& g, Plan& plan) : g_(g), plan_(plan), users_(g.value_count()), output_(g.value_count()) {
+/// Who reads what, and the fusions found so far, each told in the plan's notes.
+class Finder {
+ protected:
+  Finder(const Graph& g, Plan& plan) : g_(g), plan_(plan), users_(g.value_count()), output_(g.value_count()) {
     for (NodeId id : g.node_ids())
       for (ValueId v : g.node(id).operands)
         if (v) users_[v.index].push_back(id);
     for (const Output& o : g.outputs) output_[o.value.index] = true;
   }
 
+  /// Group `from` is computed inside the kernel of `into`, whose first node is `id`, unless `why` refuses it.
+  void decide(GroupId into, GroupId from, NodeId id, std::string_view kind, const char* why) {
+    plan_.notes.push_back("group " + std::to_string(from.index) + " into " + std::string(kind) + " %" +
+                          std::to_string(g_.node(id).result().index) + ": " + (why ? "no, " : "yes, by rows") +
+                          (why ? why : ""));
+    if (!why) found_.push_back({into, from});
+  }
+
+  const Graph& g_;
+  Plan& plan_;
+  std::vector<std::vector<NodeId>> users_;
+  std::vector<bool> output_;
+  std::vector<BlockFusion> found_;
+};
+
+class BlockFinder : Finder {
+ public:
+  BlockFinder(const Graph& g, Plan& plan) : Finder(g, plan) {}
+
   std::vector<BlockFusion> run() {
-    std::vector<BlockFusion> found;
     for (NodeId id : g_.node_ids()) {
       GroupId gid = plan_.group_of[id.index];
       if (!gid || plan_.groups[gid].kind != GroupKind::own || plan_.groups[gid].members[0] != id ||
@@ -35,21 +56,12 @@ class BlockFinder {
         continue;
       GroupId from = plan_.group_of[g_.value(g_.node(id).operands[0]).node.index];
       if (!from || plan_.groups[from].kind != GroupKind::contraction) continue;
-      const char* why = refusal(id, from);
-      plan_.notes.push_back("group " + std::to_string(from.index) + " into depthwise %" +
-                            std::to_string(g_.node(id).result().index) + ": " + (why ? "no, " : "yes, by rows") +
-                            (why ? why : ""));
-      if (!why) found.push_back({gid, from});
+      decide(gid, from, id, "depthwise", refusal(id, from));
     }
-    return found;
+    return std::move(found_);
   }
 
  private:
-  const Graph& g_;
-  Plan& plan_;
-  std::vector<std::vector<NodeId>> users_;
-  std::vector<bool> output_;
-
   const char* refusal(NodeId id, GroupId from) const {
     const ValueId x = g_.node(id).operands[0];
     const Group& group = plan_.groups[from];
@@ -82,17 +94,11 @@ namespace {
 constexpr std::int64_t max_row_bytes = 256 << 10, max_scale_cost = 16;
 
 /// Scales of squeeze-and-excite blocks and the like.
-class ScaleFinder {
+class ScaleFinder : Finder {
  public:
-  ScaleFinder(const Graph& g, Plan& plan) : g_(g), plan_(plan), users_(g.value_count()), output_(g.value_count()) {
-    for (NodeId id : g.node_ids())
-      for (ValueId v : g.node(id).operands)
-        if (v) users_[v.index].push_back(id);
-    for (const Output& o : g.outputs) output_[o.value.index] = true;
-  }
+  ScaleFinder(const Graph& g, Plan& plan) : Finder(g, plan) {}
 
   std::vector<BlockFusion> run() {
-    std::vector<BlockFusion> found;
     for (std::size_t i = 0; i < plan_.groups.size(); ++i) {
       const GroupId gid(i);
       const Group& group = plan_.groups[gid];
@@ -101,21 +107,12 @@ class ScaleFinder {
       if (g_.node(id).op->name != "dot_general") continue;
       const GroupId from = plan_.group_of[g_.value(g_.node(id).operands[0]).node.index];
       if (!from || plan_.groups[from].kind != GroupKind::map || !of_window(plan_.groups[from])) continue;
-      const char* why = refusal(id, group, plan_.groups[from]);
-      plan_.notes.push_back("group " + std::to_string(from.index) + " into product %" +
-                            std::to_string(g_.node(id).result().index) + ": " + (why ? "no, " : "yes, by rows") +
-                            (why ? why : ""));
-      if (!why) found.push_back({gid, from});
+      decide(gid, from, id, "product", refusal(id, group, plan_.groups[from]));
     }
-    return found;
+    return std::move(found_);
   }
 
  private:
-  const Graph& g_;
-  Plan& plan_;
-  std::vector<std::vector<NodeId>> users_;
-  std::vector<bool> output_;
-
   /// The maps read what a kernel for windows makes. (Those are for CPUs alone.)
   bool of_window(const Group& maps) const {
     for (NodeId m : maps.members)

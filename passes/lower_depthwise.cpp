@@ -64,7 +64,7 @@ class DepthwiseKernel {
     b_.kernel().tiles = tasks;
     loop(b_.index(0), b_.dim(tasks), {.mapping = Mapping::tile}, [&](LV task) {
       b_.poll();
-      LV panel = digit(task, panels), band = digit(task, bands_);
+      LV panel = take_digit(b_, task, panels), band = take_digit(b_, task, bands_);
       const Int rows = (count_[0] + bands_ - 1) / bands_;
       image_ = task;
       begin_ = b_.mul(band, b_.index(rows));
@@ -126,22 +126,13 @@ class DepthwiseKernel {
 
   // -- loops --------------------------------------------------------------------------------------------------
   void loop(LV lo, LV hi, loop::ForOptions options, const std::function<void(LV)>& body) {
-    b_.for_(lo, hi, b_.index(options.width ? options.width : 1), options, {}, [&](LV iv, const LVs&) {
-      body(iv);
-      return LVs{};
-    });
+    stepped(b_, lo, hi, options, body);
   }
   void each(Int n, const std::function<void(LV)>& body) { loop(b_.index(0), b_.index(n), {}, body); }
   /// Channels of the panel, `width` at a time.
   void lanes(Int width, const std::function<void(LV)>& body) {
     loop(from_, b_.add(from_, b_.index(panel_)),
          {.mapping = Mapping::vector, .role = loop::AxisRole::col, .width = static_cast<std::uint16_t>(width)}, body);
-  }
-  LV digit(LV& task, Int n) {
-    if (n == 1) return b_.index(0);
-    LV d = b_.op(Op::rem, {task, b_.index(n)});
-    task = b_.op(Op::div, {task, b_.index(n)});
-    return d;
   }
   LV times(LV a, Int n) { return b_.mul(a, b_.index(n)); }
   LV plus(LV a, Int n) { return b_.add(a, b_.index(n)); }

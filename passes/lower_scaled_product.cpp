@@ -67,7 +67,7 @@ class ScaledProduct {
     b_.kernel().tiles = tasks;
     loop(b_.index(0), b_.dim(tasks), {.mapping = Mapping::tile}, [&](LV task) {
       b_.poll();
-      LV group = digit(task, groups_), band = digit(task, bands_);
+      LV group = take_digit(b_, task, groups_), band = take_digit(b_, task, bands_);
       image_ = task;
       const Int share = (panels_ + groups_ - 1) / groups_;
       LV from = times(group, share), to = least(plus(from, share), b_.index(panels_));
@@ -112,22 +112,11 @@ class ScaledProduct {
 
   // -- loops --------------------------------------------------------------------------------------------------
   void loop(LV lo, LV hi, loop::ForOptions options, const std::function<void(LV)>& body) {
-    const Int step = options.width ? options.width : 1;
-    if (options.mapping == Mapping::serial) options.width = 0;
-    b_.for_(lo, hi, b_.index(step), options, {}, [&](LV iv, const LVs&) {
-      body(iv);
-      return LVs{};
-    });
+    stepped(b_, lo, hi, options, body);
   }
   void lanes(LV lo, LV hi, Int width, const std::function<void(LV)>& body) {
     loop(lo, hi, {.mapping = Mapping::vector, .role = loop::AxisRole::col, .width = static_cast<std::uint16_t>(width)},
          body);
-  }
-  LV digit(LV& task, Int n) {
-    if (n == 1) return b_.index(0);
-    LV d = b_.op(Op::rem, {task, b_.index(n)});
-    task = b_.op(Op::div, {task, b_.index(n)});
-    return d;
   }
   LV times(LV a, Int n) { return b_.mul(a, b_.index(n)); }
   LV plus(LV a, Int n) { return b_.add(a, b_.index(n)); }

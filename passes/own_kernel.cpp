@@ -168,4 +168,21 @@ LoweredKernel OwnKernel::finish(std::string label, const Dim& flops) {
   return std::move(lowered_);
 }
 
+void stepped(loop::Builder& b, loop::ValueId lo, loop::ValueId hi, loop::ForOptions options,
+             const std::function<void(loop::ValueId)>& body) {
+  const std::int64_t step = options.width ? options.width : 1;
+  if (options.mapping == loop::Mapping::serial) options.width = 0;
+  b.for_(lo, hi, b.index(step), options, {}, [&](loop::ValueId iv, const loop::Builder::Values&) {
+    body(iv);
+    return loop::Builder::Values{};
+  });
+}
+
+loop::ValueId take_digit(loop::Builder& b, loop::ValueId& task, std::int64_t n) {
+  if (n == 1) return b.index(0);
+  const loop::ValueId d = b.op(loop::Op::rem, {task, b.index(n)});
+  task = b.op(loop::Op::div, {task, b.index(n)});
+  return d;
+}
+
 }  // namespace ag::passes

@@ -5,6 +5,7 @@
 // parameters with members(), and finish_element() takes each element of the result where its last loop has it, computes
 // the members there and stores what others need.
 #pragma once
+#include <functional>
 #include <optional>
 #include <unordered_map>
 
@@ -12,6 +13,13 @@
 #include "passes/placement.hpp"
 
 namespace ag::passes {
+
+/// The loop from `lo` to `hi` that `options` describes, in steps of their width; a serial one has that step alone.
+void stepped(loop::Builder& b, loop::ValueId lo, loop::ValueId hi, loop::ForOptions options,
+             const std::function<void(loop::ValueId)>& body);
+
+/// The last digit of a task's number to base `n`, which `task` loses.
+loop::ValueId take_digit(loop::Builder& b, loop::ValueId& task, std::int64_t n);
 
 class OwnKernel : public ElementSource {
  public:
