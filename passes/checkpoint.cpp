@@ -9,6 +9,7 @@
 
 #include "passes/checkpoint.hpp"
 #include "passes/pass.hpp"
+#include "passes/users.hpp"
 
 namespace ag::passes {
 namespace ckpt {
@@ -32,11 +33,11 @@ std::optional<std::int64_t> sum(std::optional<std::int64_t> a, std::optional<std
 
 class Finder {
  public:
-  Finder(const Graph& g, std::int64_t limit) : g_(g), limit_(limit), users_(g.value_count()), output_(g.value_count()) {
+  Finder(const Graph& g, std::int64_t limit)
+      : g_(g), limit_(limit), users_(g.value_count()), output_(output_values(g)) {
     for (NodeId id : g.node_ids())
       for (std::size_t i = 0; i < g.node(id).operands.size(); ++i)
         if (ValueId v = g.node(id).operands[i]) users_[v.index].emplace_back(id, i);
-    for (const Output& o : g.outputs) output_[o.value.index] = true;
   }
 
   Families run() {

@@ -14,6 +14,7 @@
 
 #include "ir/op.hpp"
 #include "passes/rebuild.hpp"
+#include "passes/users.hpp"
 
 namespace ag::passes {
 namespace {
@@ -38,13 +39,10 @@ struct Rewrite {
 
 class Finder {
  public:
-  explicit Finder(const Graph& g)
-      : g_(g), early_(g.node_count()), users_(g.value_count()), forms_(g.node_count()), factors_(1) {
+  explicit Finder(const Graph& g) : g_(g), early_(g.node_count()), forms_(g.node_count()), factors_(1) {
     const std::vector<bool> live = live_nodes(g);
-    for (NodeId id : g.node_ids())
-      if (live[id.index])
-        for (ValueId v : g.node(id).operands)
-          if (v && (users_[v.index].empty() || users_[v.index].back() != id)) users_[v.index].push_back(id);
+    users_ = users_of(g, live);
+    for (auto& users : users_) users.erase(std::unique(users.begin(), users.end()), users.end());
     for (const Output& o : g.outputs) users_[o.value.index].push_back({});
     for (NodeId id : g.node_ids()) {
       early_[id.index] = is_early(id);
@@ -77,7 +75,7 @@ class Finder {
  private:
   const Graph& g_;
   std::vector<bool> early_;  // by node: needs no cotangent
-  std::vector<std::vector<NodeId>> users_;  // by value; an invalid one is an output
+  Users users_;  // each node once; an invalid one is an output
   std::vector<std::vector<Form>> forms_;  // by node
   std::vector<Factor> factors_;
 

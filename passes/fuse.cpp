@@ -24,6 +24,7 @@
 #include "passes/plan.hpp"
 #include "passes/reach.hpp"
 #include "passes/rebuild.hpp"
+#include "passes/users.hpp"
 
 namespace ag::passes {
 
@@ -257,14 +258,12 @@ class Planner {
   }
 
   // -- maps between a contraction and reductions ----------------------------------------------------------------
-  std::vector<std::vector<NodeId>> users_;  // by value; through views
+  Users users_;  // through views
+  std::vector<bool> output_;
 
   void find_users() {
-    users_.resize(g_.value_count());
-    for (NodeId id : g_.node_ids())
-      if (live_[id.index])
-        for (ValueId v : g_.node(id).operands)
-          if (v) users_[v.index].push_back(id);
+    users_ = users_of(g_, live_);
+    output_ = output_values(g_);
     for (std::size_t i = g_.node_count(); i-- > 0;) {  // users of a view use what it is a view of
       const NodeId id(static_cast<std::uint32_t>(i));
       const Node& n = g_.node(id);
@@ -278,16 +277,12 @@ class Planner {
     }
   }
 
-  bool is_output(ValueId v) const {
-    return std::any_of(g_.outputs.begin(), g_.outputs.end(), [&](const Output& o) { return o.value == v; });
-  }
-
   /// Whether all that a map is needed for, through further maps, are reductions.
   bool feeds_reductions(NodeId id) const {
     std::vector<NodeId> work{id};
     for (std::size_t i = 0; i < work.size(); ++i) {
       const ValueId v = g_.node(work[i]).result();
-      if (i == max_members || is_output(v) || users_[v.index].empty()) return false;
+      if (i == max_members || output_[v.index] || users_[v.index].empty()) return false;
       const bool reduced = std::any_of(users_[v.index].begin(), users_[v.index].end(),
                                        [&](NodeId user) { return cls(user) == LowerClass::reduce; });
       if (reduced && i > 0) continue;
@@ -306,7 +301,7 @@ class Planner {
     if (cls(id) != LowerClass::map || (kind != GroupKind::contraction && kind != GroupKind::own)) return false;
     LeafProbe probe(g_);
     for (const auto& leaf : leaves(probe, id, probe.indices(domain(id)))) {
-      if (plan_.group_of[g_.value(leaf.value).node.index] != gid || is_output(leaf.value)) continue;
+      if (plan_.group_of[g_.value(leaf.value).node.index] != gid || output_[leaf.value.index]) continue;
       const auto& users = users_[leaf.value.index];
       if (std::none_of(users.begin(), users.end(), [&](NodeId user) { return cls(user) == LowerClass::reduce; }))
         return false;

@@ -13,6 +13,7 @@
 #include "passes/depthwise_model.hpp"
 #include "passes/element.hpp"
 #include "passes/panels.hpp"
+#include "passes/users.hpp"
 
 namespace ag::passes {
 namespace {
@@ -22,12 +23,7 @@ constexpr std::int64_t min_pixels = 4, max_ring_bytes = 512 << 10, usual_panel =
 /// Who reads what, and the fusions found so far, each told in the plan's notes.
 class Finder {
  protected:
-  Finder(const Graph& g, Plan& plan) : g_(g), plan_(plan), users_(g.value_count()), output_(g.value_count()) {
-    for (NodeId id : g.node_ids())
-      for (ValueId v : g.node(id).operands)
-        if (v) users_[v.index].push_back(id);
-    for (const Output& o : g.outputs) output_[o.value.index] = true;
-  }
+  Finder(const Graph& g, Plan& plan) : g_(g), plan_(plan), users_(users_of(g)), output_(output_values(g)) {}
 
   /// Group `from` is computed inside the kernel of `into`, whose first node is `id`, unless `why` refuses it.
   void decide(GroupId into, GroupId from, NodeId id, std::string_view kind, const char* why) {
@@ -39,7 +35,7 @@ class Finder {
 
   const Graph& g_;
   Plan& plan_;
-  std::vector<std::vector<NodeId>> users_;
+  Users users_;
   std::vector<bool> output_;
   std::vector<BlockFusion> found_;
 };

@@ -14,6 +14,7 @@
 #include "passes/attention.hpp"
 #include "passes/constants.hpp"
 #include "passes/rebuild.hpp"
+#include "passes/users.hpp"
 
 namespace ag::passes {
 namespace {
@@ -26,11 +27,7 @@ constexpr std::size_t max_bytes = std::size_t{4} << 30;
 class Joiner {
  public:
   Joiner(const Graph& g, PassContext& context)
-      : g_(g), context_(context), users_(g.value_count()), join_of_(g.node_count()) {
-    const std::vector<bool> live = live_nodes(g);
-    for (NodeId id : g.node_ids())
-      for (ValueId v : g.node(id).operands)
-        if (v && live[id.index]) users_[v.index].push_back(id);
+      : g_(g), context_(context), users_(users_of(g, live_nodes(g))), join_of_(g.node_count()) {
     for (const Output& o : g.outputs) users_[o.value.index].push_back(NodeId{});
   }
 
@@ -65,7 +62,7 @@ class Joiner {
 
   const Graph& g_;
   PassContext& context_;
-  std::vector<std::vector<NodeId>> users_;
+  Users users_;  // an invalid one is an output
   std::vector<Join> joins_;
   std::vector<std::size_t> join_of_;  ///< 1 + index, of products
   std::size_t bytes_ = 0;

@@ -1,10 +1,10 @@
 #include "passes/placement.hpp"
 
 #include <algorithm>
-#include <set>
 
 #include "passes/attention.hpp"
 #include "passes/lower_own.hpp"
+#include "passes/users.hpp"
 
 namespace ag::passes {
 namespace {
@@ -51,7 +51,8 @@ class Placer {
     }
     if (concats.empty() && pads.empty()) return;
     std::reverse(concats.begin(), concats.end());  // of unknown sizes, what holds another comes first too
-    count_users();
+    users_ = users_of(g_, live_);
+    output_ = output_values(g_);
     auto elems = [&](NodeId id) {
       const Dim n = g_.type(g_.node(id).result()).elems();
       return n.is_const() ? n.value() : 0;
@@ -73,17 +74,8 @@ class Placer {
   const Graph& g_;
   const std::vector<bool>& live_;
   Plan& plan_;
-  std::vector<std::vector<NodeId>> users_;  // by value
-  std::set<ValueId> outputs_;
-
-  void count_users() {
-    users_.resize(g_.value_count());
-    for (NodeId id : g_.node_ids())
-      if (live_[id.index])
-        for (ValueId v : g_.node(id).operands)
-          if (v) users_[v.index].push_back(id);
-    for (const Output& o : g_.outputs) outputs_.insert(o.value);
-  }
+  Users users_;
+  std::vector<bool> output_;
 
   std::size_t axis(NodeId concat) const {
     const auto axis = g_.node(concat).attrs.get_or<std::int64_t>("axis", 0);
@@ -119,8 +111,7 @@ class Placer {
 
   bool placeable(ValueId v) const {
     const NodeId id = g_.value(v).node;
-    if (plan_.placed.contains(v) || plan_.joined.contains(id) || outputs_.contains(v) || is_virtual(g_, id))
-      return false;
+    if (plan_.placed.contains(v) || plan_.joined.contains(id) || output_[v.index] || is_virtual(g_, id)) return false;
     if (g_.node(id).result_count != 1 && !is_attention(*g_.node(id).op)) return false;
     return (follows(id) || g_.node(id).op->name == "winograd") && readers_follow(v);
   }

@@ -13,6 +13,7 @@
 #include "ir/op.hpp"
 #include "passes/rebuild.hpp"
 #include "passes/train.hpp"
+#include "passes/users.hpp"
 
 namespace ag::passes {
 namespace {
@@ -29,10 +30,7 @@ struct Update {
 
 class Finder {
  public:
-  explicit Finder(const Graph& g) : g_(g), users_(g.value_count()) {
-    for (NodeId id : g.node_ids())
-      for (ValueId v : g.node(id).operands)
-        if (v) users_[v.index].push_back(id);
+  explicit Finder(const Graph& g) : g_(g), users_(users_of(g)) {
     for (ValueId v : g.inputs)
       if (const std::string* next = next_of_state(g, v))
         for (const Output& o : g.outputs)
@@ -83,7 +81,7 @@ class Finder {
 
  private:
   const Graph& g_;
-  std::vector<std::vector<NodeId>> users_;
+  Users users_;
   std::map<ValueId, ValueId> next_;
 
   bool splat(ValueId v) const {
