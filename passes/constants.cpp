@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <chrono>
+#include <cmath>
 #include <cstring>
 #include <system_error>
 #include <thread>
@@ -101,6 +103,70 @@ Array panels_of(const Array& from, const PanelLayout& v, Ints shape, int threads
     default: copy(std::uint64_t{}); break;
   }
   return to;
+}
+
+// -- factors -----------------------------------------------------------------------------------------------------
+
+/// Axes of a constant, and how far the factor moves along each: those of one element dropped, neighbours along which it
+/// stays merged.
+struct FactorAxes {
+  Ints extent, step;
+};
+
+FactorAxes factor_axes(const Ints& shape, const Ints& factors) {
+  FactorAxes out;
+  Int step = 1;
+  for (std::size_t d = shape.size(); d-- > 0;) {
+    const Int s = factors[d] == 1 ? 0 : step;
+    step *= factors[d];
+    if (shape[d] == 1) continue;
+    if (s == 0 && !out.step.empty() && out.step[0] == 0) {
+      out.extent[0] *= shape[d];
+      continue;
+    }
+    out.extent.insert(out.extent.begin(), shape[d]);
+    out.step.insert(out.step.begin(), s);
+  }
+  if (out.extent.empty()) out.extent = {1}, out.step = {0};
+  return out;
+}
+
+/// Rows [lo, hi) along the last axis; false if a finite element became none.
+template <class T>
+bool scale_rows(const T* from, T* to, const double* factors, const FactorAxes& axes, Int lo, Int hi) {
+  const Int n = axes.extent.back(), step = axes.step.back();
+  bool finite = true;
+  for (Int row = lo; row < hi; ++row) {
+    const double* f = factors;
+    Int rest = row;
+    for (std::size_t d = axes.extent.size() - 1; d-- > 0; rest /= axes.extent[d])
+      f += rest % axes.extent[d] * axes.step[d];
+    const T* x = from + row * n;
+    T* y = to + row * n;
+    for (Int i = 0; i < n; ++i) {
+      y[i] = static_cast<T>(static_cast<double>(x[i]) * f[i * step]);
+      finite = finite && (std::isfinite(y[i]) || !std::isfinite(x[i]));
+    }
+  }
+  return finite;
+}
+
+/// Nullopt if a finite element became none.
+std::optional<Array> scaled(const Array& from, const Array& factors, int threads) {
+  Array to(from.dtype(), from.shape());
+  const FactorAxes axes = factor_axes(from.shape(), factors.shape());
+  const auto* f = reinterpret_cast<const double*>(factors.bytes().data());
+  std::atomic<bool> finite = true;
+  auto scale = [&]<class T>(T) {
+    const T* in = reinterpret_cast<const T*>(from.bytes().data());
+    T* out = reinterpret_cast<T*>(to.mutable_bytes().data());
+    in_parts(from.elems() / axes.extent.back(), from.elems() < parallel_elements ? 1 : threads,
+             [&axes, &finite, in, out, f](Int lo, Int hi) {
+               if (!scale_rows(in, out, f, axes, lo, hi)) finite = false;
+             });
+  };
+  if (from.elems() > 0) from.dtype() == DType::f32 ? scale(float{}) : scale(double{});
+  return finite ? std::optional(std::move(to)) : std::nullopt;
 }
 
 // -- graphs ------------------------------------------------------------------------------------------------------
@@ -225,6 +291,15 @@ std::optional<Type> recipe_type(const Recipe& recipe, const std::vector<Type>& o
     if (!shape || !Array::byte_size(operands[0].dtype, *shape)) return std::nullopt;
     return Type{operands[0].dtype, Dims(shape->begin(), shape->end())};
   }
+  if (recipe.factors) {
+    const Ints& shape = recipe.factors->shape();
+    if (operands.size() != 1 || recipe.factors->dtype() != DType::f64 || operands[0].shape.size() != shape.size() ||
+        (operands[0].dtype != DType::f32 && operands[0].dtype != DType::f64))
+      return std::nullopt;
+    for (std::size_t d = 0; d < shape.size(); ++d)
+      if (shape[d] != 1 && !operands[0].shape[d].is(shape[d])) return std::nullopt;
+    return operands[0];
+  }
   const Graph* g = recipe.graph.get();
   if (!g || g->inputs.size() != operands.size() || g->outputs.size() != 1) return std::nullopt;
   for (std::size_t i = 0; i < operands.size(); ++i)
@@ -239,6 +314,11 @@ Result<Array> evaluate(const Recipe& recipe, std::span<const Array> operands, in
   auto type = recipe_type(recipe, types);
   if (!type) return fail(Code::AG9001, {}, "the recipe of a constant does not fit its operands");
   if (recipe.panels) return panels_of(operands[0], *recipe.panels, *static_shape(type->shape), threads);
+  if (recipe.factors) {
+    auto value = scaled(operands[0], *recipe.factors, threads);
+    if (!value) return fail(Code::AG9001, {}, "a factor takes an element of a constant beyond its type");
+    return std::move(*value);
+  }
   if (auto u = transformed_filters(*recipe.graph, operands, threads)) return std::move(*u);
   AG_TRY(std::vector<Array> values, interpret(*recipe.graph, operands));
   return std::move(values[0]);
@@ -296,6 +376,13 @@ LiteralPtr make_panels(const LiteralPtr& from, const PanelLayout& layout, PassCo
   auto made = make(std::move(recipe), {from}, context);
   AG_CHECK(made.has_value(), "panels of a constant");
   return std::move(*made);
+}
+
+LiteralPtr make_scaled(const LiteralPtr& from, Array factors, PassContext& context) {
+  Recipe recipe;
+  recipe.factors = std::move(factors);
+  auto made = make(std::move(recipe), {from}, context);
+  return made ? std::move(*made) : nullptr;
 }
 
 }  // namespace ag::passes

@@ -26,8 +26,8 @@ struct PanelLayout {
 
 struct Recipe;
 using RecipePtr = std::shared_ptr<const Recipe>;
-/// How a constant follows from others: panels of operand 0, or the first output of `graph`, whose inputs are the
-/// operands.
+/// How a constant follows from others: panels of operand 0, or its product with factors, or the first output of
+/// `graph`, whose inputs are the operands.
 struct Recipe {
   struct Operand {
     std::weak_ptr<const Literal> literal;  ///< of the graph that was compiled, or
@@ -36,11 +36,13 @@ struct Recipe {
   std::vector<Operand> operands;
   GraphPtr graph;
   std::optional<PanelLayout> panels;
+  std::optional<Array> factors;  ///< f64, of the operand's rank, each extent the operand's or 1
 };
 
 /// What the recipe gives of operands of these types; nullopt if it does not fit them.
 std::optional<Type> recipe_type(const Recipe& recipe, const std::vector<Type>& operands);
-/// Operands in order. Errors: those of the interpreter; AG9001 if the recipe does not fit them.
+/// Operands in order. Errors: those of the interpreter; AG9001 if the recipe does not fit them or a factor takes an
+/// element beyond its type.
 Result<Array> evaluate(const Recipe& recipe, std::span<const Array> operands, int threads);
 
 /// What one compilation notes of the constants it makes.
@@ -63,6 +65,9 @@ class ConstantRecipes {
 
 /// The outputs of a graph without inputs; nullopt if it cannot be evaluated.
 std::optional<std::vector<LiteralPtr>> evaluate_constants(const Graph& graph, PassContext& context);
+/// A constant (f32 or f64) times `factors` (as in Recipe), computed in f64 and rounded once; null if that takes an
+/// element beyond its type.
+LiteralPtr make_scaled(const LiteralPtr& from, Array factors, PassContext& context);
 LiteralPtr make_panels(const LiteralPtr& from, const PanelLayout& layout, PassContext& context);
 
 }  // namespace ag::passes

@@ -30,6 +30,7 @@ using passes::RecipePtr;
 constexpr std::size_t max_literal_bytes = std::size_t{16} << 20;
 
 enum class Origin : std::uint64_t { graph, made, bytes };
+enum class RecipeKind : std::uint64_t { graph, panels, factors };
 
 // -- types, diagnostics --------------------------------------------------------------------------------------------
 
@@ -207,8 +208,16 @@ class ConstantWriter {
     w.number(recipe->operands.size());
     for (const Recipe::Operand& o : recipe->operands)
       if (!origin(o.literal, o.made, w)) return std::nullopt;
-    w.number(recipe->panels ? 1 : 0);
-    if (const auto& p = recipe->panels) {
+    w.number(static_cast<std::uint64_t>(recipe->panels    ? RecipeKind::panels
+                                        : recipe->factors ? RecipeKind::factors
+                                                          : RecipeKind::graph));
+    if (const auto& f = recipe->factors) {
+      const auto bytes = f->bytes();
+      bytes_ += bytes.size();
+      if (bytes_ > max_literal_bytes) return std::nullopt;
+      w.integers(f->shape());
+      w.text({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+    } else if (const auto& p = recipe->panels) {
       for (const auto* list : {&p->shape, &p->strides, &p->outer, &p->contract}) w.integers(*list);
       w.integer(p->column), w.integer(p->width);
     } else {
@@ -308,7 +317,14 @@ class ConstantReader {
     s.operands = r.list([&] { return source(r, steps_.size()); });
     for (const Source& o : s.operands)
       if (o.origin == Origin::bytes) ok_ = false;
-    if (r.flag()) {
+    const auto kind = r.choice(RecipeKind::factors);
+    if (kind == RecipeKind::factors) {
+      std::vector<std::int64_t> shape = r.integers();
+      const std::string_view bytes = r.view();
+      const auto size = Array::byte_size(DType::f64, shape);
+      if (!size || *size != bytes.size()) return void(ok_ = false);
+      s.recipe.factors = Array::from_bytes(DType::f64, std::move(shape), std::as_bytes(std::span(bytes)));
+    } else if (kind == RecipeKind::panels) {
       passes::PanelLayout p;
       for (auto* list : {&p.shape, &p.strides, &p.outer, &p.contract}) *list = r.integers();
       p.column = r.integer(), p.width = r.integer();

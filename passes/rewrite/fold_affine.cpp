@@ -11,6 +11,8 @@
 
 #include "ir/op.hpp"
 #include "ir/ops/convolution.hpp"
+#include "passes/constants.hpp"
+#include "passes/pass.hpp"
 #include "passes/rebuild.hpp"
 
 namespace ag::passes {
@@ -60,7 +62,8 @@ struct Step {
 
 class Folder {
  public:
-  explicit Folder(const Graph& g) : g_(g), out_(empty_like(g)), b_(out_), map_(g.value_count()) {
+  Folder(const Graph& g, PassContext& context)
+      : g_(g), context_(context), out_(empty_like(g)), b_(out_), map_(g.value_count()) {
     uses_.resize(g.value_count());
     user_.resize(g.value_count());
     for (NodeId id : g.node_ids())
@@ -86,6 +89,7 @@ class Folder {
 
  private:
   const Graph& g_;
+  PassContext& context_;
   Graph out_;
   GraphBuilder b_;
   ValueMap map_;
@@ -260,23 +264,22 @@ class Folder {
   }
 
   // -- weights ------------------------------------------------------------------------------------------------------
-  /// Weights that are a literal seen through transposes: its elements and, for each axis of it, the axis of the value.
+  /// Weights that are a literal seen through transposes.
   struct Weights {
-    Array array;
-    Ints axis;
+    LiteralPtr literal;
+    Ints axis;  // for each axis of the literal, the axis of the value
     std::vector<Ints> perms;  // from the value to the literal
   };
   std::optional<Weights> weights(ValueId v) {
     Weights w;
     for (; g_.def(v).op->name == "transpose"; v = g_.def(v).operands[0])
       w.perms.push_back(g_.def(v).attrs.get_or<Ints>("perm", {}));
-    const Literal* value = literal(v);
     const Type& t = g_.type(v);
     auto shape = static_shape(t.shape);
-    if (!value || !shape || (t.dtype != DType::f32 && t.dtype != DType::f64)) return std::nullopt;
+    if (!literal(v) || !shape || (t.dtype != DType::f32 && t.dtype != DType::f64)) return std::nullopt;
     bytes_ += Array::byte_size(t.dtype, *shape).value_or(max_bytes);
     if (bytes_ > max_bytes) return std::nullopt;
-    w.array = value->materialize();
+    w.literal = *g_.def(v).attrs.get<LiteralPtr>("value");
     w.axis.resize(shape->size());
     for (std::size_t d = 0; d < w.axis.size(); ++d) w.axis[d] = static_cast<std::int64_t>(d);
     // An axis d of the value is axis perm[d] of what it is a transpose of.
@@ -288,22 +291,36 @@ class Folder {
     return w;
   }
 
-  /// Each element times factor(index in the value), rounded once; none if that is not finite.
-  template <class Factor>
-  ValueId scaled(const Weights& w, Factor factor) {
-    const Array& from = w.array;
-    Array to(from.dtype(), from.shape());
-    std::vector<std::size_t> at(w.axis.size()), in_value(w.axis.size());
-    for (std::int64_t i = 0; i < from.elems(); ++i) {
-      for (std::size_t d = 0; d < at.size(); ++d) in_value[static_cast<std::size_t>(w.axis[d])] = at[d];
-      to.set_double(i, from.get_double(i) * factor(in_value));
-      if (!std::isfinite(to.get_double(i)) && std::isfinite(from.get_double(i))) return {};
+  using Index = std::vector<std::size_t>;  // in the value
+
+  /// f(number, index in the value) for all places of an array whose axis d is axis `axis[d]` of the value.
+  template <class F>
+  static void each(const Ints& shape, const Ints& axis, F f) {
+    Index at(shape.size()), in_value(shape.size());
+    std::int64_t count = 1;
+    for (std::int64_t extent : shape) count *= extent;
+    for (std::int64_t i = 0; i < count; ++i) {
+      for (std::size_t d = 0; d < at.size(); ++d) in_value[static_cast<std::size_t>(axis[d])] = at[d];
+      f(i, in_value);
       for (std::size_t d = at.size(); d-- > 0;) {
-        if (++at[d] < static_cast<std::size_t>(from.shape()[d])) break;
+        if (++at[d] < static_cast<std::size_t>(shape[d])) break;
         at[d] = 0;
       }
     }
-    ValueId v = b_.constant(make_literal(std::move(to)));
+  }
+
+  /// Each element times factor(index in the value), which depends on some axes of the value only; rounded once. None
+  /// if that is not finite.
+  template <class Factor>
+  ValueId scaled(const Weights& w, const Ints& varies, Factor factor) {
+    Ints shape = w.literal->shape;
+    for (std::size_t d = 0; d < shape.size(); ++d)
+      if (std::find(varies.begin(), varies.end(), w.axis[d]) == varies.end()) shape[d] = 1;
+    Array factors(DType::f64, shape);
+    each(shape, w.axis, [&](std::int64_t i, const Index& at) { factors.set_double(i, factor(at)); });
+    LiteralPtr made = make_scaled(w.literal, std::move(factors), context_);
+    if (!made) return {};
+    ValueId v = b_.constant(std::move(made));
     for (std::size_t i = w.perms.size(); i-- > 0;) v = b_.transpose(v, w.perms[i]);
     return v;
   }
@@ -324,6 +341,9 @@ class Folder {
     operands[operand] = w;
     return b_.add_op(g_.node(id).op->name, operands, g_.node(id).attrs);
   }
+
+  /// Axes of a filter that say which channel of a group, and which group if there are several.
+  static Ints channel_axes(const ConvParts& c) { return c.groups.is(1) ? Ints{1} : Ints{0, 1}; }
 
   // -- behind a product -----------------------------------------------------------------------------------------------
   ValueId behind(NodeId id) {
@@ -348,14 +368,14 @@ class Folder {
     if (!w) return {};
     ValueId v;
     if (c.role == ConvRole::output) {
-      v = scaled(*w, [&](const std::vector<std::size_t>& at) { return Affine::at(a->scale, at[0]); });
+      v = scaled(*w, {0}, [&](const Index& at) { return Affine::at(a->scale, at[0]); });
     } else {  // filters [M, C/groups, ...] of results with C channels
       const auto& s = n.in(1).shape;
       if (!s[0].is_const() || !s[1].is_const() || s[0].value() == 0) return {};
       const auto per = static_cast<std::size_t>(s[0].value() / c.groups.value()),
-                 each = static_cast<std::size_t>(s[1].value());
-      v = scaled(*w,
-                 [&](const std::vector<std::size_t>& at) { return Affine::at(a->scale, at[0] / per * each + at[1]); });
+                 count = static_cast<std::size_t>(s[1].value());
+      v = scaled(*w, channel_axes(c),
+                 [&](const Index& at) { return Affine::at(a->scale, at[0] / per * count + at[1]); });
     }
     if (!v) return {};
     v = core(id, 1, v);
@@ -379,9 +399,8 @@ class Folder {
     if (!a || !pays(*a, chain)) return {};
     auto w = weights(n.operand(1));
     if (!w) return {};
-    ValueId v = scaled(*w, [&](const std::vector<std::size_t>& at) {
-      return Affine::at(a->scale, at[static_cast<std::size_t>(column)]);
-    });
+    ValueId v = scaled(*w, {column},
+                       [&](const Index& at) { return Affine::at(a->scale, at[static_cast<std::size_t>(column)]); });
     if (!v) return {};
     v = core(id, 1, v);
     return a->shifts() ? shifted(v, a->shift, rank - 1) : v;
@@ -401,19 +420,16 @@ class Folder {
     const auto& s = n.in(1).shape;
     if (!w || !s[0].is_const() || !s[1].is_const() || s[0].value() == 0) return {};
     const auto per = static_cast<std::size_t>(s[0].value() / c.groups.value()),
-               each = static_cast<std::size_t>(s[1].value());
-    auto channel = [&](const std::vector<std::size_t>& at) { return at[0] / per * each + at[1]; };
+               count = static_cast<std::size_t>(s[1].value());
+    auto channel = [&](const Index& at) { return at[0] / per * count + at[1]; };
     Numbers shift(static_cast<std::size_t>(s[0].value()));
     if (a->shifts()) {
-      const Array& from = w->array;
-      std::size_t i = 0;
-      ValueId plain = scaled(*w, [&](const std::vector<std::size_t>& at) {
-        shift[at[0]] += from.get_double(static_cast<std::int64_t>(i++)) * Affine::at(a->shift, channel(at));
-        return 1.0;
+      const Array from = w->literal->materialize();
+      each(from.shape(), w->axis, [&](std::int64_t i, const Index& at) {
+        shift[at[0]] += from.get_double(i) * Affine::at(a->shift, channel(at));
       });
-      static_cast<void>(plain);
     }
-    ValueId v = scaled(*w, [&](const std::vector<std::size_t>& at) { return Affine::at(a->scale, channel(at)); });
+    ValueId v = scaled(*w, channel_axes(c), [&](const Index& at) { return Affine::at(a->scale, channel(at)); });
     if (!v) return {};
     v = b_.add_op("conv", {map_[chain.x.index], v}, n.attrs());
     return a->shifts() ? shifted(v, shift, 1) : v;
@@ -422,7 +438,7 @@ class Folder {
 
 Result<Graph> run(const Graph& g, PassContext& context) {
   if (!context.fuse) return copy_if(g, [](NodeId) { return true; });
-  return Folder(g).run();
+  return Folder(g, context).run();
 }
 
 }  // namespace

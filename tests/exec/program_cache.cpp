@@ -44,8 +44,8 @@ Array weights(std::vector<std::int64_t> shape, unsigned seed) {
 
 Loc line(std::uint32_t n, std::string file = "net.json") { return make_loc(std::move(file), n, 3); }
 
-/// Constants of every origin: a matrix that is packed, filters that are scaled and transformed, two that are joined, a
-/// small one, an unchanged one.
+/// Constants of every origin: a matrix that is packed, one that takes a factor a column, filters that are scaled and
+/// transformed, two that are joined, a small one, an unchanged one.
 Graph net(unsigned seed, Dim batch = 4) {
   Graph g;
   GraphBuilder b(g);
@@ -63,6 +63,8 @@ Graph net(unsigned seed, Dim batch = 4) {
   std::vector<ValueId> parts;
   for (unsigned i = 0; i < 3; ++i)
     parts.push_back(b.dot_general(y, b.constant(make_literal(weights({32, 80}, seed + 3 + i)), line(7 + i)), {1}, {0}));
+  ValueId factor = b.constant(make_literal(weights({80}, seed + 6)), line(10));
+  parts[1] = b.mul(parts[1], b.broadcast_to(factor, b.type(parts[1]).shape));
   ValueId z = b.dot_general(b.mul(parts[0], parts[1]), parts[2], {1}, {1});
   g.outputs.push_back({"z", z, line(20)});
   g.outputs.push_back({"first", parts[0], line(21)});
