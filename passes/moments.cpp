@@ -147,7 +147,7 @@ void Moments::emit_sums(Pair& p, KernelCloner& c, Builder& b) {
     p.first = b.if_(b.op(Op::cmp_lt, {lo, hi}), first, [&] { return Values{b.constant(t, 0.0)}; })[0];
   ForOptions options{.mapping = s.attr.mapping, .role = s.attr.role, .reassociate = true};
   if (c.on_for) c.on_for(s, options, step);
-  LV zero = b.constant(t, 0.0);
+  LV zero = b.constant(t, -0.0);  // which nothing needs to be added to
   Values init{zero, zero};  // and the other sums behind
   for (std::size_t r = 0; r < s.results.size(); ++r)
     if (r != p.result) init.push_back(c.get(s.operands[r + 3]));
@@ -169,13 +169,41 @@ void Moments::emit_sums(Pair& p, KernelCloner& c, Builder& b) {
   c.set(s.results[p.result], b.op(Op::add, {c.get(s.operands[p.result + 3]), b.op(Op::fma, {p.first, n, p.d})}));
 }
 
+/// By what the sum of a pair is divided to give m; none if m is something else.
+LV Moments::counted(const Pair& p) const {
+  const Stmt &sum = k_.stmts[p.sum], *start = maker(k_, sum.operands[p.result + 3]), *mean = maker(k_, p.centre);
+  const bool zero =
+      start && start->op == Op::constant && loop::bits_to_double(k_.type(p.summed).elem, start->attr.imm) == 0;
+  return zero && mean && mean->op == Op::div && mean->operands[0] == sum.results[p.result] ? mean->operands[1] : LV{};
+}
+
+/// sum((x - m)^2) from the sums over d.
+LV Moments::deviations(const Pair& p, KernelCloner& c, Builder& b) const {
+  const Stmt& s = k_.stmts[p.squares];
+  const DType t = k_.type(s.results[0]).elem;
+  const LV n = b.cast(b.sub(c.get(s.operands[1]), c.get(s.operands[0])), t), by = counted(p);
+  auto of_any = [&] {
+    LV off = b.op(Op::sub, {c.get(p.centre), p.first});
+    LV half = b.op(Op::fma, {n, off, b.op(Op::mul, {p.d, b.constant(t, -2.0)})});
+    return b.op(Op::fma, {off, half, p.d2});
+  };
+  auto of_mean = [&] {
+    LV off = b.op(Op::mul, {p.d, b.op(Op::div, {b.constant(t, 1.0), n})});
+    return b.op(Op::fma, {b.op(Op::neg, {off}), p.d, p.d2});
+  };
+  if (!by) return of_any();
+  const auto count = as_dim(k_, s.operands[1]), from = as_dim(k_, s.operands[0]);
+  if (const Stmt* constant = maker(k_, by);
+      constant && constant->op == Op::constant && count && from && (*count - *from).is_const())
+    return loop::bits_to_double(t, constant->attr.imm) == static_cast<double>((*count - *from).value()) ? of_mean()
+                                                                                                        : of_any();
+  return b.select(b.op(Op::cmp_eq, {c.get(by), n}), of_mean(), of_any());
+}
+
 void Moments::emit_squares(const Pair& p, KernelCloner& c, Builder& b) {
   const Stmt& s = k_.stmts[p.squares];
   const DType t = k_.type(s.results[0]).elem;
-  LV n = b.cast(b.sub(c.get(s.operands[1]), c.get(s.operands[0])), t);
-  LV off = b.op(Op::sub, {c.get(p.centre), p.first});
-  LV half = b.op(Op::fma, {n, off, b.op(Op::mul, {p.d, b.constant(t, -2.0)})});
-  LV left = b.op(Op::fma, {off, half, p.d2});
+  LV left = deviations(p, c, b);
   LV cancelled = b.op(Op::cmp_gt, {p.d2, b.op(Op::mul, {left, b.constant(t, most_cancelled)})});
   Values v = b.if_(
       cancelled,

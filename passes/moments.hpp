@@ -1,7 +1,8 @@
 // Sums of squared deviations in the pass that sums the values themselves.
 //
 // Norms walk a row for its mean and again for sum((x - m)^2). With d = x - c, c the row's first element, one pass gives
-// sum(d) and sum(d^2), and sum((x - m)^2) = sum(d^2) - 2 (m - c) sum(d) + n (m - c)^2 for any m. Where much cancels in
+// sum(d) and sum(d^2), and sum((x - m)^2) = sum(d^2) - 2 (m - c) sum(d) + n (m - c)^2 for any m. If m is the mean,
+// which m - c = sum(d) / n says as well, that is sum(d^2) - sum(d)^2 / n and waits for no m. Where much cancels in
 // that (the first element is far from m: rare), the second pass is made after all, so the relative error is that of
 // sums of numbers of one sign times some 16. The data alone decide, so the bits are those of any schedule.
 #pragma once
@@ -37,6 +38,8 @@ class Moments {
   bool same(loop::ValueId x, const loop::Stmt& in_x, loop::ValueId y, const loop::Stmt& in_y, int depth = 0) const;
   loop::ValueId stored(const loop::Stmt& loop, const loop::Stmt& load, const loop::Stmt& other) const;
   void emit_sums(Pair& p, KernelCloner& c, loop::Builder& b);
+  loop::ValueId counted(const Pair& p) const;
+  loop::ValueId deviations(const Pair& p, KernelCloner& c, loop::Builder& b) const;
   void emit_squares(const Pair& p, KernelCloner& c, loop::Builder& b);
 };
 

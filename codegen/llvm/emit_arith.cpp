@@ -125,12 +125,29 @@ Value* Arith::binary(Op op, DType t, Value* x, Value* y) {
   return float_binary(op, x, y);
 }
 
+namespace {
+
+/// 1 / y, if y is a constant power of two: multiplying by it gives every bit of the quotient, in a third of the time.
+Value* exact_inverse(Value* y) {
+  auto* constant = llvm::dyn_cast<llvm::Constant>(y);
+  auto* splat = constant && y->getType()->isVectorTy() ? constant->getSplatValue() : constant;
+  auto* number = llvm::dyn_cast_or_null<llvm::ConstantFP>(splat);
+  llvm::APFloat inverse(0.0);
+  if (!number || !number->getValueAPF().getExactInverse(&inverse)) return nullptr;
+  return llvm::ConstantFP::get(y->getType(), inverse);
+}
+
+}  // namespace
+
 Value* Arith::float_binary(Op op, Value* x, Value* y) {
   switch (op) {
     case Op::add: return b_.CreateFAdd(x, y);
     case Op::sub: return b_.CreateFSub(x, y);
     case Op::mul: return b_.CreateFMul(x, y);
-    case Op::div: return b_.CreateFDiv(x, y);
+    case Op::div: {
+      Value* inverse = exact_inverse(y);
+      return inverse ? b_.CreateFMul(x, inverse) : b_.CreateFDiv(x, y);
+    }
     case Op::rem: return float_rem(x, y);
     case Op::min:
     case Op::max: return float_extreme(op, x, y);
