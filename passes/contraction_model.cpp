@@ -21,6 +21,8 @@ constexpr double l3_stream = 0.0125, memory_stream = 0.02;
 constexpr std::int64_t waiting_rows = 48;
 /// Rows that gain more by a panel's steps lying one after another than their copy costs, however they lie.
 constexpr std::int64_t many_rows = 768;
+/// Rows from which it pays to copy a panel whose steps lie badly.
+constexpr std::int64_t packed_rows = 256;
 /// Cycles an element of a copy of rows on pages of their own, a transposed and an element-wise copy.
 constexpr double copy_cycles = 0.5, transpose_cycles = 0.6, scatter_cycles = 2;
 
@@ -151,6 +153,7 @@ class Planner {
 
   Blocking run() {
     best_.pack_columns = columns_.present && pack_columns();
+    if (best_.pack_columns && !s_.rows && columns_.run == OperandLayout::Run::contiguous) best_.pack_from = packed_rows;
     best_.group = best_.panels = panel_group();
     best_.depth = block_depth();
     if (!s_.rows) {
@@ -192,7 +195,7 @@ class Planner {
     if (columns_.run == OperandLayout::Run::transposed) return true;
     if (columns_.run == OperandLayout::Run::scattered) return rows >= 4;
     if (!columns_.step || !s_.depth) return false;
-    if (rows < 256 || s_.panel != 0) return false;
+    if (rows < packed_rows || s_.panel != 0) return false;
     const Int run = width_ * s_.element_bytes;
     return (rows >= many_rows && *columns_.step > run) || badly_stepped(k_, *columns_.step, run, target_);
   }

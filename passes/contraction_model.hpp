@@ -51,6 +51,9 @@ bool few_rows(std::int64_t rows, std::int64_t cols, std::int64_t depth, std::int
 bool few_columns(std::int64_t rows, std::int64_t cols, std::int64_t depth, std::int64_t element_bytes,
                  const TargetSpec& target);
 
+/// The most rows that `few_rows` is true of.
+constexpr std::int64_t most_few_rows = 16;
+
 /// How such a product is computed: few x runs accumulators of a register each, `task` runs a task.
 struct DotBlocking {
   std::int64_t few = 1, runs = 1, task = 1;
@@ -62,6 +65,7 @@ DotBlocking pick_dots(std::int64_t few, std::int64_t runs, std::int64_t depth, s
 /// each, or one of them with `rows` rows.
 struct Blocking {
   bool pack_columns = false;
+  std::int64_t pack_from = 0;  ///< fewer rows, whose number the run knows, read columns where they lie
   std::int64_t rows = 0, outer = 1, panels = 1;
   std::int64_t group = 1;  ///< panels that lie in the cache together while rows pass by; at most `panels`
   std::int64_t supers = 1;  ///< parts of the rows that are the slowest index of tasks: threads split rows

@@ -44,6 +44,25 @@ std::optional<std::int64_t> distance(const Builder& b, LV lo, LV hi) {
 
 }  // namespace
 
+OperandLayout columns_layout(const loop::Kernel& k, const IndexSteps& steps, const std::vector<StmtId>& loads,
+                             const NestLoop& col, const ContractionBody& body, int width) {
+  OperandLayout out;
+  out.present = !loads.empty() && !body.loops.empty();
+  if (!out.present) return out;
+  for (StmtId l : loads) {
+    LV index = k.stmts[l].operands[0];
+    auto next = steps.step(index, col.iv, width), deeper = steps.step(index, body.iv(k, body.loops.size() - 1), 0);
+    const auto bytes = static_cast<std::int64_t>(dtype_bytes(k.buffers[k.stmts[l].attr.buffer.index].dtype));
+    if (deeper && deeper->is_const())
+      out.step = std::max<std::int64_t>(out.step.value_or(0), std::abs(deeper->value()) * bytes);
+    if (next && next->is(1)) continue;
+    bool transposed = next && deeper && deeper->is(1);
+    out.run = transposed && out.run != OperandLayout::Run::scattered ? OperandLayout::Run::transposed
+                                                                     : OperandLayout::Run::scattered;
+  }
+  return out;
+}
+
 void PackedColumns::add(const loop::Kernel& k, const std::vector<StmtId>& loads, const IndexSteps& steps,
                         const NestLoop& col, const ContractionBody& body, int width, int lanes) {
   k_ = &k, body_ = &body, col_ = &col, width_ = width, lanes_ = lanes;

@@ -4,6 +4,7 @@
 
 #include "passes/clone.hpp"
 #include "passes/contraction_body.hpp"
+#include "passes/contraction_model.hpp"
 
 namespace ag::passes {
 
@@ -14,6 +15,10 @@ struct DepthRange {
   loop::ValueId lo, hi;
   std::int64_t multiple = 1;  ///< of which hi - lo is one
 };
+
+/// How the operand lies that `loads` read, for panels of `width` columns.
+OperandLayout columns_layout(const loop::Kernel& k, const IndexSteps& steps, const std::vector<loop::StmtId>& loads,
+                             const NestLoop& col, const ContractionBody& body, int width);
 
 /// Panels of columns, [columns / width][depth][width].
 class PackedColumns {

@@ -24,6 +24,14 @@ std::vector<int> free_dims(int rank, const std::vector<int>& batch, const std::v
   return out;
 }
 
+/// Rows that only the run can count may be few.
+bool sums_in_lanes(const Attrs& attrs, const Dims& lhs, const std::vector<int>& free) {
+  Dim rows = 1;
+  for (int d : free) rows = rows * lhs[static_cast<std::size_t>(d)];
+  const bool all = !rows.is_const() || rows.value() <= attrs.get_or<std::int64_t>("lanes_rows", rows.value());
+  return attrs.get_or<std::int64_t>("lanes", 1) > 1 && all;
+}
+
 }  // namespace
 
 ContractionAxes contraction_axes(const Graph& g, NodeId id, const Dims& result) {
@@ -61,7 +69,7 @@ LV lower_contraction(ElementSource& source, NodeId id, std::span<const LV> at, b
   for (int d : lfree) li[d] = at[out++];
   for (int d : rfree) ri[d] = at[out++];
   DType acc = accumulator_dtype(g.type(lhs).dtype);
-  const bool in_lanes = g.node(id).attrs.get_or<std::int64_t>("lanes", 1) > 1;
+  const bool in_lanes = sums_in_lanes(g.node(id).attrs, g.type(lhs).shape, lfree);
   source.origin(id);
   LV init = b.constant_int(acc, 0);
   if (is_float(acc)) init = b.constant(acc, 0.0);

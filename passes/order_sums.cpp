@@ -3,7 +3,8 @@
 // Products of a few rows whose right operand lies with its terms one after another are sums of products along lanes
 // (attribute `lanes`): each line of the large operand is read once, in order, and nothing is turned. That is another
 // order of the same terms (class `algorithm`), which follows from the op, its sizes and the instruction set alone. So
-// are products of a few columns, which leave lanes empty otherwise; such columns are copied if need be.
+// are products of a few columns, which leave lanes empty otherwise; such columns are copied if need be. Where only the
+// run knows how many rows there are, it decides (attribute `lanes_rows`): the order is that of the sizes, known or not.
 #include "passes/order_sums.hpp"
 
 #include <map>
@@ -35,6 +36,7 @@ class Ordering {
       b_.set_origin(n.locs, n.grad_of ? map_[n.grad_of.index] : ValueId{});
       Attrs attrs = n.attrs;
       attrs.set("lanes", static_cast<Int>(target_.lanes(dtype_bytes(g_.type(n.operands[1]).dtype))));
+      if (few == FewSide::counted_rows) attrs.set("lanes_rows", most_few_rows);
       const ValueId left = map_[n.operands[0].index],
                     right = few == FewSide::columns ? columns(n) : map_[n.operands[1].index];
       bind(g_, n.result(), out_, b_.add_op("dot_general", {left, right}, attrs), map_);

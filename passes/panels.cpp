@@ -17,6 +17,19 @@ std::optional<Int> number(const Dim& d) { return d.is_const() ? std::optional(d.
 
 Ints ints(const Node& n, const char* name) { return n.attrs.get_or<Ints>(name, {}); }
 
+/// One axis of rows, of a number that the run knows, each with its terms (axis `contracted`) one after another.
+bool counted_rows(const Graph& g, ValueId v, Int contracted) {
+  const Dims& shape = g.type(v).shape;
+  if (contracted + 1 != static_cast<Int>(shape.size()) || !shape.back().is_const()) return false;
+  int axes = 0;
+  for (std::size_t d = 0; d + 1 < shape.size(); ++d)
+    if (!shape[d].is(1)) axes += shape[d].is_const() ? 2 : 1;
+  if (axes != 1) return false;
+  const Node* n = &g.def(v);
+  while (n->op->name == "reshape" && g.type(n->operands[0]).shape.back() == shape.back()) n = &g.def(n->operands[0]);
+  return n->op->name != "transpose";
+}
+
 bool has(const Ints& axes, Int d) { return std::find(axes.begin(), axes.end(), d) != axes.end(); }
 
 }  // namespace
@@ -58,7 +71,7 @@ FewSide few_side(const Graph& g, const Node& dot, const TargetSpec& target) {
   if (!is_float(t) || is_storage(t) || g.type(dot.operands[0]).dtype != t) return FewSide::none;
   if (left_contract.size() != 1 || !ints(dot, "lhs_batch").empty()) return FewSide::none;
   auto left = strided_view(g, dot.operands[0]), right = strided_view(g, dot.operands[1]);
-  if (!left || !right) return FewSide::none;
+  if (!right) return FewSide::none;
   auto at = [](const Ints& from, Int i) { return from[static_cast<std::size_t>(i)]; };
   auto free = [&](const StridedView& v, Int contracted) {  // elements of the other axes; 0 if there are several
     Int size = 1;
@@ -66,9 +79,14 @@ FewSide few_side(const Graph& g, const Node& dot, const TargetSpec& target) {
       if (d != contracted && at(v.shape, d) != 1) size = size == 1 ? at(v.shape, d) : 0;
     return size;
   };
-  const Int l = left_contract[0], r = right_contract[0], depth = at(left->shape, l);
+  const Int l = left_contract[0], r = right_contract[0], depth = at(right->shape, r);
+  const Int cols = free(*right, r), bytes = static_cast<Int>(dtype_bytes(t));
+  if (!left) {
+    const bool counted = at(right->strides, r) == 1 && counted_rows(g, dot.operands[0], l);
+    return counted && few_rows(1, cols, depth, bytes, target) ? FewSide::counted_rows : FewSide::none;
+  }
   if (at(left->strides, l) != 1) return FewSide::none;
-  const Int rows = free(*left, l), cols = free(*right, r), bytes = static_cast<Int>(dtype_bytes(t));
+  const Int rows = free(*left, l);
   if (at(right->strides, r) == 1 && few_rows(rows, cols, depth, bytes, target)) return FewSide::rows;
   return few_columns(rows, cols, depth, bytes, target) ? FewSide::columns : FewSide::none;
 }

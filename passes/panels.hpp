@@ -22,7 +22,8 @@ ContractionSizes product_sizes(const Graph& g, const Node& dot, const TargetSpec
 
 /// Whether a product sums along lanes, and which side has few elements (contraction_model.hpp). Rows want a right
 /// operand that lies with its terms one after another; for columns one is made, so that it is asked of the left only.
-enum class FewSide : std::uint8_t { none, rows, columns };
+/// `counted_rows`: the run knows whether rows are few.
+enum class FewSide : std::uint8_t { none, rows, columns, counted_rows };
 FewSide few_side(const Graph& g, const Node& dot, const TargetSpec& target);
 
 /// The product `id` of `g`, made in `b`, with its right operand replaced by `panels`. `left` is the left operand in

@@ -28,9 +28,9 @@ using Int = std::int64_t;
 /// which that costs more than some hundredths of the time, and the pass roll serves.
 constexpr int long_epilogue = 256, shallow = 64;
 
-class ContractionScheduler : public ContractionNest {
+class ContractionScheduler : public DotNest {
  public:
-  using ContractionNest::ContractionNest;
+  using DotNest::DotNest;
 
   loop::Kernel run() {
     begin_contraction();
@@ -55,6 +55,8 @@ class ContractionScheduler : public ContractionNest {
   int width_ = 0;
   std::vector<StmtId> row_loads_, panel_loads_;  // streams whose lines are asked for ahead of their use
   Int chunk_ = 0;  // steps of depth between requests; 0: there are none
+  bool dots_ = false;  // along lanes, if the run has few rows
+  bool in_place_ = false;  // what is written reads columns where they lie, though others pack them
 
   // -- what there is ------------------------------------------------------------------------------------------------
   static std::optional<Int> number(const Dim& d) { return d.is_const() ? std::optional(d.value()) : std::nullopt; }
@@ -96,9 +98,10 @@ class ContractionScheduler : public ContractionNest {
     }
     tile_ = pick_tile(sizes_, target_);
     width_ = tile_.registers * lanes();
-    OperandLayout column_layout = layout(steps, columns, col_->iv);
-    plan_ = pick_blocking(sizes_, tile_, column_layout, target_);
+    const OperandLayout lies = columns_layout(k_, steps, columns, *col_, body_, width_);
+    plan_ = pick_blocking(sizes_, tile_, lies, target_);
     if (plan_.pack_columns) packed_.add(k_, columns, steps, *col_, body_, width_, lanes());
+    dots_ = along_lanes() && row_ && !sizes_.rows && sizes_.cols;
     pick_split();
     pick_band();
     pick_streams(steps, rows, columns);
@@ -148,23 +151,6 @@ class ContractionScheduler : public ContractionNest {
     }
   }
 
-  OperandLayout layout(const IndexSteps& steps, const std::vector<StmtId>& loads, LV along) const {
-    OperandLayout out;
-    out.present = !loads.empty() && !body_.loops.empty();
-    if (!out.present) return out;
-    for (StmtId l : loads) {
-      LV index = k_.stmts[l].operands[0];
-      auto next = steps.step(index, along, width_), deeper = steps.step(index, body_.iv(k_, body_.loops.size() - 1), 0);
-      if (deeper && deeper->is_const())
-        out.step = std::max<Int>(out.step.value_or(0), std::abs(deeper->value()) * element_size(l));
-      if (next && next->is(1)) continue;
-      bool transposed = next && deeper && deeper->is(1);
-      out.run = transposed && out.run != OperandLayout::Run::scattered ? OperandLayout::Run::transposed
-                                                                       : OperandLayout::Run::scattered;
-    }
-    return out;
-  }
-
   /// Which contracted loop is cut so that a block has about plan_.depth steps.
   void pick_split() {
     if (plan_.depth == 0 || body_.loops.empty()) return;
@@ -203,6 +189,11 @@ class ContractionScheduler : public ContractionNest {
     if (split_step_ || long_epilogue_)
       partial_ = b_.alloc(k_.type(k_.stmts[body_.loops[0]].results[0]).elem, rows_kept() * Dim(plan_.group * width_),
                           band_ ? loop::Scope::local : loop::Scope::scratch);
+    if (!dots_) return;
+    const Int task = plan_.panels * width_;
+    DotBlocking plan = pick_dots(most_few_rows / 4, task, *sizes_.depth, sizes_.element_bytes, target_);
+    plan.task = task;
+    begin_dots(col_, row_, most_few_rows, plan);
   }
 
   // -- tasks ----------------------------------------------------------------------------------------------------------
@@ -284,6 +275,25 @@ class ContractionScheduler : public ContractionNest {
     const Int step = plan_.panels * width_;
     LV lo = b_.mul(group, b_.index(step)), hi = b_.add(lo, b_.index(step));
     if (!mod(n, Dim(step)).is(0)) hi = least(hi, b_.dim(n));
+    const Dim m = row_ ? *row_->size : Dim(1);
+    auto panels = [&] { return panels_of(c, task, lo, hi), Builder::Values{}; };
+    auto few = [&](Int rows, auto&& then, auto&& otherwise) {
+      b_.if_(b_.op(Op::cmp_lt, {b_.dim(m), b_.index(rows)}), then, otherwise);
+      return Builder::Values{};
+    };
+    auto in_order = [&] {
+      if (!plan_.pack_from) return panels();
+      return few(
+          plan_.pack_from, [&] { return in_place_ = true, panels(); }, [&] { return in_place_ = false, panels(); });
+    };
+    if (!dots_) return void(in_order());
+    auto along_lanes = [&] { return add_dots(c, lo, hi), rest_of_dots(c, lo, hi), Builder::Values{}; };
+    few(most_few_rows + 1, along_lanes, in_order);
+  }
+
+  void panels_of(const KernelCloner& c, const Task& task, LV lo, LV hi) {
+    const Dim& n = *col_->size;
+    const Int step = plan_.panels * width_;
     if (!n.is_const()) return columns(c, task, {lo, hi, false});
     Int rest = n.value() % width_, full = n.value() - rest;
     LV end = hi;
@@ -308,14 +318,22 @@ class ContractionScheduler : public ContractionNest {
   // -- depth --------------------------------------------------------------------------------------------------------
   LV extent(std::size_t loop) { return b_.dim(body_.extents[loop]); }
 
+  void pack(const KernelCloner& c, const DepthRange& range, const Columns& n) {
+    if (!in_place_) packed_.pack(b_, c, range, n.lo, n.hi);
+  }
+
+  void read(KernelCloner& cell, const DepthRange& range, const Columns& n) {
+    if (!in_place_) packed_.read(b_, cell, range, n.lo);
+  }
+
   void columns(const KernelCloner& c, const Task& task, const Columns& n) {
     if (!split_step_) {
       DepthRange all{0, b_.index(0), body_.loops.empty() ? b_.index(0) : extent(0)};
       if (!body_.loops.empty()) all.multiple = number(body_.extents[0]).value_or(1);
-      packed_.pack(b_, c, all, n.lo, n.hi);
+      pack(c, all, n);
       if (long_epilogue_) return bands(c, task, n, all);
       return sweep(c, task, n, [&](KernelCloner& cell) {
-        packed_.read(b_, cell, all, n.lo);
+        read(cell, all, n);
         lines_.ask_beside(b_, cell);
         if (chunk_ == 0 && !lines_.of_rows()) return nest_body(cell, {});
         Ahead ahead{cell, task, n};
@@ -331,9 +349,9 @@ class ContractionScheduler : public ContractionNest {
       b_.store(*partial_, partial_index(cell, task, n), cell.get(k_.stmts[first].operands[3]));
     });
     depth_blocks(c, 0, [&](const KernelCloner& at, const DepthRange& range) {
-      packed_.pack(b_, at, range, n.lo, n.hi);
+      pack(at, range, n);
       sweep(at, task, n, [&](KernelCloner& cell) {
-        packed_.read(b_, cell, range, n.lo);
+        read(cell, range, n);
         Ahead ahead{cell, task, n};
         before_sum(cell);
         LV place = partial_index(cell, task, n);
@@ -373,7 +391,7 @@ class ContractionScheduler : public ContractionNest {
   void bands(const KernelCloner& c, const Task& task, const Columns& n, const DepthRange& all) {
     auto band = [&](const KernelCloner& outer, const Task& part) {
       rows(outer, part, n, [&](KernelCloner& cell) {
-        packed_.read(b_, cell, all, n.lo);
+        read(cell, all, n);
         lines_.ask_beside(b_, cell);
         Ahead ahead{cell, task, n};
         before_sum(cell);
@@ -515,8 +533,7 @@ class ContractionScheduler : public ContractionNest {
             });
   }
 
-  /// Whole tiles of rows, then what is left: a tile of its own if that is a number, else tiles of half the height and
-  /// single rows.
+  /// Whole tiles of rows, then what is left: a tile of its own if that is a number.
   void rows(const KernelCloner& c, const Task& task, const Columns& n, const Cell& cell) {
     if (!row_) return row(c, {}, n, cell);
     int height = tile_.rows;
@@ -528,12 +545,27 @@ class ContractionScheduler : public ContractionNest {
     row_loop(c, task.m_lo, middle, height, n, cell);
     if (task.whole_rows) return;
     const Dim& m = *row_->size;
-    if (!m.is_const()) return row_loop(c, middle, task.m_hi, std::max(height / 2, 1), n, cell);
+    if (!m.is_const()) return rest_of_rows(c, middle, task.m_hi, n, cell);
     int rest = static_cast<int>(m.value() % height);
     if (rest == 0) return;
     auto tail = [&] { row_loop(c, middle, b_.add(middle, b_.index(rest)), rest, n, cell); };
     if (b_.int_value(task.m_lo)) return tail();
     b_.if_(b_.op(Op::cmp_lt, {middle, task.m_hi}), [&] { return tail(), Builder::Values{}; }, {});
+  }
+
+  /// Fewer rows than a tile has, in tiles of powers of two: a few rows take one or two, each of which fetches the
+  /// columns. Copied columns are at hand, and rows are many: tiles of half the height and single rows.
+  void rest_of_rows(const KernelCloner& c, LV lo, LV hi, const Columns& n, const Cell& cell) {
+    if (plan_.pack_columns && !in_place_) return row_loop(c, lo, hi, std::max(tile_.rows / 2, 1), n, cell);
+    int height = 1;
+    while (2 * height < tile_.rows) height *= 2;
+    for (; height > 1; height /= 2) {
+      LV tiles = b_.op(Op::div, {b_.sub(hi, lo), b_.index(height)});
+      LV end = b_.add(lo, b_.mul(tiles, b_.index(height)));
+      row_loop(c, lo, end, height, n, cell);
+      lo = end;
+    }
+    row_loop(c, lo, hi, 1, n, cell);
   }
 
   void row_loop(const KernelCloner& c, LV lo, LV hi, int height, const Columns& n, const Cell& cell) {

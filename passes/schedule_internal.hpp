@@ -6,6 +6,7 @@
 
 #include "passes/clone.hpp"
 #include "passes/contraction_body.hpp"
+#include "passes/contraction_model.hpp"
 #include "passes/loop_nest.hpp"
 #include "passes/moments.hpp"
 #include "passes/pass.hpp"
@@ -67,6 +68,35 @@ class ContractionNest : public CpuNest {
   void nest_body(KernelCloner& c, const std::function<void()>& sum);
   /// What stands before the contracted loops.
   void before_sum(KernelCloner& c);
+};
+
+/// Sums along lanes: `few` rows or columns by `runs`, whose terms lie one after another and are read once. They wait in
+/// scratch memory, from where the rest of the kernel takes them with columns along lanes.
+class DotNest : public ContractionNest {
+ public:
+  using ContractionNest::ContractionNest;
+
+ protected:
+  /// Lowering asked for sums along lanes, of a known number of terms.
+  bool along_lanes() const;
+  /// The loops of both operands (no `few`: one row) and how they are cut; a task has `at_most` of the few.
+  void begin_dots(const NestLoop* runs, const NestLoop* few, std::int64_t at_most, const DotBlocking& plan);
+  /// The sums of runs [lo, hi).
+  void add_dots(const KernelCloner& from, loop::ValueId lo, loop::ValueId hi);
+  /// What is computed from them, and stored: rows one after the other.
+  void rest_of_dots(const KernelCloner& from, loop::ValueId lo, loop::ValueId hi);
+
+ private:
+  const NestLoop *runs_ = nullptr, *few_ = nullptr;
+  DotBlocking dots_;
+  loop::BufferId sums_;  // of a task, [rows][columns]
+  std::int64_t at_most_ = 1;
+
+  loop::ValueId place(loop::ValueId run, loop::ValueId few);
+  int sum_lanes() const;
+  loop::Builder::Values dots(const KernelCloner& from, loop::ValueId first, std::int64_t count, loop::ValueId run);
+  loop::Builder::Values terms(const std::vector<KernelCloner>& cells, loop::ValueId k,
+                              const loop::Builder::Values& carried);
 };
 
 /// Sums of products along lanes, where lowering asked for them; nothing otherwise.

@@ -64,6 +64,8 @@ Types infer_dot(const InferCtx& c) {
                    {}, {0, 1});
   if (auto lanes = c.attrs().get_or<std::int64_t>("lanes", 1); lanes < 1 || lanes > 64 || (lanes & (lanes - 1)) != 0)
     return c.error(Code::AG2206, "`dot_general`: `lanes` is a power of two, at most 64", {}, {});
+  if (c.attrs().get_or<std::int64_t>("lanes_rows", 1) < 1)
+    return c.error(Code::AG2206, "`dot_general`: `lanes_rows` is at least 1", {}, {});
   AG_TRY_(check_pairs(c, a.lhs_contract, a.rhs_contract, "contracted"));
   AG_TRY_(check_pairs(c, a.lhs_batch, a.rhs_batch, "batch"));
   Type t{c.in(0).dtype, {}};
@@ -166,7 +168,9 @@ Result<std::vector<Array>> dot_eval(const EvalCtx& c) {
   };
   if (differ(a.lhs_contract, a.rhs_contract) || differ(a.lhs_batch, a.rhs_batch))
     return fail(Code::AG2203, place(c), "contracted or batch sizes of a matrix product differ");
-  const std::int64_t lanes = c.node.attrs().get_or<std::int64_t>("lanes", 1);
+  std::int64_t rows = 1, lanes = c.node.attrs().get_or<std::int64_t>("lanes", 1);
+  for (std::int64_t d : a.lhs_free) rows *= l.shape()[static_cast<std::size_t>(d)];
+  if (rows > c.node.attrs().get_or<std::int64_t>("lanes_rows", rows)) lanes = 1;
   return one(dispatch_dtype(l.dtype(), [&]<class T>() {
     using Acc = std::conditional_t<std::is_same_v<T, double>, double,
                                    std::conditional_t<std::is_integral_v<T>, std::uint64_t, float>>;
@@ -208,6 +212,11 @@ std::vector<OpSample> dot_samples() {
     attrs.set("lanes", std::int64_t{8});
     return attrs;
   };
+  auto up_to = [&](Attrs attrs, std::int64_t rows) {
+    attrs = in_lanes(std::move(attrs));
+    attrs.set("lanes_rows", rows);
+    return attrs;
+  };
   return {sample({"f64[3,4]", "f64[4,2]"}, dims({1}, {0})),
           sample({"f64[2,3,4]", "f64[2,4,5]"}, dims({2}, {1}, {0}, {0})),
           sample({"f64[4]", "f64[4]"}, dims({0}, {0})),
@@ -218,7 +227,9 @@ std::vector<OpSample> dot_samples() {
           sample({"f16[3,4]", "f16[4,2]"}, dims({1}, {0})),
           sample({"i32[2,3]", "i32[3,2]"}, dims({1}, {0}), -9, 9),
           sample({"f32[3,70]", "f32[5,70]"}, in_lanes(dims({1}, {1}))),
-          sample({"f64[1,19]", "f64[33,19]"}, in_lanes(dims({1}, {1})))};
+          sample({"f64[1,19]", "f64[33,19]"}, in_lanes(dims({1}, {1}))),
+          sample({"f32[3,70]", "f32[5,70]"}, up_to(dims({1}, {1}), 3)),
+          sample({"f32[4,70]", "f32[5,70]"}, up_to(dims({1}, {1}), 3))};
 }
 
 }  // namespace
@@ -228,11 +239,10 @@ std::vector<OpInfo> contraction_ops() {
            .lower_class = LowerClass::contraction,
            .summary = "sums of products over contracted axes; result axes: batch, left free, right free"};
   o.operands = {{.name = "lhs", .dtypes = numeric}, {.name = "rhs", .dtypes = numeric}};
-  o.attrs = {{"lhs_contract", AttrKind::ints, true},
-             {"rhs_contract", AttrKind::ints, true},
-             {"lhs_batch", AttrKind::ints},
-             {"rhs_batch", AttrKind::ints},
-             {"lanes", AttrKind::integer}};  // in how many sums terms are added: a power of two
+  o.attrs = {{"lhs_contract", AttrKind::ints, true}, {"rhs_contract", AttrKind::ints, true},
+             {"lhs_batch", AttrKind::ints},          {"rhs_batch", AttrKind::ints},
+             {"lanes", AttrKind::integer},  // in how many sums terms are added: a power of two
+             {"lanes_rows", AttrKind::integer}};  // up to how many rows `lanes` holds; more are summed in order
   o.infer = infer_dot;
   o.eval = dot_eval;
   o.batch = dot_batch;

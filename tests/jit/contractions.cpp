@@ -245,3 +245,49 @@ TEST_CASE("products of sizes that the run knows have the interpreter's bits") {
       check(**engine, s);
     }
 }
+
+TEST_CASE("a product of rows that the run counts has the bits of the same rows known") {
+  auto engine = runtime::Engine::create();
+  REQUIRE(engine);
+  auto product = [](DType t, const Dim& rows, std::int64_t n, std::int64_t k, bool turned, bool epilogue) {
+    Graph graph;
+    GraphBuilder g(graph);
+    ValueId x = g.input("x", {t, {rows, Dim(k)}}), w = g.input("w", {t, turned ? Dims{n, k} : Dims{k, n}});
+    ValueId b = g.input("b", {t, {Dim(n)}});
+    ValueId z = g.add_op("add", {g.dot_general(x, w, {1}, {turned ? 1 : 0}, {}, {}), b});
+    graph.outputs.push_back({"z", epilogue ? g.unary("tanh", z) : z, {}});
+    return graph;
+  };
+  struct Case {
+    std::int64_t n, k;
+    bool turned, epilogue = false;
+    DType dtype = DType::f32;
+  };
+  // Sums along lanes up to 16 rows, in order beyond; panels that only many rows copy; both with tails.
+  for (const Case& c : {Case{300, 301, true}, Case{1029, 258, true, true}, Case{130, 520, true, false, DType::f64},
+                        Case{20, 300, true}, Case{512, 600, false}, Case{1000, 512, false, true}})
+    for (const char* target : {"cpu:native", "cpu:x86-64-v3"}) {
+      INFO(c.n << " x " << c.k << (c.turned ? " NT " : " NN ") << target);
+      const Graph counted = product(c.dtype, Dim::symbol("M"), c.n, c.k, c.turned, c.epilogue);
+      auto compiled = engine->get()->compile(counted, {.target = target});
+      REQUIRE(compiled);
+      runtime::ExecContext one(compiled->executable, {.threads = 1}), two(compiled->executable, {.threads = 2});
+      for (std::int64_t rows : {0, 1, 2, 3, 4, 7, 15, 16, 17, 23, 64, 255, 256, 400}) {
+        INFO(rows << " rows");
+        const std::vector<Array> in{filled(c.dtype, {rows, c.k}, 1),
+                                    filled(c.dtype, c.turned ? std::vector{c.n, c.k} : std::vector{c.k, c.n}, 2),
+                                    filled(c.dtype, {c.n}, 3)};
+        auto want = interpret(ordered(counted, target), in);
+        REQUIRE(want);
+        for (runtime::ExecContext* context : {&one, &two}) {
+          auto got = runtime::run(*context, in);
+          REQUIRE(got);
+          CHECK(same_bits((*got)[0], (*want)[0]));
+        }
+        if (rows < 1 || rows > 23) continue;  // beyond, the tile of known rows sums in the same order anyway
+        auto known = interpret(ordered(product(c.dtype, rows, c.n, c.k, c.turned, c.epilogue), target), in);
+        REQUIRE(known);
+        CHECK(same_bits((*known)[0], (*want)[0]));
+      }
+    }
+}
