@@ -35,7 +35,7 @@ constexpr double counted_tasks = 512;
 /// Sizes beyond this count as this in estimates: products of three and a few bytes do not overflow.
 constexpr Int most = Int{1} << 18;
 
-Int estimate(const std::optional<Int>& size) { return std::min(size.value_or(usual_size), most); }
+Int estimate(const std::optional<Int>& size) { return std::clamp<Int>(size.value_or(usual_size), 1, most); }
 
 Int ceil_div(Int a, Int b) { return (a + b - 1) / b; }
 

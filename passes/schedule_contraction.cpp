@@ -83,7 +83,7 @@ class ContractionScheduler : public DotNest {
     auto product_of = [](const std::vector<const NestLoop*>& loops) {  // an estimate
       Int n = 1;
       for (const NestLoop* l : loops)
-        n = std::min<Int>(n * std::min<Int>(number(*l->size).value_or(4), 1 << 20), 1 << 20);
+        n = std::min<Int>(n * std::clamp<Int>(number(*l->size).value_or(4), 1, 1 << 20), 1 << 20);
       return n;
     };
     sizes_.batch = product_of(batch_), sizes_.outer = product_of(shared_);

@@ -291,3 +291,18 @@ TEST_CASE("a product of rows that the run counts has the bits of the same rows k
       }
     }
 }
+
+TEST_CASE("a product without rows is compiled") {
+  auto engine = runtime::Engine::create();
+  REQUIRE(engine);
+  Graph graph;
+  GraphBuilder g(graph);
+  ValueId x = g.input("x", {DType::f32, {Dim(0), Dim(70), Dim(64)}}), w = g.input("w", {DType::f32, {Dim(64), Dim(2)}});
+  graph.outputs.push_back({"z", g.dot_general(g.transpose(x, {1, 0, 2}), w, {2}, {0}, {}, {}), {}});
+  auto compiled = engine->get()->compile(graph);
+  REQUIRE(compiled);
+  runtime::ExecContext context(compiled->executable);
+  auto got = runtime::run(context, {filled(DType::f32, {0, 70, 64}, 1), filled(DType::f32, {64, 2}, 2)});
+  REQUIRE(got);
+  CHECK((*got)[0].shape() == std::vector<std::int64_t>{70, 0, 2});
+}
