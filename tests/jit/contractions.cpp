@@ -302,7 +302,8 @@ TEST_CASE("a product without rows is compiled") {
   auto compiled = engine->get()->compile(graph);
   REQUIRE(compiled);
   runtime::ExecContext context(compiled->executable);
-  auto got = runtime::run(context, {filled(DType::f32, {0, 70, 64}, 1), filled(DType::f32, {64, 2}, 2)});
+  const std::vector<Array> in{filled(DType::f32, {0, 70, 64}, 1), filled(DType::f32, {64, 2}, 2)};
+  auto got = runtime::run(context, in);
   REQUIRE(got);
   CHECK((*got)[0].shape() == std::vector<std::int64_t>{70, 0, 2});
 }
