@@ -8,12 +8,17 @@
 namespace ag::passes {
 namespace {
 
-/// Bytes of constants that folding may make: one result, and all together. Chains cannot get around the second.
+/// Bytes of constants that folding may make: one result, unless it is no larger than what it is made of, and all
+/// together, beyond twice those of the graph (networks lay out each of their weights). Chains cannot get around the
+/// second.
 constexpr std::size_t max_result_bytes = 16u << 20, max_total_bytes = 64u << 20;
 
 class Folder {
  public:
-  Folder(const Graph& g, PassContext& context) : g_(g), context_(context) {}
+  Folder(const Graph& g, PassContext& context) : g_(g), context_(context) {
+    for (NodeId id : g.node_ids())
+      if (g.node(id).result_count == 1) budget_ += 2 * stored_bytes(g, g.node(id).result());
+  }
 
   Result<Graph> run() {
     Graph out = empty_like(g_);
@@ -40,7 +45,7 @@ class Folder {
  private:
   const Graph& g_;
   PassContext& context_;
-  std::size_t total_ = 0;
+  std::size_t total_ = 0, budget_ = max_total_bytes;
   struct KnownView {
     std::size_t bytes;  // of the constants under it
     int depth;          // views of views
@@ -87,6 +92,13 @@ class Folder {
     return literal && !parameter && n.operands.empty() ? literal->get() : nullptr;
   }
 
+  /// Bytes of a constant that has elements of its own. Random ones are only claimed by a file, so few of them count.
+  static std::size_t stored_bytes(const Graph& g, ValueId v) {
+    const Literal* l = constant(g, v);
+    if (!l || l->form == Literal::Form::splat) return 0;
+    return l->form == Literal::Form::random ? std::min(bytes_of(g.type(v)), max_result_bytes) : bytes_of(g.type(v));
+  }
+
   /// The node's results if all its operands are constants, or if shape arithmetic knows them.
   bool evaluate(GraphBuilder& b, const ValueMap& map, NodeId id, std::vector<LiteralPtr>& out) {
     const Node& n = g_.node(id);
@@ -98,7 +110,10 @@ class Folder {
       if (!size) return false;
       bytes += *size;
     }
-    if (bytes > max_result_bytes || total_ + bytes > max_total_bytes) return false;
+    std::size_t given = 0;
+    for (ValueId v : n.operands)
+      if (v && !views_.contains(v)) given += stored_bytes(b.graph(), map[v.index]);
+    if (bytes > std::max(max_result_bytes, given) || total_ + bytes > budget_) return false;
     if (known_ints(n, out)) return true;
     if (n.operands.empty()) return false;  // iota and the like are cheaper computed than stored
     for (ValueId v : n.operands)

@@ -54,3 +54,24 @@ TEST_CASE("a view that is larger than its constant is not stored, what is comput
   REQUIRE((want && got));
   for (std::size_t i = 0; i < 2; ++i) CHECK((*want)[i].same_bits((*got)[i]));
 }
+
+TEST_CASE("weights are laid out however many there are; what grows is limited") {
+  Graph g;
+  GraphBuilder b(g);
+  const std::int64_t n = 2 << 20;  // 8 MiB each, 120 together
+  std::size_t added = 0;
+  for (int i = 0; i < 15; ++i) {
+    ValueId w = b.reshape(numbers(b, n), {2, n / 2});
+    g.outputs.push_back({"w" + std::to_string(i), b.transpose(w, {1, 0}), {}});
+  }
+  ValueId small = numbers(b, 1 << 10), sum = b.broadcast_in_dim(small, {1 << 11, 1 << 10}, {1});
+  for (int i = 0; i < 100; ++i) {  // each as large as they, of next to nothing
+    sum = b.add(sum, b.transpose(b.reshape(sum, {1 << 10, 1 << 11}), {1, 0}));
+    g.outputs.push_back({"s" + std::to_string(i), sum, {}});
+  }
+  Graph f = folded(g);
+  for (NodeId id : f.node_ids()) added += f.node(id).op->name == "add";
+  for (int i = 0; i < 15; ++i) CHECK(f.def(f.outputs[static_cast<std::size_t>(i)].value).op->name == "constant");
+  CHECK(added > 50);
+  CHECK(added < 100);
+}
