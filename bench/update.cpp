@@ -1,6 +1,8 @@
 // The optimiser's update of all parameters beside a plain loop that reads and writes the same arrays, both on two
 // threads, minima of many steps that take turns. AdamW reads parameter, gradient and two slots and writes all but the
-// gradient. Before each, both compute the gradients anew, so that caches hold the same.
+// gradient. Before each, both compute the loss and the gradients anew, each part on the same thread, so that caches
+// hold the same: the two cores of some machines share no cache, or do so only at times (the line's trip between them
+// tells).
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -24,14 +26,36 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using Vector = float __attribute__((vector_size(64), aligned(4)));
 
-/// Reads all arrays of `in` and writes all of `out`, element by element; each half by one thread.
-void stream(int half, const std::vector<float*>& in, const std::vector<float*>& out, std::size_t elems) {
-  const std::size_t middle = elems / 2 / 16 * 16, from = half ? middle : 0, to = half ? elems : middle;
+/// Reads all arrays of `in` and writes all of `out` from `begin`, element by element; each half by one thread.
+void stream(int half, const std::vector<float*>& in, const std::vector<float*>& out, std::size_t begin,
+            std::size_t elems) {
+  const std::size_t middle = elems / 2 / 16 * 16, from = begin + (half ? middle : 0),
+                    to = begin + (half ? elems : middle);
   for (std::size_t i = from; i + 16 <= to; i += 16) {
     Vector sum{};
     for (const float* p : in) sum += *reinterpret_cast<const Vector*>(p + i);
     for (float* p : out) *reinterpret_cast<Vector*>(p + i) = sum * 0.125f;
   }
+}
+
+/// Nanoseconds for a line of memory to go from one core to the other and back, the least of many.
+double trip_of_a_line(Pair& pair) {
+  alignas(64) std::atomic<int> ball = 0;
+  constexpr int trips = 2000;
+  double least = 1e18;
+  for (int round = 0; round < 10; ++round) {
+    ball = 0;
+    pair.run([&](int half) {
+      const auto start = Clock::now();
+      for (int i = half; i < 2 * trips; i += 2) {
+        while (ball.load(std::memory_order_acquire) != i) {
+        }
+        ball.store(i + 1, std::memory_order_release);
+      }
+      if (half == 0) least = std::min(least, std::chrono::duration<double, std::nano>(Clock::now() - start).count());
+    });
+  }
+  return least / trips;
 }
 
 /// A model whose gradients are its inputs: the sum of w * x over all parameters.
@@ -100,8 +124,24 @@ Result<int> measure(runtime::Engine& engine, Pair& pair, const char* optimiser, 
   }
   const std::vector<float*> kept(arrays.begin() + 2, arrays.end()), read(arrays.begin() + 1, arrays.end());
   const auto elems = static_cast<std::size_t>(total);
-  const std::function<void(int)> before = [&](int half) { stream(half, {arrays[0], arrays[2]}, {arrays[1]}, elems); },
-                                 plain = [&](int half) { stream(half, read, kept, elems); };
+  volatile float loss = 0;
+  const std::function<void(int)> forward =
+                                     [&](int half) {  // as ag's products of two vectors: by the first thread
+                                       Vector sum{};
+                                       for (std::size_t i = 0; half == 0 && i + 16 <= elems; i += 16)
+                                         sum += *reinterpret_cast<Vector*>(arrays[0] + i) *
+                                                *reinterpret_cast<Vector*>(arrays[2] + i);
+                                       if (half == 0) loss = sum[0];
+                                     },
+                                 backward =
+                                     [&](int half) {  // halves of each parameter
+                                       std::size_t begin = 0;
+                                       for (std::int64_t n : sizes) {
+                                         stream(half, {arrays[0]}, {arrays[1]}, begin, static_cast<std::size_t>(n));
+                                         begin += static_cast<std::size_t>(n);
+                                       }
+                                     },
+                                 plain = [&](int half) { stream(half, read, kept, 0, elems); };
   AG_TRY_(context.run_allocating(views, *state));  // the threads are there
   const bench::KeptCores cores;
   double plain_ns = 1e18;
@@ -110,7 +150,8 @@ Result<int> measure(runtime::Engine& engine, Pair& pair, const char* optimiser, 
     for (int i = 0; i < 6; ++i) AG_TRY_(context.run_allocating(views, *state));
     std::this_thread::sleep_for(std::chrono::milliseconds(3));
     for (int i = 0; i < 6; ++i) {
-      pair.run(before);
+      pair.run(forward);
+      pair.run(backward);
       const auto start = Clock::now();
       pair.run(plain);
       plain_ns = std::min(plain_ns, std::chrono::duration<double, std::nano>(Clock::now() - start).count());
@@ -119,8 +160,10 @@ Result<int> measure(runtime::Engine& engine, Pair& pair, const char* optimiser, 
   }
   const Updates u = updates(context);
   fmt::print(
-      "{:22} {:>9} parameters in {:3} arrays  ag {:7.3f} ms in {} kernels   plain stream {:7.3f} ms   {:5.1f} %\n",
-      optimiser, total, sizes.size(), u.ns * 1e-6, u.calls, plain_ns * 1e-6, 100 * plain_ns / u.ns);
+      "{:22} {:>9} parameters in {:3} arrays  ag {:7.3f} ms in {} kernels   plain stream {:7.3f} ms   {:5.1f} %   "
+      "a line's trip {:.0f} ns\n",
+      optimiser, total, sizes.size(), u.ns * 1e-6, u.calls, plain_ns * 1e-6, 100 * plain_ns / u.ns,
+      trip_of_a_line(pair));
   return 0;
 }
 

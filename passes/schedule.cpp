@@ -251,7 +251,7 @@ class CpuScheduler : public CpuNest {
         if (!only_sums(s.blocks[0])) return 1;
         carried += std::max<std::size_t>(s.results.size(), 1);
       }
-    return carried == 0   ? (light(block) && streams(block) < 2 ? 4 : 2)
+    return carried == 0   ? ((light(block) && streams(block) < 2) || waits_for_divider(block) ? 4 : 2)
            : carried == 1 ? 8
            : carried == 2 ? 4
            : carried <= 4 ? 2
@@ -272,6 +272,23 @@ class CpuScheduler : public CpuNest {
       work += s.results.empty() || k_.type(s.results[0]).elem != DType::i64;
     }
     return work <= target_.vector_registers / 2;
+  }
+  /// The divider has more to do than all other units. Of four registers of roots the emitter leaves one to the
+  /// multipliers.
+  bool waits_for_divider(BlockId block) const {
+    constexpr int a_root = 10, a_quotient = 7;  // cycles for a register of 512 bits; of f32
+    int divider = 0, others = 0, roots = 0;
+    for (StmtId id : k_.blocks[block].stmts) {
+      const Stmt& s = k_.stmts[id];
+      if (s.results.size() != 1 || !is_float(k_.type(s.results[0]).elem)) continue;
+      if (k_.type(s.results[0]).elem != DType::f32) return false;
+      const bool root = s.op == Op::sqrt || s.op == Op::rsqrt, quotient = s.op == Op::div || s.op == Op::rsqrt;
+      if (describe(s.op).cls == loop::OpClass::math && !root) return false;
+      roots += root;
+      divider += (root ? a_root : 0) + (quotient ? a_quotient : 0);
+      others += !root && !quotient && is_pure(s) && !s.operands.empty();
+    }
+    return roots > 0 && target_.vector_bits == 512 && others <= divider;
   }
   /// Loops, arithmetic and memory only.
   bool only_sums(BlockId block) const {

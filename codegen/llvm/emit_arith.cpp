@@ -8,6 +8,7 @@
 namespace ag::codegen {
 using llvm::Type;
 using llvm::Value;
+namespace Intrinsic = llvm::Intrinsic;
 using llvm::Intrinsic::ID;
 using loop::Op;
 
@@ -189,6 +190,34 @@ Value* Arith::scale(Value* x, Value* n) {
   return b_.CreateIntrinsic(
       f32 ? llvm::Intrinsic::x86_avx512_mask_scalef_ps_512 : llvm::Intrinsic::x86_avx512_mask_scalef_pd_512, {},
       {x, n, x, all_lanes(x), b_.getInt32(current_rounding)});
+}
+
+// The square root, to the bit, of f32 lanes that fill a zmm register, by multiply-adds: the divider takes as long for
+// one root as a stream of memory for an element of an optimiser's state, and this beside it. With v = m 4^k and m in
+// [1/2, 2): Newton's step for g ~ sqrt(m) and h ~ 1 / (2 sqrt(m)) at once, then the remainder m - g^2, which is exact
+// (Markstein, IBM J. R&D 34, 1990). Whatever a machine's 14 bits of 1 / sqrt(m) are: of all m and all floats within
+// 2^-14 of it none leads to another root. vfixupimm puts the sign of zeros right, and the root of -inf.
+Value* Arith::sqrt_by_fma(Value* v) {
+  auto number = [&](double x) { return llvm::ConstantFP::get(v->getType(), x); };
+  auto fma = [&](Value* x, Value* y, Value* z) -> Value* {
+    return b_.CreateIntrinsic(Intrinsic::fma, {v->getType()}, {x, y, z});
+  };
+  auto call = [&](ID id, std::initializer_list<Value*> args) -> Value* { return b_.CreateIntrinsic(id, {}, args); };
+  Value *half = number(0.5), *mode = b_.getInt32(current_rounding), *all = all_lanes(v), *zero = number(0);
+  constexpr std::uint32_t from_half_to_two = 1, negative_is_nan = 2 << 2;
+  Value* m = call(Intrinsic::x86_avx512_mask_getmant_ps_512,
+                  {v, b_.getInt32(from_half_to_two | negative_is_nan), zero, all, mode});
+  Value* exponent = fma(call(Intrinsic::x86_avx512_mask_getexp_ps_512, {v, zero, all, mode}), half, half);
+  Value* y = call(Intrinsic::x86_avx512_rsqrt14_ps_512, {m, zero, all});
+  Value *g = b_.CreateFMul(m, y), *h = b_.CreateFMul(y, half);
+  Value* error = fma(b_.CreateFNeg(g), h, half);
+  g = fma(g, error, g), h = fma(h, error, h);
+  Value* remainder = fma(b_.CreateFNeg(g), g, m);
+  Value* root = scale(fma(remainder, h, g), exponent);
+  // A nibble a class of v: zeros (2) give v itself (1), -inf (4) the indefinite NaN (3), all others keep the root.
+  constexpr std::uint32_t repairs = 1 << 2 * 4 | 3 << 4 * 4;
+  Value* table = b_.CreateVectorSplat(16, b_.getInt32(repairs));
+  return call(Intrinsic::x86_avx512_mask_fixupimm_ps_512, {root, v, table, b_.getInt32(0), all, mode});
 }
 
 // fmod, exactly, without a library. In f64, with a = |x|, b = |y|: while a >= b in any lane, take whole multiples of

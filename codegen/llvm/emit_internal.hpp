@@ -33,6 +33,7 @@ class Arith {
   llvm::Value* narrow(DType t, llvm::Value* v);  ///< f32 -> f16, bf16
   bool fills_zmm(const llvm::Value* v) const;
   llvm::Value* scale(llvm::Value* x, llvm::Value* n);  ///< of values that fill a zmm register
+  llvm::Value* sqrt_by_fma(llvm::Value* v);            ///< of f32 that fill a zmm register
 
  private:
   llvm::Value* float_binary(loop::Op op, llvm::Value* x, llvm::Value* y);
@@ -117,6 +118,7 @@ class Emitter {
   Tile constant_tile(loop::VType type, std::uint64_t bits);
   Tile iota(loop::VType type, bool rows);
   Tile elementwise(const loop::Stmt& s);
+  bool leaves_divider(const loop::Stmt& s, const Tile& shape, int j) const;
   std::optional<Tile> compare_iota(const loop::Stmt& s);
   std::optional<Tile> scale_by_rounded(const loop::Stmt& s);
   Tile convert(const Tile& t, DType e);

@@ -152,6 +152,12 @@ std::optional<Tile> Emitter::scale_by_rounded(const loop::Stmt& s) {
   return x;
 }
 
+/// The divider is what roots and quotients wait for: of four registers, the multipliers take the last one's root.
+bool Emitter::leaves_divider(const loop::Stmt& s, const Tile& shape, int j) const {
+  return s.op == Op::sqrt && shape.type.elem == DType::f32 && shape.chunk == 16 && j % 4 == 3 &&
+         shape.part_lanes(j) == 16 && target.kind == TargetSpec::Kind::cpu && target.vector_bits == 512;
+}
+
 Tile Emitter::elementwise(const loop::Stmt& s) {
   if (auto mask = compare_iota(s)) return *mask;
   if (auto scaled = scale_by_rounded(s)) return *scaled;
@@ -179,9 +185,10 @@ Tile Emitter::elementwise(const loop::Stmt& s) {
       Value*& result = out.parts[static_cast<std::size_t>(r * out.parts_per_row() + j)];
       switch (loop::describe(s.op).cls) {
         case OpClass::unary:
-          result = s.op == Op::cast      ? arith.cast(from, type.elem, arg(0))
-                   : s.op == Op::bitcast ? arith.bitcast(from, type.elem, arg(0))
-                                         : arith.unary(s.op, from, arg(0));
+          result = s.op == Op::cast            ? arith.cast(from, type.elem, arg(0))
+                   : s.op == Op::bitcast       ? arith.bitcast(from, type.elem, arg(0))
+                   : leaves_divider(s, out, j) ? arith.sqrt_by_fma(arg(0))
+                                               : arith.unary(s.op, from, arg(0));
           break;
         case OpClass::binary: result = arith.binary(s.op, from, arg(0), arg(1)); break;
         case OpClass::compare: result = arith.compare(s.op, from, arg(0), arg(1)); break;

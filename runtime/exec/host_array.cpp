@@ -24,9 +24,11 @@ void* allocate_aligned(std::size_t bytes, std::size_t large_bytes) {
   const bool large = bytes >= large_bytes;
   const std::size_t align = large ? huge_page : 64;
   void* p = nullptr;
-  if (posix_memalign(&p, align, (bytes + align - 1) / align * align + (bytes == 0 ? align : 0)) != 0) return nullptr;
-  // First touch of 4 KiB pages is five times slower than of huge ones.
-  if (large) madvise(p, bytes, MADV_HUGEPAGE);
+  const std::size_t room = (bytes + align - 1) / align * align + (bytes == 0 ? align : 0);
+  if (posix_memalign(&p, align, room) != 0) return nullptr;
+  // First touch of 4 KiB pages is five times slower than of huge ones. To the end of the last page: the system gives no
+  // large page of which it is told a part.
+  if (large) madvise(p, room, MADV_HUGEPAGE);
   return p;
 }
 
