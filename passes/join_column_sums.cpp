@@ -131,12 +131,24 @@ struct Rows {
       const Stmt& s = k.stmts[id];
       if (s.op == Op::for_ && s.attr.role == AxisRole::reduce && s.attr.reassociate)
         along = true;
-      else if (!is_pure(s) && s.op != Op::yield && s.op != Op::load && s.op != Op::store)
+      else if (s.op == Op::if_ ? !without_stores(s)
+                               : !is_pure(s) && s.op != Op::yield && s.op != Op::load && s.op != Op::store)
         return false;
     }
     return along;
   }
   LV row() const { return nest.loops[0].iv; }
+
+ private:
+  bool without_stores(const Stmt& s) const {
+    return std::all_of(s.blocks.begin(), s.blocks.end(), [&](BlockId block) {
+      return std::all_of(k.blocks[block].stmts.begin(), k.blocks[block].stmts.end(), [&](StmtId id) {
+        const Stmt& inner = k.stmts[id];
+        return is_pure(inner) || inner.op == Op::yield || inner.op == Op::load ||
+               (inner.op == Op::for_ && without_stores(inner));
+      });
+    });
+  }
 };
 
 /// One call whose sums go into the kernel of the rows.

@@ -42,13 +42,12 @@ void Moments::find(BlockId block) {
     if (!y || a.operands[0] != b.operands[0] || a.operands[1] != b.operands[1]) continue;
     for (std::size_t r = 0; r < a.results.size(); ++r)
       if (auto x = summed(a, r); x && same(*x, a, y->first, b)) {
-        pairs_.push_back({stmts[i], *next, r, *x, y->second, {}, {}, {}});
+        pairs_.push_back({stmts[i], *next, r, *x, y->second, subtracted(*x, a), {}, {}, {}});
         break;
       }
   }
 }
 
-/// Whether a loop has sums and nothing else but stores.
 bool Moments::sums(const Stmt& loop) const {
   if (loop.attr.role != loop::AxisRole::reduce || !loop.attr.reassociate || loop.results.empty()) return false;
   const auto& stmts = k_.blocks[loop.blocks[0]].stmts;
@@ -58,7 +57,6 @@ bool Moments::sums(const Stmt& loop) const {
   });
 }
 
-/// What such a loop adds up in one of its results.
 std::optional<LV> Moments::summed(const Stmt& loop, std::size_t result) const {
   if (!sums(loop)) return {};
   const loop::Block& body = k_.blocks[loop.blocks[0]];
@@ -69,7 +67,6 @@ std::optional<LV> Moments::summed(const Stmt& loop, std::size_t result) const {
   return x != carried && k_.values[x].def ? std::optional(x) : std::nullopt;
 }
 
-/// x and m of a loop that sums up (x - m)^2.
 std::optional<std::pair<LV, LV>> Moments::squared(const Stmt& loop) const {
   auto square = loop.op == Op::for_ && loop.results.size() == 1 ? summed(loop) : std::nullopt;
   const Stmt* mul = square ? maker(k_, *square) : nullptr;
@@ -83,7 +80,6 @@ std::optional<std::pair<LV, LV>> Moments::squared(const Stmt& loop) const {
   return std::pair{sub->operands[0], sub->operands[1]};
 }
 
-/// Whether two values in the bodies of two loops over the same range are the same in each iteration.
 bool Moments::same(LV x, const Stmt& in_x, LV y, const Stmt& in_y, int depth) const {
   const LV iv_x = k_.blocks[in_x.blocks[0]].args[0], iv_y = k_.blocks[in_y.blocks[0]].args[0];
   if (x == iv_x || y == iv_y) return x == iv_x && y == iv_y;
@@ -100,6 +96,16 @@ bool Moments::same(LV x, const Stmt& in_x, LV y, const Stmt& in_y, int depth) co
   for (std::size_t i = 0; i < a->operands.size(); ++i)
     if (!same(a->operands[i], in_x, b->operands[i], in_y, depth + 1)) return false;
   return true;
+}
+
+/// What is made outside of a loop and subtracted from x in it.
+LV Moments::subtracted(LV x, const Stmt& loop) const {
+  const auto& stmts = k_.blocks[loop.blocks[0]].stmts;
+  for (StmtId id : stmts)
+    if (const Stmt& s = k_.stmts[id]; s.op == Op::sub && s.operands[0] == x)
+      if (StmtId m = k_.values[s.operands[1]].def; m && std::find(stmts.begin(), stmts.end(), m) == stmts.end())
+        return s.operands[1];
+  return {};
 }
 
 /// What `loop` stores where `load`, in the loop `other`, reads.
@@ -141,7 +147,9 @@ void Moments::emit_sums(Pair& p, KernelCloner& c, Builder& b) {
     return Values{one.get(p.summed)};
   };
   auto from = b.int_value(lo), to = b.int_value(hi);
-  if (from && to && *from < *to)
+  if (p.given)
+    p.first = c.get(p.given);
+  else if (from && to && *from < *to)
     p.first = first()[0];
   else
     p.first = b.if_(b.op(Op::cmp_lt, {lo, hi}), first, [&] { return Values{b.constant(t, 0.0)}; })[0];

@@ -20,22 +20,29 @@ class Moments {
   /// Emits what stands for a statement of the block through `c`, if it is a loop of a pair; false if it is none.
   bool emit(loop::StmtId id, KernelCloner& c, loop::Builder& b);
 
+  /// Whether a loop along a row has sums and nothing else but stores.
+  bool sums(const loop::Stmt& loop) const;
+  /// What such a loop adds up in one of its results.
+  std::optional<loop::ValueId> summed(const loop::Stmt& loop, std::size_t result = 0) const;
+  /// x and m of a loop that sums up (x - m)^2.
+  std::optional<std::pair<loop::ValueId, loop::ValueId>> squared(const loop::Stmt& loop) const;
+  /// Whether two values in the bodies of two loops over the same range are the same in each iteration.
+  bool same(loop::ValueId x, const loop::Stmt& in_x, loop::ValueId y, const loop::Stmt& in_y, int depth = 0) const;
+
  private:
   struct Pair {
     loop::StmtId sum, squares;
     std::size_t result;  ///< of `sum`
     loop::ValueId summed;  ///< in the body of `sum`
     loop::ValueId centre;  ///< m
+    loop::ValueId given;  ///< what the first loop takes as c already, if it subtracts something
     loop::ValueId first, d, d2;  ///< in the new kernel: c and the sums over d
   };
   const loop::Kernel& k_;
   std::vector<Pair> pairs_;
 
   void find(loop::BlockId block);
-  bool sums(const loop::Stmt& loop) const;
-  std::optional<loop::ValueId> summed(const loop::Stmt& loop, std::size_t result = 0) const;
-  std::optional<std::pair<loop::ValueId, loop::ValueId>> squared(const loop::Stmt& loop) const;
-  bool same(loop::ValueId x, const loop::Stmt& in_x, loop::ValueId y, const loop::Stmt& in_y, int depth = 0) const;
+  loop::ValueId subtracted(loop::ValueId x, const loop::Stmt& loop) const;
   loop::ValueId stored(const loop::Stmt& loop, const loop::Stmt& load, const loop::Stmt& other) const;
   void emit_sums(Pair& p, KernelCloner& c, loop::Builder& b);
   loop::ValueId counted(const Pair& p) const;

@@ -48,9 +48,9 @@ const std::vector<std::string> graph_cpu{"attention",
                                          "pack_constants",
                                          "order_sums",
                                          "dce"};
-const std::vector<std::string> cpu_program{"lower",       "collapse",      "split_reductions", "join_column_sums",
-                                           "schedule",    "vectorise",     "expand_math",      "roll",
-                                           "merge_small", "stream_stores", "plan_memory"};
+const std::vector<std::string> cpu_program{
+    "lower",       "collapse", "split_reductions", "row_dots",      "join_column_sums", "schedule", "vectorise",
+    "expand_math", "roll",     "merge_small",      "stream_stores", "plan_memory"};
 const std::vector<std::string> cuda_program{"lower", "gpu_map", "expand_math", "plan_memory"};
 
 std::string text_of(const Stage& s) {

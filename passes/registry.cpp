@@ -11,6 +11,7 @@
 #include "passes/regions.hpp"
 #include "passes/rewrite/fold_affine.hpp"
 #include "passes/roll.hpp"
+#include "passes/row_dots.hpp"
 #include "passes/small_region.hpp"
 #include "passes/split_reductions.hpp"
 #include "passes/state_layout.hpp"
@@ -42,6 +43,7 @@ const std::vector<const Pass*>& all_passes() {
       &lower,                                            // Graph -> Program
       &collapse,
       &split_reductions,
+      &row_dots,
       &join_column_sums,
       &schedule,
       &vectorise,

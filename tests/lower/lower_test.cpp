@@ -47,8 +47,8 @@ TEST_CASE("lowered programs agree with the graph interpreter") {
         context.target = codegen::describe_target(target).value();
         context.fuse = fuse;
         passes::PipelineOptions options;
-        for (std::string stage : {"lower", "collapse", "split_reductions", "join_column_sums", "schedule", "vectorise",
-                                  "expand_math", "merge_small"}) {
+        for (std::string stage : {"lower", "collapse", "split_reductions", "row_dots", "join_column_sums", "schedule",
+                                  "vectorise", "expand_math", "merge_small"}) {
           if (!passes::find_pass(stage)) continue;
           INFO("stage " << stage);
           options.passes.push_back(stage);
