@@ -464,6 +464,8 @@ Result<loop::Program> run(loop::Program program, PassContext& context) {
       k = schedule_contraction(k, context.target);
     else if (auto pipelined = schedule_pipeline(k, context.target))
       k = std::move(*pipelined);
+    else if (auto sums = schedule_sums(k, context.target))
+      k = std::move(*sums);
     else
       k = CpuScheduler(k, context.target).run();
   return program;

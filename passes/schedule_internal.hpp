@@ -102,6 +102,9 @@ class DotNest : public ContractionNest {
 /// Sums of products along lanes, where lowering asked for them; nothing otherwise.
 std::optional<loop::Kernel> schedule_dots(const loop::Kernel& kernel, const TargetSpec& target);
 
+/// Long sums that share operands, some side by side; nothing where the kernel is no such sum.
+std::optional<loop::Kernel> schedule_sums(const loop::Kernel& kernel, const TargetSpec& target);
+
 /// Register tiles and panels for a contraction: a nest of sized loops, rows and columns among them.
 loop::Kernel schedule_contraction(const loop::Kernel& kernel, const TargetSpec& target);
 

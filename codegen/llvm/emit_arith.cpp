@@ -305,9 +305,9 @@ Value* Arith::div_rem(bool rem, DType t, Value* x, Value* y) {
   auto* c = constant_of_lanes(y);
   if (c && !c->isZero() && !c->isMinusOne()) {
     const llvm::APInt& d = c->getValue();
-    bool wide = vector && d.getBitWidth() == 64 && target_.kind == TargetSpec::Kind::cpu;
-    if (!wide || !s || d.isPowerOf2() || d.isNegatedPowerOf2()) return plain(y);
-    Value* q = divide_by_constant(x, d);
+    bool wide = d.getBitWidth() == 64 && target_.kind == TargetSpec::Kind::cpu;
+    if (!wide || !s || d.isOne() || (vector && d.isPowerOf2()) || d.isNegatedPowerOf2()) return plain(y);
+    Value* q = d.isPowerOf2() ? divide_by_power(x, d.logBase2()) : divide_by_constant(x, d);
     return rem ? b_.CreateSub(x, b_.CreateMul(q, y)) : q;
   }
   Value* zero = b_.CreateICmpEQ(y, int_like(y, 0));
@@ -325,15 +325,29 @@ Value* Arith::div_rem(bool rem, DType t, Value* x, Value* y) {
   return b_.CreateSelect(zero, rem ? x : int_like(x, 0), plain(safe));
 }
 
-// LLVM takes vectors of 64-bit integers apart for this. Hacker's Delight, 10-3: the high half of a product, shifted;
-// the high half of a signed product is the unsigned one less the other factor where one is negative.
+// A shift, after 2^n - 1 is added to what is negative.
+Value* Arith::divide_by_power(Value* x, unsigned n) {
+  Value* negative = b_.CreateLShr(b_.CreateAShr(x, 63), 64 - n);
+  return b_.CreateAShr(b_.CreateAdd(x, negative), n);
+}
+
+// LLVM takes vectors of 64-bit integers apart for this, and divides indices where its combiner is off. Hacker's
+// Delight, 10-3: the high half of a product, shifted; the high half of a signed product is the unsigned one less the
+// other factor where one is negative.
 Value* Arith::divide_by_constant(Value* x, const llvm::APInt& d) {
   const auto magic = llvm::SignedDivisionByConstantInfo::get(d);
-  Value* m = llvm::ConstantInt::get(x->getType(), magic.Magic);
-  Value* q = b_.CreateSub(mulhi(x, m), b_.CreateAnd(b_.CreateAShr(x, 63), m));
+  const bool vector = x->getType()->isVectorTy();
+  Value *m = llvm::ConstantInt::get(x->getType(), magic.Magic), *q = nullptr;
+  if (vector) {
+    q = b_.CreateSub(mulhi(x, m), b_.CreateAnd(b_.CreateAShr(x, 63), m));
+  } else {
+    Type* twice = b_.getInt128Ty();
+    q = b_.CreateMul(b_.CreateSExt(x, twice), llvm::ConstantInt::get(twice, magic.Magic.sext(128)));
+    q = b_.CreateTrunc(b_.CreateAShr(q, 64), x->getType());
+  }
   // Less x where the factor is negative; plus x, less x where its sign is not the divisor's.
   const int more = (d.isStrictlyPositive() && magic.Magic.isNegative()) -
-                   (d.isNegative() && magic.Magic.isStrictlyPositive()) - magic.Magic.isNegative();
+                   (d.isNegative() && magic.Magic.isStrictlyPositive()) - (vector && magic.Magic.isNegative());
   if (more > 0) q = b_.CreateAdd(q, x);
   if (more < 0) q = b_.CreateSub(q, x);
   q = b_.CreateAShr(q, magic.ShiftAmount);

@@ -43,6 +43,7 @@ class Arith {
   llvm::Value* int_binary(loop::Op op, DType t, llvm::Value* x, llvm::Value* y);
   llvm::Value* div_rem(bool rem, DType t, llvm::Value* x, llvm::Value* y);
   llvm::Value* divide_by_constant(llvm::Value* x, const llvm::APInt& d);
+  llvm::Value* divide_by_power(llvm::Value* x, unsigned n);
   llvm::Value* div_rem_by_float(bool rem, DType t, llvm::Value* x, llvm::Value* y);
   llvm::Value* shift(loop::Op op, DType t, llvm::Value* x, llvm::Value* count);
   llvm::Value* ldexp(DType t, llvm::Value* x, llvm::Value* k);

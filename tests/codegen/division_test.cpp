@@ -1,4 +1,5 @@
-// Quotients and remainders by constants: lanes must not be taken apart for them, and every bit must be right.
+// Quotients and remainders by constants: lanes must not be taken apart for them, indices cost no division, and every
+// bit must be right.
 #include <catch2/catch.hpp>
 #include <limits>
 
@@ -8,14 +9,42 @@ using namespace ag;
 using namespace ag::loop;
 using namespace ag::test;
 
+namespace {
+
+constexpr DType integers[] = {DType::i64, DType::i32, DType::i16, DType::u64, DType::u32};
+
+std::vector<std::int64_t> divisors() {
+  using L = std::numeric_limits<std::int64_t>;
+  return {1,  -1,  0,   2,       3,       5,        7,        -3,           -7,          10,
+          64, -64, 641, 1000003, 6700417, L::max(), L::min(), L::max() - 1, L::min() + 1};
+}
+
+}  // namespace
+
+TEST_CASE("single integers are divided by constants") {
+  constexpr std::int64_t size = 960;
+  for (DType t : integers)
+    for (std::int64_t d : divisors()) {
+      Builder b("k0");
+      BufferId x = b.param(t, size, Access::read);
+      BufferId quotient = b.param(t, size, Access::write), rest = b.param(t, size, Access::write);
+      b.for_each(b.index(size), {.mapping = Mapping::tile}, [&](ValueId i) {
+        ValueId v = b.load(x, i), c = b.constant_int(t, d);
+        b.store(quotient, i, b.op(Op::div, {v, c}));
+        b.store(rest, i, b.op(Op::rem, {v, c}));
+      });
+      b.kernel().tiles = size;
+      Kernel k = std::move(b).finish();
+      INFO(dtype_name(t) << " by " << d);
+      const Bytes out(static_cast<std::size_t>(size) * dtype_bytes(t) + 64);
+      for (std::uint64_t seed : {0, 1}) CHECK(compare(k, {sample(t, size, seed), out, out}) == "");
+    }
+}
+
 TEST_CASE("vectors of integers are divided by constants") {
   constexpr std::int64_t tiles = 60, lanes = 16;
-  using L = std::numeric_limits<std::int64_t>;
-  for (DType t : {DType::i64, DType::i32, DType::i16, DType::u64, DType::u32})
-    for (std::int64_t d : {std::int64_t{1}, std::int64_t{-1}, std::int64_t{0}, std::int64_t{2}, std::int64_t{3},
-                           std::int64_t{5}, std::int64_t{7}, std::int64_t{-3}, std::int64_t{-7}, std::int64_t{10},
-                           std::int64_t{64}, std::int64_t{-64}, std::int64_t{641}, std::int64_t{1000003},
-                           std::int64_t{6700417}, L::max(), L::min(), L::max() - 1, L::min() + 1}) {
+  for (DType t : integers)
+    for (std::int64_t d : divisors()) {
       Builder b("k0");
       BufferId x = b.param(t, tiles * lanes, Access::read);
       BufferId quotient = b.param(t, tiles * lanes, Access::write), rest = b.param(t, tiles * lanes, Access::write);

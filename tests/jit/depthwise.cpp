@@ -7,6 +7,7 @@
 #include "ir/builder.hpp"
 #include "ir/op.hpp"
 #include "passes/depthwise_model.hpp"
+#include "passes/pass.hpp"
 #include "runtime/engine.hpp"
 
 using namespace ag;
@@ -237,6 +238,41 @@ TEST_CASE("groups of several channels are not depthwise, input gradients of stri
   got = run(back, inputs);
   CHECK(got.has("depthwise"));
   CHECK(error(got.values[0], (*want)[0]) < 2e-6);
+}
+
+TEST_CASE("taps of a depthwise filter's gradient are summed side by side, with the bits of one after the other") {
+  struct Case {
+    Window2 window;
+    Ints image, size;
+    std::int64_t channels;
+    std::size_t beside;
+  };
+  for (const Case& s : {Case{{{3, 3}, {1, 1}}, {4, 13, 14}, {13, 14}, 144, 9},
+                        Case{{{5, 5}, {2, 2}, {5, 5}, {2, 2}}, {2, 20, 24}, {10, 12}, 37, 5},
+                        Case{{{3, 11}, {1, 5}, {3, 11}}, {3, 9, 12}, {9, 12}, 40, 6}}) {
+    Graph g;
+    GraphBuilder b(g);
+    ValueId x = b.input("x", {DType::f32, {s.image[0], s.image[1], s.image[2], s.channels}});
+    ValueId dy = b.input("dy", {DType::f32, {s.image[0], s.size[0], s.size[1], s.channels}});
+    g.outputs.push_back({"dw", conv(b, x, dy, s.window, s.channels, "filter"), {}});
+    std::vector<Array> inputs = inputs_of(g, 1);
+    auto want = interpret(g, inputs);
+    if (!want) FAIL(messages(want.error()));
+    Ran one = run(g, inputs);
+    CHECK(error(one.values[0], (*want)[0]) < 2e-6);
+    for (int threads : {2, 3}) CHECK(run(g, inputs, "cpu:native", threads).values[0].same_bits(one.values[0]));
+    CHECK(run(g, inputs, "cpu:x86-64-v3", 2).values[0].same_bits(one.values[0]));
+
+    passes::PassContext context;
+    context.target = {.vector_bits = 512, .vector_registers = 32, .masked_ops = true, .threads = 2};
+    auto scheduled = passes::run_pipeline(g, {.stop_after = "schedule"}, context);
+    if (!scheduled) FAIL(messages(scheduled.error()));
+    std::size_t beside = 0;
+    for (const loop::Kernel& k : std::get<loop::Program>(scheduled->stage).kernels)
+      for (const loop::Stmt& stmt : k.stmts)
+        if (stmt.op == loop::Op::for_) beside = std::max(beside, stmt.results.size());
+    CHECK(beside == s.beside);
+  }
 }
 
 TEST_CASE("panels before a depthwise convolution suit its rows and the threads") {
