@@ -27,6 +27,9 @@ std::unordered_map<NodeId, std::int64_t> depthwise_panels(const Graph& g, const 
 /// Whether a product [N,H,W,C] can be computed a few rows of pixels at a time.
 bool makes_rows(const Graph& g, NodeId product);
 
+/// Columns of a panel of a product that makes rows: as they lie, or a few registers.
+std::int64_t product_panel(const Graph& g, NodeId product, const TargetSpec& target);
+
 /// Group `before` can be computed inside the kernel of group `kernel` (Group::before).
 struct BlockFusion {
   GroupId kernel, before;
@@ -35,5 +38,7 @@ struct BlockFusion {
 std::vector<BlockFusion> find_blocks(const Graph& g, Plan& plan);
 /// The same for products whose image maps compute from that of a depthwise or Winograd convolution.
 std::vector<BlockFusion> find_scaled_products(const Graph& g, Plan& plan);
+/// The same for products whose image a depthwise convolution makes, in a kernel with whatever makes its image.
+std::vector<BlockFusion> find_projections(const Graph& g, Plan& plan, const TargetSpec& target);
 
 }  // namespace ag::passes

@@ -13,6 +13,16 @@ using Int = std::int64_t;
 constexpr double tile_cycles = 24, register_cycles = 5;
 /// Cycles a register of the result costs more where threads share its rows: next to it lies what another core wrote.
 constexpr double shared_cycles = 5;
+/// Cycles a register of the result that a product in a kernel of its own reads costs more: where it stays in the
+/// second-level cache of the thread that made it, where it does not fit there, and where others made it. (The last
+/// between what cores behind one shared cache and what cores behind two lose: 9 and 35 cycles.)
+constexpr double near_cycles = 2, far_cycles = 6, foreign_cycles = 12;
+/// What it costs more that rows of all channels do not stay in the first-level cache.
+constexpr double ring_cycles = 1;
+/// One kernel must gain so much of the time.
+constexpr double least_gain = 0.01;
+/// Rows in scratch memory: at most, and bytes as a part of the second-level cache.
+constexpr Int most_chunk = 32, chunk_part = 6;
 /// Bytes a cycle from the second-level cache.
 constexpr double l2_rate = 32;
 /// What a panel with less than its width costs in code: the kernel has another body for it.
@@ -24,6 +34,40 @@ class Model {
  public:
   Model(const DepthwiseSizes& s, const TargetSpec& target)
       : s_(s), target_(target), lanes_(target.lanes(static_cast<std::size_t>(s.element_bytes))) {}
+
+  /// The least cycles that run() found.
+  double least() const { return least_; }
+
+  /// Cycles of the product in a kernel of its own, whose image the convolution cut so has stored.
+  double apart(const DepthwiseCut& cut, const ProjectionSizes& p) const {
+    const Int threads = std::max(target_.threads, 1),
+              pixels = (s_.images * s_.rows * s_.columns + threads - 1) / threads;
+    const Int registers = (s_.channels + lanes_ - 1) / lanes_;
+    const bool shared = threads > 1 && cut.bands * s_.images % threads != 0;
+    const bool fits = 2 * pixels * s_.channels * s_.element_bytes <= target_.l2_bytes;
+    const double traffic = shared ? foreign_cycles : fits ? near_cycles : far_cycles;
+    return product(p, pixels, pixels) + traffic * static_cast<double>(pixels * registers);
+  }
+
+  /// Cycles of both in one kernel.
+  std::optional<BlockCut> block(std::optional<Int> fixed, const ProjectionSizes& p, double limit) const {
+    std::optional<BlockCut> best;
+    const Int threads = std::max(target_.threads, 1), row_bytes = s_.columns * s_.channels * s_.element_bytes;
+    const Int most = std::min(most_chunk, target_.l2_bytes / chunk_part / row_bytes);
+    for (Int r = 4; r >= 1; --r) {
+      const Int width = fixed.value_or(std::min(r * lanes_, s_.channels));
+      if (r < 4 && (fixed || r * lanes_ >= s_.channels)) continue;
+      for (Int bands = 1; bands <= std::min<Int>(s_.rows, 2 * threads); ++bands) {
+        const Int rows = (s_.rows + bands - 1) / bands;
+        if (rows * (bands - 1) >= s_.rows) continue;
+        for (Int chunk = std::min(most, rows); chunk >= 1; --chunk) {
+          const double cycles = block_cycles(width, bands, chunk, threads, p);
+          if (cycles < limit) limit = 0.998 * cycles, best = {width, bands, chunk};
+        }
+      }
+    }
+    return best;
+  }
 
   DepthwiseCut run(std::optional<Int> fixed) {
     if (fixed) {
@@ -74,6 +118,44 @@ class Model {
     return most * static_cast<double>(s_.images) / static_cast<double>(images);
   }
 
+  /// Cycles of the thread with most bands.
+  double block_cycles(Int width, Int bands, Int chunk, Int threads, const ProjectionSizes& p) const {
+    const Int rows = (s_.rows + bands - 1) / bands, panels = (s_.channels + width - 1) / width;
+    const Int images = std::clamp<Int>(s_.images, 1, most_images), tasks = images * bands;
+    auto cycles = [&](Int band) {
+      const Int first = band * rows, end = std::min(first + rows, s_.rows), count = end - first;
+      double sum = static_cast<double>(panels - 1) * task(width, first, end, false) +
+                   task(s_.channels - (panels - 1) * width, first, end, false);
+      sum += ring_cycles * static_cast<double>(count * s_.columns * ((s_.channels + lanes_ - 1) / lanes_));
+      const Int fewest = std::min(chunk, count % chunk ? count % chunk : chunk) * s_.columns;
+      const double whole = product(p, chunk * s_.columns, fewest), visits = static_cast<double>(panels) * 50;
+      sum += static_cast<double>(count / chunk) * (whole + visits);
+      return count % chunk ? sum + product(p, fewest, fewest) + visits : sum;
+    };
+    double most = 0;
+    for (Int t = 0; t < threads; ++t) {
+      double mine = 0;
+      for (Int i = tasks * t / threads; i < tasks * (t + 1) / threads; ++i) mine += cycles(i % bands);
+      most = std::max(most, mine);
+    }
+    return most * static_cast<double>(s_.images) / static_cast<double>(images);
+  }
+
+  /// Cycles of the product of `pixels` rows; a tile has at most `fewest`.
+  double product(const ProjectionSizes& p, Int pixels, Int fewest) const {
+    auto panel = [&](Int columns) {
+      const Int half = std::min<Int>(lanes_, 8);
+      const double r = static_cast<double>((columns + half - 1) / half * half) / static_cast<double>(lanes_);
+      const Int n = std::min(
+          pieces(pixels, most_pixels((columns + lanes_ - 1) / lanes_, target_, other_registers), 0.5).length, fewest);
+      const double rows = static_cast<double>(n), tiles = static_cast<double>((pixels + n - 1) / n);
+      const double step = std::max({rows * r, r + 0.5 * rows, r * target_.vector_bits / 8 / l2_rate, 4.0});
+      return tiles * (static_cast<double>(s_.channels) * step + tile_cycles + register_cycles * rows * r);
+    };
+    const Int full = p.columns / p.width, rest = p.columns % p.width;
+    return static_cast<double>(full) * panel(p.width) + (rest ? panel(rest) : 0);
+  }
+
   /// Rows [first, end) of the result: at borders of bands rows of the image are made twice.
   double task(Int channels, Int first, Int end, bool shared) const {
     const Int registers = (channels + lanes_ - 1) / lanes_;
@@ -87,7 +169,7 @@ class Model {
   /// Cycles of a row of the image by `registers`.
   double row(Int registers) const {
     if (s_.depth == 0) return static_cast<double>(2 * registers * s_.columns_in);
-    const Pieces tiles = pieces(s_.columns_in, most_pixels(registers, target_), 0.5);
+    const Pieces tiles = pieces(s_.columns_in, most_pixels(registers, target_, other_registers), 0.5);
     const auto r = static_cast<double>(registers), n = static_cast<double>(tiles.length);
     // A panel that does not stay in the first-level cache is fetched for each tile.
     const bool far = 2 * s_.depth * registers * lanes_ * s_.element_bytes > target_.l1_bytes;
@@ -111,8 +193,8 @@ Pieces pieces(Int n, Int most, double overhead) {
   return best;
 }
 
-Int most_pixels(Int registers, const TargetSpec& target) {
-  return std::clamp<Int>((target.vector_registers - 1 - registers) / registers, 1, 14);
+Int most_pixels(Int registers, const TargetSpec& target, Int others) {
+  return std::clamp<Int>((target.vector_registers - 1 - others - registers) / registers, 1, 14);
 }
 
 DepthwiseSizes depthwise_sizes(const DepthwiseDesc& d, std::size_t element_bytes, Int depth, Int map_cost) {
@@ -136,6 +218,13 @@ DepthwiseSizes depthwise_sizes(const DepthwiseDesc& d, std::size_t element_bytes
 
 DepthwiseCut pick_cut(const DepthwiseSizes& sizes, std::optional<Int> width, const TargetSpec& target) {
   return Model(sizes, target).run(width);
+}
+
+std::optional<BlockCut> pick_block(const DepthwiseSizes& sizes, std::optional<Int> width,
+                                   const ProjectionSizes& projection, const TargetSpec& target) {
+  Model model(sizes, target);
+  const DepthwiseCut cut = model.run(width);
+  return model.block(width, projection, (1 - least_gain) * (model.least() + model.apart(cut, projection)));
 }
 
 }  // namespace ag::passes

@@ -18,8 +18,11 @@ struct Pieces {
 /// At most `most` places each: so long that least is done twice. `overhead` is what a piece costs, in places.
 Pieces pieces(std::int64_t n, std::int64_t most, double overhead);
 
-/// Neighbours of a register tile of the product, `registers` wide, at most.
-std::int64_t most_pixels(std::int64_t registers, const TargetSpec& target);
+/// Neighbours of a register tile of the product, `registers` wide, at most, where so many registers hold what a kernel
+/// needs elsewhere, such as bounds of a clamp.
+std::int64_t most_pixels(std::int64_t registers, const TargetSpec& target, std::int64_t others = 0);
+/// What kernels of several parts keep in registers for them.
+inline constexpr std::int64_t other_registers = 2;
 
 struct DepthwiseSizes {
   std::int64_t channels, element_bytes;
@@ -41,5 +44,18 @@ struct DepthwiseCut {
 };
 /// `width`, if it is given by how the product's columns lie, is kept.
 DepthwiseCut pick_cut(const DepthwiseSizes& sizes, std::optional<std::int64_t> width, const TargetSpec& target);
+
+/// The product behind the convolution: its columns, and those of a panel.
+struct ProjectionSizes {
+  std::int64_t columns, width;
+};
+/// A task is one of `bands` parts of the rows with all channels, `width` at a time, and all columns; `chunk` rows of it
+/// lie in scratch memory at a time.
+struct BlockCut {
+  std::int64_t width, bands, chunk;
+};
+/// How convolution and product are computed in one kernel; nothing if one for each is faster.
+std::optional<BlockCut> pick_block(const DepthwiseSizes& sizes, std::optional<std::int64_t> width,
+                                   const ProjectionSizes& projection, const TargetSpec& target);
 
 }  // namespace ag::passes

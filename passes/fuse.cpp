@@ -107,7 +107,7 @@ constexpr int max_cost = 160;
 
 class Planner {
  public:
-  Planner(const Graph& g, bool fuse) : g_(g), fuse_(fuse) {
+  Planner(const Graph& g, bool fuse, const TargetSpec& target) : g_(g), fuse_(fuse), target_(target) {
     plan_.group_of.resize(g.node_count());
     plan_.space.resize(g.node_count(), Space::full);
     plan_.stored.resize(g.value_count());
@@ -131,6 +131,7 @@ class Planner {
  private:
   const Graph& g_;
   bool fuse_;
+  const TargetSpec& target_;
   Plan plan_;
   std::vector<bool> live_;
   Reachability order_;  // of groups
@@ -487,15 +488,18 @@ class Planner {
   void fuse_blocks() {
     auto fuse = [&](const BlockFusion& f) {
       Group &from = plan_.groups[f.before], &kernel = plan_.groups[f.kernel];
-      for (NodeId id : from.members) plan_.group_of[id.index] = f.kernel;
+      for (const auto& nodes : {from.before, from.members})
+        for (NodeId id : nodes) plan_.group_of[id.index] = f.kernel;
       kernel.kind = GroupKind::own;
-      kernel.before = std::move(from.members);
+      kernel.before = std::move(from.before);
+      kernel.before.insert(kernel.before.end(), from.members.begin(), from.members.end());
       from.members.clear();
       order_.merge(f.before.index, f.kernel.index);
       merged_away_[f.before.index] = true;
     };
     for (const BlockFusion& f : find_blocks(g_, plan_)) fuse(f);
     for (const BlockFusion& f : find_scaled_products(g_, plan_)) fuse(f);
+    for (const BlockFusion& f : find_projections(g_, plan_, target_)) fuse(f);
   }
 
   // -- after grouping ----------------------------------------------------------------------------------------
@@ -589,6 +593,6 @@ class Planner {
 
 }  // namespace
 
-Plan make_plan(const Graph& g, bool fuse) { return Planner(g, fuse).run(); }
+Plan make_plan(const Graph& g, bool fuse, const TargetSpec& target) { return Planner(g, fuse, target).run(); }
 
 }  // namespace ag::passes

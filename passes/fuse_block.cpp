@@ -11,6 +11,7 @@
 
 #include "passes/depthwise.hpp"
 #include "passes/depthwise_model.hpp"
+#include "passes/depthwise_rows.hpp"
 #include "passes/element.hpp"
 #include "passes/panels.hpp"
 #include "passes/users.hpp"
@@ -31,6 +32,50 @@ class Finder {
                           std::to_string(g_.node(id).result().index) + ": " + (why ? "no, " : "yes, by rows") +
                           (why ? why : ""));
     if (!why) found_.push_back({into, from});
+  }
+
+  /// Why a product's image cannot be computed a few rows at a time for it by the nodes of `from`, which begin with
+  /// `first`: what they make, all as large as the image, must be read there alone.
+  const char* no_image(NodeId id, const std::vector<NodeId>& from) const {
+    const Type &x = g_.type(g_.node(id).operands[0]), &y = g_.type(g_.node(id).result());
+    const ContractionDesc desc = g_.node(id).op->contraction(NodeView{g_, id});
+    auto known = [](const Dim& d) { return d.is_const() && d.value() > 0 && d.value() <= 1 << 20; };
+    if (!makes_rows(g_, id) || desc.lhs_contract != std::vector<int>{3} || !known(x.shape[1]) || !known(x.shape[2]) ||
+        !known(x.shape[3]) || !known(y.shape[3]) || x.shape[2].is(1) ||
+        (y.dtype != DType::f32 && y.dtype != DType::f64) || g_.node(id).attrs.get_or<std::int64_t>("lanes", 1) > 1)
+      return "the product does not make rows of pixels";
+    for (NodeId m : from) {
+      const ValueId v = g_.node(m).result();
+      if (output_[v.index] || g_.type(v).shape != x.shape || g_.type(v).dtype != x.dtype)
+        return "a value of the group is needed elsewhere";
+      for (NodeId user : users_[v.index])
+        if (std::find(from.begin(), from.end(), user) == from.end() &&
+            (user != id || v == g_.node(id).operands[1] || m != from.back()))
+          return "a value of the group is needed elsewhere";
+    }
+    return nullptr;
+  }
+
+  /// Whether pixels of an image may be counted through, whatever their rows: all that the product's maps read and store
+  /// lies as the result does, or is the same for all pixels.
+  bool one_axis(const Group& product) const {
+    LeafProbe probe(g_);
+    const std::vector<loop::ValueId> full = probe.indices(product.full);
+    for (NodeId m : product.members) {
+      if (plan_.placed.contains(g_.node(m).result())) return false;
+      if (m != product.members[0]) probe.compute(m, full);
+    }
+    for (const auto& leaf : probe.leaves) {
+      const Dims& shape = g_.type(leaf.value).shape;
+      if (shape == product.full ? leaf.index == full && !plan_.placed.contains(leaf.value) : same_for_pixels(shape))
+        continue;
+      return false;
+    }
+    return true;
+  }
+  static bool same_for_pixels(const Dims& shape) {
+    return shape.size() < 2 || (shape.size() == 4 && shape[1].is(1) && shape[2].is(1)) ||
+           std::all_of(shape.begin(), shape.end() - 1, [](const Dim& d) { return d.is(1); });
   }
 
   const Graph& g_;
@@ -122,54 +167,59 @@ class ScaleFinder : Finder {
   }
 
   const char* refusal(NodeId id, const Group& product, const Group& maps) const {
-    const Type &x = g_.type(g_.node(id).operands[0]), &y = g_.type(g_.node(id).result());
-    const ContractionDesc desc = g_.node(id).op->contraction(NodeView{g_, id});
-    auto known = [](const Dim& d) { return d.is_const() && d.value() > 0 && d.value() <= 1 << 20; };
-    if (!makes_rows(g_, id) || desc.lhs_contract != std::vector<int>{3} || maps.full != x.shape || !known(x.shape[1]) ||
-        !known(x.shape[2]) || !known(x.shape[3]) || !known(y.shape[3]) || x.shape[2].is(1) ||
-        (y.dtype != DType::f32 && y.dtype != DType::f64))
-      return "the product does not make rows of pixels";
+    const Type& x = g_.type(g_.node(id).operands[0]);
+    if (const char* why = no_image(id, maps.members)) return why;
     std::int64_t cost = 0;
-    for (NodeId m : maps.members) {
-      const ValueId v = g_.node(m).result();
-      cost += g_.node(m).op->cost;
-      if (output_[v.index] || g_.type(v).shape != x.shape || g_.type(v).dtype != x.dtype)
-        return "a value of the group is needed elsewhere";
-      for (NodeId user : users_[v.index])
-        if (std::find(maps.members.begin(), maps.members.end(), user) == maps.members.end() &&
-            (user != id || v == g_.node(id).operands[1] || m != maps.members.back()))
-          return "a value of the group is needed elsewhere";
-    }
+    for (NodeId m : maps.members) cost += g_.node(m).op->cost;
     if (cost > max_scale_cost) return "the maps are too much to be computed for each part of the columns";
     if (x.shape[2].value() * x.shape[3].value() * static_cast<std::int64_t>(dtype_bytes(x.dtype)) > max_row_bytes)
       return "a row does not fit into the cache";
     return one_axis(product) ? nullptr : "the product's rows are not read as one axis";
   }
+};
 
-  /// Whether pixels of an image may be counted through, whatever their rows: all that the product's maps read and store
-  /// lies as the result does, or is the same for all pixels.
-  bool one_axis(const Group& product) const {
-    LeafProbe probe(g_);
-    const std::vector<loop::ValueId> full = probe.indices(product.full);
-    for (NodeId m : product.members) {
-      if (plan_.placed.contains(g_.node(m).result())) return false;
-      if (m != product.members[0]) probe.compute(m, full);
-    }
-    for (const auto& leaf : probe.leaves) {
-      const Dims& shape = g_.type(leaf.value).shape;
-      if (shape == product.full ? leaf.index == full && !plan_.placed.contains(leaf.value) : same_for_pixels(shape))
+}  // namespace
+
+namespace {
+
+/// Projections of mobile blocks: what the kernel of a depthwise convolution makes is all that they read.
+class ProjectionFinder : Finder {
+ public:
+  ProjectionFinder(const Graph& g, Plan& plan, const TargetSpec& target) : Finder(g, plan), target_(target) {}
+
+  std::vector<BlockFusion> run() {
+    for (std::size_t i = 0; i < plan_.groups.size(); ++i) {
+      const GroupId gid(i);
+      const Group& group = plan_.groups[gid];
+      if (group.kind != GroupKind::contraction || group.members.empty()) continue;
+      const NodeId id = group.members[0];
+      if (g_.node(id).op->name != "dot_general") continue;
+      const GroupId from = plan_.group_of[g_.value(g_.node(id).operands[0]).node.index];
+      if (!from || plan_.groups[from].kind != GroupKind::own ||
+          g_.node(plan_.groups[from].members[0]).op->name != "depthwise")
         continue;
-      return false;
+      decide(gid, from, id, "product", refusal(id, group, plan_.groups[from]));
     }
-    return true;
+    return std::move(found_);
   }
-  static bool same_for_pixels(const Dims& shape) {
-    return shape.size() < 2 || (shape.size() == 4 && shape[1].is(1) && shape[2].is(1)) ||
-           std::all_of(shape.begin(), shape.end() - 1, [](const Dim& d) { return d.is(1); });
+
+ private:
+  const TargetSpec& target_;
+
+  const char* refusal(NodeId id, const Group& product, const Group& from) const {
+    if (const char* why = no_image(id, from.members)) return why;
+    if (!one_axis(product)) return "the product's rows are not read as one axis";
+    std::vector<NodeId> before = from.before;
+    before.insert(before.end(), from.members.begin(), from.members.end());
+    return block_cut(g_, id, before, target_) ? nullptr : "a kernel for each is faster";
   }
 };
 
 }  // namespace
+
+std::vector<BlockFusion> find_projections(const Graph& g, Plan& plan, const TargetSpec& target) {
+  return ProjectionFinder(g, plan, target).run();
+}
 
 std::vector<BlockFusion> find_scaled_products(const Graph& g, Plan& plan) { return ScaleFinder(g, plan).run(); }
 

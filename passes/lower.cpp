@@ -38,7 +38,7 @@ GraphLowering::GraphLowering(const Graph& g, ProgramLowering& program, loop::Seq
       steps_(steps),
       first_(steps.steps.size()),
       is_region_(is_region),
-      plan_(make_plan(g, program.context.fuse)),
+      plan_(make_plan(g, program.context.fuse, program.context.target)),
       buffer_of_(g.value_count()) {
   auto& notes = p_.context.fusion_notes;
   notes.insert(notes.end(), plan_.notes.begin(), plan_.notes.end());

@@ -2,6 +2,7 @@
 
 #include "passes/attention.hpp"
 #include "passes/depthwise.hpp"
+#include "passes/depthwise_rows.hpp"
 
 namespace ag::passes {
 namespace {
@@ -37,7 +38,11 @@ Result<std::vector<LoweredKernel>> lower_own(const Graph& g, const Plan& plan, G
     case LowerClass::scatter: return lower_scatter(g, id);
     case LowerClass::cumulative: return lower_cumulative(g, plan, gid);
     case LowerClass::index: return g.node(id).op->name == "pad" ? lower_pad(g, plan, gid) : lower_concat(g, plan, gid);
-    case LowerClass::contraction: return lower_scaled_product(g, plan, gid, target);
+    case LowerClass::contraction: {
+      const std::vector<NodeId>& before = plan.groups[gid].before;
+      if (depthwise_among(g, before) < before.size()) return lower_block(g, plan, gid, target);
+      return lower_scaled_product(g, plan, gid, target);
+    }
     case LowerClass::sort: return lower_algorithm(g, plan, gid, target.kind == TargetSpec::Kind::cuda);
     case LowerClass::window:
       if (g.node(id).op->name == "winograd") return lower_winograd(g, plan, gid, target);

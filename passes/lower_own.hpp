@@ -38,6 +38,8 @@ Result<std::vector<LoweredKernel>> lower_depthwise(const Graph& g, const Plan& p
 /// A product whose image maps of its group compute (Group::before).
 Result<std::vector<LoweredKernel>> lower_scaled_product(const Graph& g, const Plan& plan, GroupId gid,
                                                         const TargetSpec& target);
+/// The same where a depthwise convolution makes its image.
+Result<std::vector<LoweredKernel>> lower_block(const Graph& g, const Plan& plan, GroupId gid, const TargetSpec& target);
 Result<std::vector<LoweredKernel>> lower_winograd_filter(const Graph& g, NodeId id, const TargetSpec& target);
 Result<std::vector<LoweredKernel>> lower_winograd_gradient(const Graph& g, NodeId id, const TargetSpec& target);
 

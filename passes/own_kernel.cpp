@@ -79,7 +79,7 @@ void OwnKernel::read_before() {
   for (NodeId id : plan_->groups[gid_].before) {
     LeafProbe probe(g_);
     const Node& n = g_.node(id);
-    if (n.op->lower_class == LowerClass::contraction)
+    if (n.op->lower_class == LowerClass::contraction || n.op->lower_class == LowerClass::window)
       for (ValueId v : n.operands) probe.element(v, probe.indices(g_.type(v).shape));
     else
       probe.compute(id, probe.indices(g_.type(n.result()).shape));
@@ -87,10 +87,9 @@ void OwnKernel::read_before() {
   }
 }
 
-LV OwnKernel::before_element(const std::vector<LV>& index, LV value) {
-  const std::vector<NodeId>& nodes = plan_->groups[gid_].before;
-  start_element(nodes.front(), index, value);
-  LV x = member(nodes.back());
+LV OwnKernel::element_of(NodeId first, LV value, NodeId last, const std::vector<LV>& index) {
+  start_element(first, index, value);
+  LV x = member(last);
   origin(id_);
   return x;
 }

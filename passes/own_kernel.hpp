@@ -40,10 +40,9 @@ class OwnKernel : public ElementSource {
 
   /// Declares what nodes of the group that are computed before the first member (Group::before) read.
   void read_before();
-  /// The last of those nodes at `index`, where the first one's element is `value`.
-  loop::ValueId before_element(const std::vector<loop::ValueId>& index, loop::ValueId value);
-  /// The same where all of them are maps.
-  loop::ValueId before_element(const std::vector<loop::ValueId>& index) { return before_element(index, {}); }
+  /// Element `index` of `last`, where that of `first` is `value` and maps of the group lie between them; without a
+  /// value `first` is a map too.
+  loop::ValueId element_of(NodeId first, loop::ValueId value, NodeId last, const std::vector<loop::ValueId>& index);
 
   /// Element `index` of an operand.
   loop::ValueId operand(std::size_t i, std::span<const loop::ValueId> index) {

@@ -11,6 +11,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "ir/loop/target.hpp"
 #include "ir/op.hpp"
 
 namespace ag::passes {
@@ -32,8 +33,9 @@ struct Group {
   Dims full;                        ///< the iteration space
   std::vector<int> axes;            ///< row: the reduced axes of `full`, sorted
   std::vector<NodeId> members;      ///< in topological order
-  /// own: a product and maps over it, or maps alone where the first member is a product, that make its operand, which
-  /// is nowhere in memory: the kernel computes a few rows of it at a time (fuse_block.cpp).
+  /// own: what makes the first member's operand, which is nowhere in memory: the kernel computes a few rows of it at a
+  /// time (fuse_block.cpp). A product and maps over it; if the first member is a product, maps alone, or a depthwise
+  /// convolution with maps and what makes its own operand.
   std::vector<NodeId> before;
   ValueId copy_source;  ///< copy: stores this value (an output that is an input or a view)
 };
@@ -70,6 +72,6 @@ std::vector<loop::ValueId> index_in_space(const Group& group, const Dims& shape,
 std::optional<Dim> terms_per_part(const Dims& full, const std::vector<int>& axes);
 
 /// Greedy, near-linear: a node joins the group of a producer when indices align and no cycle arises.
-Plan make_plan(const Graph& g, bool fuse);
+Plan make_plan(const Graph& g, bool fuse, const TargetSpec& target);
 
 }  // namespace ag::passes
