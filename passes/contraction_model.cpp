@@ -29,6 +29,9 @@ constexpr double copy_cycles = 0.5, transpose_cycles = 0.6, scatter_cycles = 2;
 /// What a panel with less than its width costs more than its multiply-adds tell.
 constexpr double part_panel = 1.25;
 
+/// Iterations of outer rows a thread, below which the rows of each are divided too.
+constexpr std::int64_t few_outer = 8;
+
 /// Tasks that are counted one by one.
 constexpr double counted_tasks = 512;
 
@@ -160,10 +163,12 @@ class Planner {
       best_.rows = ceil_div(best_.pack_columns ? 384 : 96, t_.rows) * t_.rows;
       return best_;
     }
-    if (s_.outer > 1 && m_ * 2 <= rows_cap()) {
-      for (Int outer = 1; outer <= s_.outer && outer * m_ <= rows_cap(); outer = outer < 8 ? outer + 1 : outer * 5 / 4)
-        consider(m_, outer);
-    } else {
+    const bool small = s_.outer > 1 && m_ * 2 <= rows_cap();
+    for (Int outer = 1; small && outer <= s_.outer && outer * m_ <= rows_cap();
+         outer = outer < 8 ? outer + 1 : outer * 5 / 4)
+      consider(m_, outer);
+    // Few iterations of outer rows do not divide among threads: the three lines of a filter's gradient.
+    if (!small || s_.outer < few_outer * threads_) {
       Int blocks = ceil_div(m_, t_.rows);
       for (Int parts = 1; parts <= blocks; parts = parts < 16 ? parts + 1 : parts * 5 / 4) {
         Int rows = ceil_div(blocks, parts) * t_.rows;
