@@ -165,6 +165,7 @@ class CpuScheduler : public CpuNest {
         return woven(*along, work);
       return turned(*along, work, width);
     }
+    if (!col_ && sums_ahead(work)) return;
     Dim per_row = work * (col_ ? *col_->size : Dim(1));
     const Dim rows = outer_size(), chunk = even(max(floordiv(Dim(tile_work), max(per_row, Dim(1))), Dim(1)), rows);
     tiles(ceildiv(rows, chunk), [&](LV t) {
@@ -181,6 +182,88 @@ class CpuScheduler : public CpuNest {
                 else
                   body();
                 return Builder::Values{};
+              });
+    });
+  }
+
+  // -- short rows ------------------------------------------------------------------------------------------------
+  /// What a short row's last pass waits for (ends of sums, a root, quotients) takes as long as the row itself, and the
+  /// processor does not look beyond the pass. So the sums of a row are taken before the last pass over the one above.
+  bool sums_ahead(const Dim& work) {
+    StmtId last;
+    std::set<LV> made;
+    for (StmtId id : k_.blocks[nest_.body].stmts) {
+      const Stmt& s = k_.stmts[id];
+      if (s.op == Op::yield) continue;
+      const bool loop = s.op == Op::for_;
+      if (last || (loop ? !short_pass(s) : !is_pure(s) && s.op != Op::load)) return false;
+      if (loop && s.results.empty()) {
+        last = id;
+        continue;
+      }
+      if (loop || s.op == Op::load ||
+          std::any_of(s.operands.begin(), s.operands.end(), [&](LV v) { return made.contains(v); }))
+        made.insert(s.results.begin(), s.results.end());
+    }
+    const Dim rows = outer_size();
+    if (!last || made.empty() || (rows.is_const() && rows.value() < least_rows_ahead)) return false;
+    std::set<LV> used(k_.stmts[last].operands.begin(), k_.stmts[last].operands.end());
+    for (StmtId id : k_.blocks[k_.stmts[last].blocks[0]].stmts)
+      used.insert(k_.stmts[id].operands.begin(), k_.stmts[id].operands.end());
+    Builder::Values waited;
+    std::copy_if(made.begin(), made.end(), std::back_inserter(waited), [&](LV v) { return used.contains(v); });
+    if (waited.empty()) return false;
+    Dim chunk = rows_ahead;
+    if (rows.is_const()) chunk = std::clamp<std::int64_t>(rows.value() / 32, 8, rows_ahead);
+    emit_ahead(last, waited, even(max(chunk, floordiv(Dim(tile_work), work)), rows), rows);
+    return true;
+  }
+  static constexpr std::int64_t least_rows_ahead = 64, rows_ahead = 32, most_registers_ahead = 24;
+
+  /// A loop along a row of at most some registers, without elementary functions, which take longer than what they wait
+  /// for.
+  bool short_pass(const Stmt& s) const {
+    const auto n = trips(s);
+    if (s.attr.role != AxisRole::reduce || !s.attr.reassociate || !n || *n > most_registers_ahead * lanes())
+      return false;
+    const auto& stmts = k_.blocks[s.blocks[0]].stmts;
+    return std::all_of(stmts.begin(), stmts.end(), [&](StmtId id) {
+      const Stmt& inner = k_.stmts[id];
+      if (inner.op == Op::load || inner.op == Op::store)
+        return k_.buffers[inner.attr.buffer.index].scope == loop::Scope::param;
+      return inner.op == Op::yield || (is_pure(inner) && describe(inner.op).cls != loop::OpClass::math);
+    });
+  }
+
+  void emit_ahead(StmtId last, const Builder::Values& waited, const Dim& chunk, const Dim& rows) {
+    tiles(ceildiv(rows, chunk), [&](LV t) {
+      LV lo = b_.mul(t, b_.dim(chunk)), hi = b_.op(Op::min, {b_.add(lo, b_.dim(chunk)), b_.dim(rows)});
+      Builder::Values none;
+      for (LV v : waited) none.push_back(b_.constant_bits(k_.type(v), 0));
+      auto sums = [&](LV row) {
+        decode(row);
+        KernelCloner c = clone_;
+        c.instead = [&](StmtId id) { return moments_.emit(id, c, b_); };
+        for (const NestLoop& l : nest_.loops)
+          c.clone_block(k_.stmts[l.stmt].blocks[0], [&](StmtId id) { return id == last || nest_.contains(id); });
+        Builder::Values out;
+        for (LV v : waited) out.push_back(c.get(v));
+        return out;
+      };
+      auto rest = [&](LV row, const Builder::Values& values) {
+        decode(row);
+        KernelCloner c = clone_;
+        for (std::size_t i = 0; i < waited.size(); ++i) c.set(waited[i], values[i]);
+        c.clone(last);
+        return Builder::Values{};
+      };
+      b_.for_(b_.sub(lo, b_.index(1)), hi, b_.index(1), {.mapping = Mapping::serial, .role = AxisRole::batch}, none,
+              [&](LV row, const Builder::Values& values) {
+                LV next = b_.add(row, b_.index(1));
+                auto ahead = b_.if_(b_.op(Op::cmp_lt, {next, hi}), [&] { return sums(next); }, [&] { return none; });
+                b_.if_(
+                    b_.op(Op::cmp_ge, {row, lo}), [&] { return rest(row, values); }, [&] { return Builder::Values{}; });
+                return ahead;
               });
     });
   }
