@@ -50,6 +50,13 @@ ContractionAxes contraction_axes(const Graph& g, NodeId id, const Dims& result) 
   if (col >= 0) roles[col] = AxisRole::col;
   bool dot = col < 0;
   if (dot && row >= 0) roles[row] = AxisRole::batch;
+  const Dims& left = g.type(g.node(id).operands[0]).shape;
+  const bool sums = std::any_of(desc.lhs_contract.begin(), desc.lhs_contract.end(),
+                                [&](int d) { return !left[static_cast<std::size_t>(d)].is(1); });
+  if (dot && !sums) {  // a map: products of an element each
+    dot = false;
+    if (int last = last_in(0, result.size()); last >= 0) roles[static_cast<std::size_t>(last)] = AxisRole::col;
+  }
   return {std::move(roles), dot};
 }
 
