@@ -231,15 +231,12 @@ Types infer_dropout(const InferCtx& c) {
   return std::vector<Type>{c.in(0), c.in(0).with(DType::boolean)};
 }
 
-/// Training: an element is kept where a uniform number is at least `ratio`, and divided by 1 - ratio. Nothing is drawn
-/// where the ratio is known to be 0: all are kept as they are.
+/// Training: an element is kept where a uniform number is at least `ratio`, and divided by 1 - ratio.
 std::vector<ValueId> dropout(Builder& b, const View& n) {
   Expr x(b, n.operand(0));
   Type t = x.type();
   auto mode = known_constants(n, 2);
-  auto known_ratio = known_constants(n, 1);
-  const bool all = !n.has(2) || (mode && (*mode)[0] == 0) || (known_ratio && (*known_ratio)[0] == 0);
-  if (all) return {x, b.ones(t.with(DType::boolean))};
+  if (!n.has(2) || (mode && (*mode)[0] == 0)) return {x, b.ones(t.with(DType::boolean))};
   DType real = real_of(t.dtype);
   Expr ratio = n.has(1) ? Expr(b, b.reshape(n.operand(1), {})).to(real) : Expr(b, b.scalar(real, 0.5));
   Expr keep = Source(b, n, 3).uniform(real, t.shape) >= ratio, scale = 1 / (1 - ratio);

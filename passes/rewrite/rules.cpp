@@ -82,6 +82,32 @@ ValueId reduce_nothing(GraphBuilder& b, const Candidate& n) {
   return none ? unchanged(b, n) : ValueId{};
 }
 
+/// True of what is a float made of an unsigned integer or truth, perhaps times something positive: never a NaN.
+bool never_negative(GraphBuilder& b, ValueId v) {
+  for (const Node* n = producer(b, v, "mul"); n; n = producer(b, v, "mul")) {
+    const std::size_t constant = b.splat_value(n->operands[1]) ? 1 : 0;
+    if (b.splat_value(n->operands[constant]).value_or(0) <= 0) return false;
+    v = n->operands[1 - constant];
+  }
+  const Node* from = producer(b, v, "convert");
+  if (!from) return false;
+  const DType t = b.type(from->operands[0]).dtype;
+  return is_float(b.type(v).dtype) && !is_float(t) && !is_signed_int(t);
+}
+
+/// A dropout of ratio 0 keeps where random bits as a number are at least 0.
+ValueId at_least_zero(GraphBuilder& b, const Candidate& n) {
+  if (b.splat_value(n.operands[1]) != 0.0 || !never_negative(b, n.operands[0])) return {};
+  return b.ones(n.type);
+}
+
+ValueId select_known(GraphBuilder& b, const Candidate& n) {
+  const auto known = b.splat_value(n.operands[0]);
+  if (!known) return {};
+  const ValueId v = n.operands[*known != 0 ? 1 : 2];
+  return b.type(v).shape == n.type.shape ? v : b.broadcast_to(v, n.type.shape);
+}
+
 std::vector<RewriteRule> make_rules() {
   constexpr auto exact = Exactness::exact, algorithm = Exactness::algorithm, fast = Exactness::fast;
   const Pattern x = wildcard(0), y = wildcard(1), c = wildcard(2);
@@ -119,6 +145,8 @@ std::vector<RewriteRule> make_rules() {
       function("drop-conversion", drop_conversion, "convert"),
       function("drop-scalar-broadcast", drop_scalar_broadcast),
       function("reduce-nothing", reduce_nothing),
+      function("at-least-zero", at_least_zero, "ge"),
+      function("select-known", select_known, "select"),
   };
 }
 

@@ -227,3 +227,26 @@ TEST_CASE("each trip of a loop draws new numbers, whatever loops are around it")
     CHECK(all_differ(run_json(with_seed(scan, seed))[0]));
   }
 }
+
+TEST_CASE("Dropout of ratio 0 draws nothing, and its gradient is that of the identity") {
+  const std::string text = R"({"ag":1,"opset":21,"name":"random",
+    "inputs":[{"name":"x","type":"f32[7,5]"},{"name":"s","type":"f32[7,5]"}],
+    "initializers":[{"name":"ratio","type":"f32[]","data":0}],
+    "nodes":[{"op":"Tanh","in":["x"],"out":"t"},{"op":"Dropout","in":["t","ratio",true],"out":["y","mask"]}],
+    "outputs":["y","mask"],"grad":{"of":"y","wrt":["x"],"seed":"s"}})";
+  Sources sources;
+  auto g = load_text(text, "random.json", "", sources);
+  if (!g) FAIL(messages(g.error()));
+  passes::PassContext context;
+  auto optimised = passes::run_pipeline(*g, {.stop_after = "dce"}, context);
+  if (!optimised) FAIL(messages(optimised.error()));
+  const Graph& out = std::get<Graph>(optimised->stage);
+  for (NodeId id : out.node_ids()) CHECK(out.node(id).op->name != "rng_bits");
+  Array x(DType::f32, {7, 5}), s(DType::f32, {7, 5});
+  for (std::int64_t i = 0; i < 35; ++i)
+    x.set_double(i, 0.1 * static_cast<double>(i) - 2), s.set_double(i, 1 - 0.05 * static_cast<double>(i));
+  auto want = interpret(*g, std::vector<Array>{x, s}), got = interpret(out, std::vector<Array>{x, s});
+  REQUIRE(want);
+  REQUIRE(got);
+  for (std::size_t i = 0; i < want->size(); ++i) CHECK(same((*got)[i], (*want)[i]));
+}
