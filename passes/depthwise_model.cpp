@@ -147,7 +147,8 @@ class Model {
       const Int half = std::min<Int>(lanes_, 8);
       const double r = static_cast<double>((columns + half - 1) / half * half) / static_cast<double>(lanes_);
       const Int n = std::min(
-          pieces(pixels, most_pixels((columns + lanes_ - 1) / lanes_, target_, other_registers), 0.5).length, fewest);
+          pieces(pixels, most_pixels((columns + lanes_ - 1) / lanes_, target_, map_registers(s_.map_cost)), 0.5).length,
+          fewest);
       const double rows = static_cast<double>(n), tiles = static_cast<double>((pixels + n - 1) / n);
       const double step = std::max({rows * r, r + 0.5 * rows, r * target_.vector_bits / 8 / l2_rate, 4.0});
       return tiles * (static_cast<double>(s_.channels) * step + tile_cycles + register_cycles * rows * r);
@@ -169,7 +170,7 @@ class Model {
   /// Cycles of a row of the image by `registers`.
   double row(Int registers) const {
     if (s_.depth == 0) return static_cast<double>(2 * registers * s_.columns_in);
-    const Pieces tiles = pieces(s_.columns_in, most_pixels(registers, target_, other_registers), 0.5);
+    const Pieces tiles = pieces(s_.columns_in, most_pixels(registers, target_, map_registers(s_.map_cost)), 0.5);
     const auto r = static_cast<double>(registers), n = static_cast<double>(tiles.length);
     // A panel that does not stay in the first-level cache is fetched for each tile.
     const bool far = 2 * s_.depth * registers * lanes_ * s_.element_bytes > target_.l1_bytes;

@@ -21,8 +21,9 @@ Pieces pieces(std::int64_t n, std::int64_t most, double overhead);
 /// Neighbours of a register tile of the product, `registers` wide, at most, where so many registers hold what a kernel
 /// needs elsewhere, such as bounds of a clamp.
 std::int64_t most_pixels(std::int64_t registers, const TargetSpec& target, std::int64_t others = 0);
-/// What kernels of several parts keep in registers for them.
-inline constexpr std::int64_t other_registers = 2;
+/// What a kernel of several parts keeps in registers for maps of so many additions: a clamp's bounds; more constants
+/// are read where they are needed.
+constexpr std::int64_t map_registers(std::int64_t map_cost) { return map_cost <= 4 ? 2 : 0; }
 
 struct DepthwiseSizes {
   std::int64_t channels, element_bytes;

@@ -53,6 +53,7 @@ DepthwiseRows::DepthwiseRows(OwnKernel& k, NodeId id, std::span<const NodeId> be
       before_(before),
       b_(k.builder()),
       d_(describe_depthwise(NodeView{g_, id})),
+      sizes_(depthwise_sizes(g_, id, before)),
       target_(target),
       t_(g_.type(g_.node(id).result()).dtype),
       lanes_(target.lanes(dtype_bytes(t_))),
@@ -167,7 +168,7 @@ void DepthwiseRows::copy(LV h, LV slot) {
 /// Register tiles of pixels and the panel's channels.
 void DepthwiseRows::compute(LV h, LV slot) {
   const Int registers = (panel_.channels + lanes_ - 1) / lanes_;
-  const Pieces tiles = pieces(last_ - first_, most_pixels(registers, target_, other_registers), 0.5);
+  const Pieces tiles = pieces(last_ - first_, most_pixels(registers, target_, map_registers(sizes_.map_cost)), 0.5);
   const auto width = static_cast<std::uint16_t>(tiles.length);
   auto tile = [&](LV start) {
     stepped(b_, start, plus(start, tiles.length),

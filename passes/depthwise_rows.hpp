@@ -36,6 +36,7 @@ class DepthwiseRows {
   DepthwiseRows(OwnKernel& k, NodeId id, std::span<const NodeId> before, const TargetSpec& target);
 
   const DepthwiseDesc& desc() const { return d_; }
+  const DepthwiseSizes& sizes() const { return sizes_; }
   Int height() const { return count_[0]; }  ///< of the result
   Int width() const { return count_[1]; }
   Int channels() const { return channels_; }
@@ -71,6 +72,7 @@ class DepthwiseRows {
   std::span<const NodeId> before_;
   loop::Builder& b_;
   DepthwiseDesc d_;
+  DepthwiseSizes sizes_;
   const TargetSpec& target_;
   DType t_;
   Int lanes_, channels_;

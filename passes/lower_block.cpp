@@ -24,7 +24,7 @@ class BlockKernel {
         k_(g, plan, gid),
         b_(k_.builder()),
         rows_(k_, before_[at_], std::span(before_).first(at_), target),
-        product_(k_, target),
+        product_(k_, target, map_registers(rows_.sizes().map_cost)),
         t_(k_.type().dtype) {
     const auto cut = block_cut(g, k_.view().id, before_, target);
     AG_CHECK(cut.has_value(), "the block was not meant for one kernel");

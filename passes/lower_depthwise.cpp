@@ -20,7 +20,7 @@ LoweredKernel lower_one(const Graph& g, const Plan& plan, GroupId gid, const Tar
   loop::Builder& b = k.builder();
   const NodeId id = plan.groups[gid].members[0];
   DepthwiseRows r(k, id, before, target);
-  const DepthwiseCut by = pick_cut(depthwise_sizes(g, id, before), given_width(g, before), target);
+  const DepthwiseCut by = pick_cut(r.sizes(), given_width(g, before), target);
   if (before.empty())
     k.read(0);
   else

@@ -14,8 +14,8 @@ using Int = std::int64_t;
 using LV = loop::ValueId;
 using LVs = loop::Builder::Values;
 
-PixelProduct::PixelProduct(PixelKernel& k, const TargetSpec& target)
-    : k_(k), b_(k.builder()), target_(target), lanes_(target.lanes(dtype_bytes(k.type().dtype))) {
+PixelProduct::PixelProduct(PixelKernel& k, const TargetSpec& target, Int others)
+    : k_(k), b_(k.builder()), target_(target), others_(others), lanes_(target.lanes(dtype_bytes(k.type().dtype))) {
   pixels_ = k.in(0).shape[2].value(), depth_ = k.in(0).shape[3].value(), columns_ = k.type().shape[3].value();
   width_ = product_panel(k.graph(), k.view().id, target);
 }
@@ -54,7 +54,7 @@ void PixelProduct::run(loop::BufferId scratch, LV image, LV first, LV count, con
 /// pixels than there are at least.
 void PixelProduct::panel(LV image, LV start, LV count, const Rows& rows, LV from, Int columns) {
   const Int registers = (columns + lanes_ - 1) / lanes_;
-  const Int n = std::min(pieces(rows.most * pixels_, most_pixels(registers, target_, other_registers), 0.5).length,
+  const Int n = std::min(pieces(rows.most * pixels_, most_pixels(registers, target_, others_), 0.5).length,
                          rows.fewest * pixels_);
   LV last = plus(b_.add(start, count), -n), tiles = b_.op(Op::div, {plus(count, n - 1), b_.index(n)});
   stepped(b_, b_.index(0), tiles, {}, [&](LV i) {

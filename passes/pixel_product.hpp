@@ -25,7 +25,8 @@ class PixelProduct {
   using LV = loop::ValueId;
   using Int = std::int64_t;
 
-  PixelProduct(PixelKernel& k, const TargetSpec& target);
+  /// `others`: registers that the kernel needs elsewhere.
+  PixelProduct(PixelKernel& k, const TargetSpec& target, Int others = 0);
   Int columns() const { return columns_; }
   Int depth() const { return depth_; }
   Int pixels() const { return pixels_; }  ///< of a row
@@ -46,7 +47,7 @@ class PixelProduct {
   PixelKernel& k_;
   loop::Builder& b_;
   const TargetSpec& target_;
-  Int lanes_, pixels_, depth_, columns_, width_;
+  Int others_, lanes_, pixels_, depth_, columns_, width_;
 
   LV times(LV a, Int n) { return b_.mul(a, b_.index(n)); }
   LV plus(LV a, Int n) { return b_.add(a, b_.index(n)); }
