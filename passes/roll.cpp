@@ -104,7 +104,7 @@ class Roller {
     k_.blocks[id].stmts = std::move(stmts);
   }
 
-  /// How many rows a trip takes: the fewest that fill enough registers. 0: all.
+  /// How many rows a trip takes: the fewest that fill enough registers, else the most that fill three. 0: all.
   int rows_of_trip(const Run& run) const {
     int instructions = 0, widest = 1;
     for (StmtId s : run.tiles) {
@@ -113,9 +113,13 @@ class Roller {
       widest = std::max(widest, n);
     }
     if (instructions < min_instructions) return 0;
-    for (int q = 1; q < run.rows; ++q)
-      if (run.rows % q == 0 && q * widest >= side_by_side) return q;
-    return 0;
+    int some = 0;
+    for (int q = 1; q < run.rows; ++q) {
+      if (run.rows % q != 0) continue;
+      if (q * widest >= side_by_side) return q;
+      if (q * widest == side_by_side - 1) some = q;
+    }
+    return some;
   }
 
   /// Nothing that later statements need is made here, and rows may be stored before later ones are read.

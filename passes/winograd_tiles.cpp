@@ -235,14 +235,15 @@ WinogradTaps::WinogradTaps(OwnKernel& k, std::size_t operand, std::int64_t tile,
 /// Asks for `count` elements of the last axis, of filters that will be needed next: pieces of rows that lie far apart.
 /// Where a run of pieces begins it asks for all of them, since memory gives neighbours at once what it gives slowly
 /// piece by piece; the others then come from a cache.
-void WinogradTaps::prefetch(LV tap, LV row, LV column, std::int64_t count) {
+void WinogradTaps::prefetch(WinogradTiles& loops, LV tap, LV row, LV column, std::int64_t count) {
   const auto buffer = k_.buffer_of(operand_);
   if (!buffer) return;
   const Type& t = k_.in(operand_);
   const auto line = static_cast<std::int64_t>(64 / dtype_bytes(t.dtype));
   LV at = b_.add(b_.mul(b_.add(b_.mul(tap, b_.dim(t.shape[2])), row), b_.dim(t.shape[3])), column);
   auto ask = [&](std::int64_t elements) {
-    for (std::int64_t i = 0; i < elements; i += line) b_.prefetch(*buffer, b_.add(at, b_.index(i)));
+    loops.each((elements + line - 1) / line,
+               [&](LV i) { b_.prefetch(*buffer, b_.add(at, b_.mul(i, b_.index(line)))); });
     return LVs{};
   };
   LV begins = b_.op(Op::cmp_eq, {b_.op(Op::rem, {column, b_.index(run_of_pieces * count)}), b_.index(0)});
@@ -264,7 +265,7 @@ void WinogradTaps::turn(WinogradTiles& loops, LV panel, LV first, LV count) {
     const loop::ForOptions rows{
         .mapping = loop::Mapping::rows, .role = loop::AxisRole::row, .width = static_cast<std::uint16_t>(registers_)};
     loops.loop(b_.index(0), filters, rows, [&](LV m) {
-      prefetch(b_.sub(b_.index(7), tap), b_.add(from, m), first, channels_);
+      prefetch(loops, b_.sub(b_.index(7), tap), b_.add(from, m), first, channels_);
       loops.lanes(b_.index(0), count, registers_, [&](LV c) {
         LV x = k_.operand(operand_, LVs{b_.sub(two, i), b_.sub(two, j), b_.add(from, m), b_.add(first, c)});
         LV to = b_.add(b_.mul(tap, b_.index(channels_ * winograd_panel)), b_.mul(c, b_.index(winograd_panel)));
@@ -280,8 +281,7 @@ void WinogradTaps::transform(WinogradTiles& loops, LV panel, LV first, LV count,
   LV from = b_.mul(panel, b_.index(winograd_panel));
   loops.loop(b_.index(0), count, {}, [&](LV c) {
     if (!turned_)
-      for (std::int64_t k = 0; k < 9; ++k)
-        prefetch(b_.index(k), b_.add(b_.add(first, c), b_.index(ahead)), from, winograd_panel);
+      loops.each(9, [&](LV k) { prefetch(loops, k, b_.add(b_.add(first, c), b_.index(ahead)), from, winograd_panel); });
     loops.lanes(b_.index(0), b_.index(winograd_panel), registers_, [&](LV m) {
       LV filter = b_.add(from, m), there, row = b_.add(b_.mul(c, b_.index(winograd_panel)), m);
       if (!mod(filters_, Dim(winograd_panel)).is(0)) there = b_.op(Op::cmp_lt, {filter, b_.dim(filters_)});

@@ -94,7 +94,7 @@ class WinogradTaps {
   Dim filters_;
   std::optional<loop::BufferId> across_;  ///< turned: taps with filters along the lanes, [9][channels][winograd_panel]
 
-  void prefetch(LV tap, LV row, LV column, std::int64_t count);
+  void prefetch(WinogradTiles& loops, LV tap, LV row, LV column, std::int64_t count);
   void turn(WinogradTiles& loops, LV panel, LV first, LV count);
 };
 

@@ -3,6 +3,7 @@
 #include <llvm/IR/DIBuilder.h>
 #include <llvm/IR/Intrinsics.h>
 #include <llvm/IR/IntrinsicsX86.h>
+#include <llvm/Transforms/Utils/Local.h>
 
 #include "codegen/llvm/emit_internal.hpp"
 
@@ -58,6 +59,7 @@ Status Emitter::run() {
   emit_block(kernel.top());
   b.CreateBr(exit_);
   exit_->moveAfter(b.GetInsertBlock());
+  drop_unused();
   b.SetInsertPoint(exit_);
   if (nontemporal_) b.CreateIntrinsic(llvm::Intrinsic::x86_sse_sfence, llvm::ArrayRef<Value*>());
   b.CreateRetVoid();
@@ -66,6 +68,13 @@ Status Emitter::run() {
     return fail(Code::AG4005, {},
                 "the kernel has more than " + std::to_string(max_emitted) + " statements once unrolled");
   return {};
+}
+
+/// Places and offsets that nothing asked for in the end.
+void Emitter::drop_unused() {
+  for (BasicBlock& block : llvm::reverse(*function))
+    for (llvm::Instruction& i : llvm::make_early_inc_range(llvm::reverse(block)))
+      if (llvm::isInstructionTriviallyDead(&i)) i.eraseFromParent();
 }
 
 BasicBlock* Emitter::new_block(const char* name) { return BasicBlock::Create(module.getContext(), name, function); }
@@ -164,9 +173,19 @@ llvm::MDNode* Emitter::loop_metadata() {
   return node;
 }
 
+namespace {
+/// hi is lo and something more: a piece of a loop.
+bool lies_before(const Value* lo, const Value* hi) {
+  auto* sum = llvm::dyn_cast<llvm::BinaryOperator>(hi);
+  if (!sum || sum->getOpcode() != llvm::Instruction::Add || sum->getOperand(0) != lo) return false;
+  auto* more = llvm::dyn_cast<llvm::ConstantInt>(sum->getOperand(1));
+  return more && more->getSExtValue() > 0;
+}
+}  // namespace
+
 /// A loop that tests at its end, behind a guard unless it is known to run.
 Emitter::Tiles Emitter::loop_nest(Value* lo, Value* hi, Value* step, Tiles init, loop::BlockId body) {
-  Value* guard = b.CreateICmpSLT(lo, hi);
+  Value* guard = lies_before(lo, hi) ? b.getTrue() : b.CreateICmpSLT(lo, hi);
   auto* known = llvm::dyn_cast<llvm::ConstantInt>(guard);
   if (known && known->isZero()) return init;
   BasicBlock *before = b.GetInsertBlock(), *loop = new_block("loop"), *after = new_block("after");

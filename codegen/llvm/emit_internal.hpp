@@ -1,5 +1,6 @@
 // Shared by the .cpp files of this folder only: the one place outside .cpp files where LLVM headers stand.
 #pragma once
+#include <llvm/ADT/DenseMap.h>
 #include <llvm/ADT/SmallVector.h>
 #include <llvm/IR/IRBuilder.h>
 #include <llvm/IR/Module.h>
@@ -181,6 +182,7 @@ class Emitter {
   void set_values(const std::vector<loop::ValueId>& ids, const Tiles& tiles, std::size_t first = 0);
   llvm::MDNode* loop_metadata();
   void set_line(const loop::Stmt& s);
+  void drop_unused();
 
   const Tile& value(loop::ValueId v) const { return values_[v.index]; }
   llvm::Value* scalar(loop::ValueId v) const { return values_[v.index].parts[0]; }
@@ -194,6 +196,8 @@ class Emitter {
   llvm::Value* context_ = nullptr;
   llvm::BasicBlock* exit_ = nullptr;
   llvm::DISubprogram* subprogram_ = nullptr;
+  llvm::DenseMap<std::tuple<const llvm::BasicBlock*, const llvm::Value*, unsigned>, llvm::Value*>
+      splats_;  ///< by lanes
   std::size_t emitted_ = 0;
   bool too_large_ = false;
   bool nontemporal_ = false;  ///< some store goes around the caches

@@ -69,8 +69,14 @@ Tile Emitter::rechunk(const Tile& t, int chunk) {
   return out;
 }
 
+/// One of a scalar in a block: rows of many parts ask for the same again and again.
 Value* Emitter::splat(Value* scalar, const Tile& shape, int j) {
-  return shape.chunk == 1 ? scalar : b.CreateVectorSplat(static_cast<unsigned>(shape.part_lanes(j)), scalar);
+  if (shape.chunk == 1) return scalar;
+  const auto lanes = static_cast<unsigned>(shape.part_lanes(j));
+  if (llvm::isa<llvm::Constant>(scalar)) return b.CreateVectorSplat(lanes, scalar);
+  Value*& made = splats_[{b.GetInsertBlock(), scalar, lanes}];
+  if (!made) made = b.CreateVectorSplat(lanes, scalar);
+  return made;
 }
 
 /// Part (r, j) of an operand that broadcasts to `shape`; `t` has shape's chunk or a single lane.
@@ -265,6 +271,9 @@ Tile Emitter::transpose(const Tile& from) {
         llvm::SmallVector<Value*, 32> v;
         for (int i = 0; i < n; ++i) v.push_back(t.part(rb * n + i, cb));
         for (int h = n / 2; h >= 1; h /= 2) {
+          // LLVM looks for better shuffles through chains of them, in time exponential in their length.
+          if (h == n / 8 && v[0]->getType()->isFPOrFPVectorTy())
+            for (Value*& row : v) row = b.CreateArithmeticFence(row, row->getType());
           llvm::SmallVector<int, 64> low, high;
           for (int l = 0; l < n; ++l) {
             low.push_back((l & h) ? n + (l ^ h) : l);

@@ -3,6 +3,7 @@
 #include <llvm/IR/DiagnosticInfo.h>
 #include <llvm/IR/DiagnosticPrinter.h>
 #include <llvm/IR/Module.h>
+#include <llvm/IR/OptBisect.h>
 #include <llvm/MC/TargetRegistry.h>
 #include <llvm/Pass.h>
 #include <llvm/PassInfo.h>
@@ -32,6 +33,19 @@ struct Generator::Complaints : llvm::DiagnosticHandler {
     return true;
   }
 };
+
+/// Keeps passes from kernels that need not have them; LLVM asks it by their names.
+struct Generator::Gate : llvm::OptPassGate {
+  Effort effort;
+  bool isEnabled() const override { return !effort.hoist || !effort.schedule; }
+  bool shouldRunPass(llvm::StringRef pass, llvm::StringRef) const override {
+    if (pass == "machine-scheduler") return effort.schedule;
+    return effort.hoist || (pass != "early-machinelicm" && pass != "machinelicm");
+  }
+};
+
+Generator::Generator() = default;
+Generator::~Generator() = default;
 
 namespace {
 
@@ -134,6 +148,8 @@ std::unique_ptr<Generator> Generator::create(std::string_view triple_name, const
   auto handler = std::make_unique<Complaints>();
   g->complaints_ = handler.get();
   g->context_->setDiagnosticHandler(std::move(handler));
+  g->gate_ = std::make_unique<Gate>();
+  g->context_->setOptPassGate(*g->gate_);
   llvm::TargetOptions options;
   options.AllowFPOpFusion = llvm::FPOpFusion::Strict;
   const bool gpu = target.kind == TargetSpec::Kind::cuda;
@@ -146,7 +162,7 @@ std::unique_ptr<Generator> Generator::create(std::string_view triple_name, const
   return g->machine_ ? std::move(g) : nullptr;
 }
 
-Result<std::string> Generator::generate(llvm::Module& module, EmitKind kind, const std::string& target, bool plain) {
+Result<std::string> Generator::generate(llvm::Module& module, EmitKind kind, const std::string& target, Effort effort) {
   const bool object = kind == EmitKind::object;
   auto fail_with = [&](Diag d) {
     failed_ = true;
@@ -165,7 +181,8 @@ Result<std::string> Generator::generate(llvm::Module& module, EmitKind kind, con
   bytes_.clear();
   complaints_->text.clear();
   {
-    CombinerSwitch combiner(plain && !whole_);
+    gate_->effort = whole_ ? Effort{} : effort;
+    CombinerSwitch combiner(!gate_->effort.combine);
     passes->run(module);
   }
   ++generated_;

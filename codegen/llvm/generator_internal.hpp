@@ -14,25 +14,36 @@
 
 namespace ag::codegen {
 
+/// Which of LLVM's dearer steps a kernel needs.
+struct Effort {
+  bool combine = true;   ///< the selector's generic combining of nodes
+  bool hoist = true;     ///< what does not change goes before the loop
+  bool schedule = true;  ///< an order of instructions other than the kernel's
+};
+Effort effort(const loop::Kernel& kernel, const TargetSpec& target);
+
 /// A context, a machine and its passes for one thread at a time. Not shared: none of them is thread-safe.
 class Generator {
  public:
   /// Null if LLVM has no such machine.
   static std::unique_ptr<Generator> create(std::string_view triple, const TargetSpec& target, int opt_level);
 
+  ~Generator();
+
   llvm::LLVMContext& context() { return *context_; }
   llvm::TargetMachine& machine() { return *machine_; }
   /// Bytes of a verified module of context(). Errors: AG4003, LLVM's own complaints.
-  /// `plain`: of a kernel that plain() says is.
-  Result<std::string> generate(llvm::Module& module, EmitKind kind, const std::string& target, bool plain);
+  Result<std::string> generate(llvm::Module& module, EmitKind kind, const std::string& target, Effort effort);
   /// False after an error, and when the context has gathered the types and constants of many kernels.
   bool usable() const { return !failed_ && generated_ < max_kernels; }
 
  private:
   static constexpr int max_kernels = 256;
   struct Complaints;
-  Generator() = default;
+  struct Gate;
+  Generator();
 
+  std::unique_ptr<Gate> gate_;
   std::unique_ptr<llvm::LLVMContext> context_;
   std::unique_ptr<llvm::TargetMachine> machine_;
   Complaints* complaints_ = nullptr;  // owned by the context

@@ -143,7 +143,7 @@ Result<std::string> emit_kernel(const loop::Kernel& kernel, const TargetSpec& ta
     module.print(out, nullptr);
     return text;
   }
-  return generator->generate(module, kind, target.name, plain(kernel));
+  return generator->generate(module, kind, target.name, effort(kernel, target));
 }
 
 namespace {
