@@ -94,7 +94,7 @@ bool badly_stepped(Int depth, Int step, Int run_bytes, const TargetSpec& target)
   return pages || collides(depth, step, run_bytes, target.l2_bytes / 2);  // rows want room beside them
 }
 
-constexpr Int most_few = 16, least_runs = 16, least_run = 256;
+constexpr Int most_few_columns = 16, least_runs = 16, least_run = 256;
 
 /// Enough runs, and so much of them that reading them is what takes time.
 bool many_runs(Int runs, Int depth, Int element_bytes, const TargetSpec& target) {
@@ -105,21 +105,24 @@ bool many_runs(Int runs, Int depth, Int element_bytes, const TargetSpec& target)
 }  // namespace
 
 bool few_rows(Int rows, Int cols, Int depth, Int element_bytes, const TargetSpec& target) {
-  return rows >= 1 && rows <= most_few && many_runs(cols, depth, element_bytes, target);
+  return rows >= 1 && rows <= most_few_rows && many_runs(cols, depth, element_bytes, target);
 }
 
 bool few_columns(Int rows, Int cols, Int depth, Int element_bytes, const TargetSpec& target) {
-  return cols >= 2 && cols < most_few && many_runs(rows, depth, element_bytes, target);
+  return cols >= 2 && cols < most_few_columns && many_runs(rows, depth, element_bytes, target);
 }
 
 DotBlocking pick_dots(Int few, Int runs, Int depth, Int element_bytes, const TargetSpec& target) {
   const bool many = target.vector_registers >= 32;
   DotBlocking b;
-  b.few = equal_rows(few, many ? 7 : 4);
+  // Beside the lines that pass by, the first-level cache holds some of the few.
+  const Int run_bytes = std::clamp<Int>(depth, 1, most) * element_bytes, near = 3 * target.l1_bytes / 4 / run_bytes;
+  b.few = equal_rows(few, static_cast<int>(many ? std::clamp<Int>(near, 4, 7) : 4));
+  b.few_outside = b.few <= near;
   b.runs = std::clamp<Int>((target.vector_registers - 2 - b.few) / b.few, 1, 4);
   // Some 64 KiB a task; each thread has some.
   constexpr Int task_bytes = Int{64} << 10, lines = 16;
-  b.task = std::max<Int>(task_bytes / (std::min(depth, most) * element_bytes) / lines, 1) * lines;
+  b.task = std::max<Int>(task_bytes / run_bytes / lines, 1) * lines;
   b.task = std::min(b.task, runs);
   return b;
 }

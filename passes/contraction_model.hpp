@@ -52,11 +52,12 @@ bool few_columns(std::int64_t rows, std::int64_t cols, std::int64_t depth, std::
                  const TargetSpec& target);
 
 /// The most rows that `few_rows` is true of.
-constexpr std::int64_t most_few_rows = 16;
+constexpr std::int64_t most_few_rows = 32;
 
 /// How such a product is computed: few x runs accumulators of a register each, `task` runs a task.
 struct DotBlocking {
   std::int64_t few = 1, runs = 1, task = 1;
+  bool few_outside = false;  ///< some of the few stay in the first-level cache while a task's runs pass by
 };
 DotBlocking pick_dots(std::int64_t few, std::int64_t runs, std::int64_t depth, std::int64_t element_bytes,
                       const TargetSpec& target);

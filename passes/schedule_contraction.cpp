@@ -191,7 +191,7 @@ class ContractionScheduler : public DotNest {
                           band_ ? loop::Scope::local : loop::Scope::scratch);
     if (!dots_) return;
     const Int task = plan_.panels * width_;
-    DotBlocking plan = pick_dots(most_few_rows / 4, task, *sizes_.depth, sizes_.element_bytes, target_);
+    DotBlocking plan = pick_dots(4, task, *sizes_.depth, sizes_.element_bytes, target_);
     plan.task = task;
     begin_dots(col_, row_, most_few_rows, plan);
   }

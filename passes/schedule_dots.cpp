@@ -68,27 +68,39 @@ LV DotNest::place(LV run, LV few) {
 
 void DotNest::add_dots(const KernelCloner& from, LV lo, LV hi) {
   const auto at_once = static_cast<std::uint16_t>(dots_.runs);
-  ForOptions o{.mapping = Mapping::rows, .role = AxisRole::row, .width = at_once};
-  b_.for_(lo, hi, b_.index(at_once), o, {}, [&](LV run, const Builder::Values&) {
-    auto some = [&](LV first, Int count) {
-      Builder::Values sums = dots(from, first, count, run);
-      for (std::size_t i = 0; i < sums.size(); ++i)
-        b_.store(sums_, place(b_.sub(run, lo), b_.add(first, b_.index(static_cast<Int>(i)))), sums[i]);
-    };
-    if (!few_ || few_->size->is_const()) {
-      for (Int i = 0; i < at_most_; i += dots_.few) some(b_.index(i), std::min(dots_.few, at_most_ - i));
-      return Builder::Values{};
-    }
-    const LV all = b_.dim(*few_->size);
-    LV at = b_.index(0);
-    for (Int count = dots_.few; count >= 1; count /= 2) {
-      LV end = count == 1 ? all : b_.mul(b_.op(Op::div, {all, b_.index(count)}), b_.index(count));
-      b_.for_(at, end, b_.index(count), {.role = AxisRole::row}, {},
-              [&](LV first, const Builder::Values&) { return some(first, count), Builder::Values{}; });
-      at = end;
-    }
-    return Builder::Values{};
-  });
+  const ForOptions o{.mapping = Mapping::rows, .role = AxisRole::row, .width = at_once};
+  auto over_runs = [&](auto&& body) {
+    b_.for_(lo, hi, b_.index(at_once), o, {},
+            [&](LV run, const Builder::Values&) { return body(run), Builder::Values{}; });
+  };
+  auto add = [&](LV first, Int count, LV run) {
+    Builder::Values sums = dots(from, first, count, run);
+    for (std::size_t i = 0; i < sums.size(); ++i)
+      b_.store(sums_, place(b_.sub(run, lo), b_.add(first, b_.index(static_cast<Int>(i)))), sums[i]);
+  };
+  if (!dots_.few_outside) return over_runs([&](LV run) { over_few([&](LV at, Int n) { add(at, n, run); }); });
+  over_few([&](LV at, Int n) { over_runs([&](LV run) { add(at, n, run); }); });
+}
+
+/// The few, some at a time: first and number.
+void DotNest::over_few(const std::function<void(LV first, Int count)>& some) {
+  auto groups = [&](LV first, LV end, Int count) {
+    b_.for_(first, end, b_.index(count), {.role = AxisRole::row}, {},
+            [&](LV at, const Builder::Values&) { return some(at, count), Builder::Values{}; });
+  };
+  if (!few_ || few_->size->is_const()) {
+    const Int rest = at_most_ % dots_.few, whole = at_most_ - rest;
+    whole > dots_.few ? groups(b_.index(0), b_.index(whole), dots_.few) : some(b_.index(0), whole);
+    if (rest) some(b_.index(whole), rest);
+    return;
+  }
+  const LV all = b_.dim(*few_->size);
+  LV at = b_.index(0);
+  for (Int count = dots_.few; count >= 1; count /= 2) {
+    LV end = count == 1 ? all : b_.mul(b_.op(Op::div, {all, b_.index(count)}), b_.index(count));
+    groups(at, end, count);
+    at = end;
+  }
 }
 
 /// The sums of one run with `count` of the few, one carried value each.

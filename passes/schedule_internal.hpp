@@ -94,6 +94,7 @@ class DotNest : public ContractionNest {
 
   loop::ValueId place(loop::ValueId run, loop::ValueId few);
   int sum_lanes() const;
+  void over_few(const std::function<void(loop::ValueId first, std::int64_t count)>& some);
   loop::Builder::Values dots(const KernelCloner& from, loop::ValueId first, std::int64_t count, loop::ValueId run);
   loop::Builder::Values terms(const std::vector<KernelCloner>& cells, loop::ValueId k,
                               const loop::Builder::Values& carried);

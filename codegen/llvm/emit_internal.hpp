@@ -125,6 +125,7 @@ class Emitter {
   std::optional<Tile> scale_by_rounded(const loop::Stmt& s);
   Tile convert(const Tile& t, DType e);
   Tile reduce_lanes(loop::ReduceKind kind, const Tile& t);
+  void reduce_together(loop::ReduceKind kind, DType e, int lanes, llvm::SmallVectorImpl<llvm::Value*>& rows);
   Tile reduce_rows(loop::ReduceKind kind, const Tile& t);
   Tile transpose(const Tile& t);
   Tile contract(const Tile& acc, const Tile& x, const Tile& y);

@@ -234,16 +234,53 @@ Tile Emitter::reduce_lanes(loop::ReduceKind kind, const Tile& t) {
     for (; parts.size() > 1; parts.resize(parts.size() / 2))
       for (std::size_t j = 0; j < parts.size() / 2; ++j)
         parts[j] = combine(kind, e, parts[j], parts[j + parts.size() / 2]);
-    Value* v = parts[0];
+    out.parts[static_cast<std::size_t>(r)] = parts[0];
+  }
+  if (t.type.rows > 1 && t.chunk > 2 && e != DType::boolean && target.kind == TargetSpec::Kind::cpu) {
+    reduce_together(kind, e, t.chunk, out.parts);
+    return out;
+  }
+  for (Value*& v : out.parts)
     for (int n = t.chunk / 2; n >= 1; n /= 2) {
       if (n == 1)
         v = combine(kind, e, b.CreateExtractElement(v, std::uint64_t{0}), b.CreateExtractElement(v, 1));
       else
         v = combine(kind, e, slice(v, 0, n), slice(v, n, n));
     }
-    out.parts[static_cast<std::size_t>(r)] = v;
-  }
   return out;
+}
+
+/// Each of several registers to one element, the same lanes meeting as alone: the halves that meet are those of two
+/// registers at once, whose results lie in one, so each round has half as many.
+void Emitter::reduce_together(loop::ReduceKind kind, DType e, int lanes, llvm::SmallVectorImpl<Value*>& rows) {
+  struct Register {
+    Value* v;
+    std::vector<int> row;  // whose lanes each block of n is; -1: nobody's
+  };
+  std::vector<Register> all;
+  for (int r = 0; r < static_cast<int>(rows.size()); ++r) all.push_back({rows[static_cast<std::size_t>(r)], {r}});
+  for (int n = lanes; n > 1; n /= 2) {
+    std::vector<Register> next;
+    for (std::size_t i = 0; i < all.size(); i += 2) {
+      const Register &x = all[i], *y = i + 1 < all.size() ? &all[i + 1] : nullptr;
+      Register both{nullptr, {}};
+      for (std::size_t k = 0; k < x.row.size(); ++k) both.row.insert(both.row.end(), {x.row[k], y ? y->row[k] : -1});
+      llvm::SmallVector<int, 64> lower, upper;
+      for (int l = 0; l < lanes; ++l) {
+        const bool second = l % n >= n / 2;
+        const int from = second ? l - n / 2 + lanes : l;
+        lower.push_back(y || !second ? from : -1), upper.push_back(y || !second ? from + n / 2 : -1);
+      }
+      Value* other = y ? y->v : x.v;
+      Value* low = y ? b.CreateShuffleVector(x.v, other, lower) : x.v;
+      both.v = combine(kind, e, low, b.CreateShuffleVector(x.v, other, upper));
+      next.push_back(std::move(both));
+    }
+    all = std::move(next);
+  }
+  for (const Register& r : all)
+    for (std::size_t l = 0; l < r.row.size(); ++l)
+      if (r.row[l] >= 0) rows[static_cast<std::size_t>(r.row[l])] = b.CreateExtractElement(r.v, std::uint64_t{l});
 }
 
 Tile Emitter::reduce_rows(loop::ReduceKind kind, const Tile& t) {

@@ -31,7 +31,8 @@ std::string run(DType e, const std::vector<std::pair<int, int>>& shapes, F&& f) 
 }  // namespace
 
 TEST_CASE("reductions over lanes and rows") {
-  const std::vector<std::pair<int, int>> shapes{{1, 1}, {1, 2}, {3, 4}, {2, 16}, {1, 32}, {1, 128}};
+  const std::vector<std::pair<int, int>> shapes{{1, 1},   {1, 2},  {3, 4}, {2, 16}, {1, 32},
+                                                {1, 128}, {4, 16}, {7, 8}, {5, 32}, {14, 16}};
   for (int k = 0; k < 6; ++k)
     for (int d = 0; d < dtype_count; ++d) {
       auto kind = static_cast<ReduceKind>(k);
