@@ -65,6 +65,7 @@ class Registers {
   Registers(const loop::Kernel& k, const TargetSpec& target) : k_(k), target_(target) { most_ = block(k.top(), 0); }
   int most() const { return most_; }
   int constants() const { return constants_; }  ///< of the block that has most, spread over lanes
+  int singles() const { return singles_; }      ///< multiply-adds of one register, of the block that has most
 
  private:
   using Uses = std::map<loop::ValueId, std::size_t>;  ///< the last statement of a block that uses a value
@@ -92,7 +93,7 @@ class Registers {
     int live = around;
     std::set<loop::ValueId> own(b.args.begin(), b.args.end()), numbers;
     for (loop::ValueId v : b.args) live += of(v);
-    int most = live;
+    int most = live, singles = 0;
     for (std::size_t i = 0; i < b.stmts.size(); ++i) {
       const loop::Stmt& s = k_.stmts[b.stmts[i]];
       const bool wide = !s.results.empty() && k_.type(s.results[0]).lanes > 1;
@@ -108,14 +109,16 @@ class Registers {
         if (last.contains(v)) live += of(v);
       }
       most = std::max(most, live);
+      singles += s.op == Op::fma && of(s.results[0]) == 1;
     }
+    singles_ = std::max(singles_, singles);
     constants_ = std::max(constants_, static_cast<int>(numbers.size()));
     return most;
   }
 
   const loop::Kernel& k_;
   const TargetSpec& target_;
-  int most_ = 0, constants_ = 0;
+  int most_ = 0, constants_ = 0, singles_ = 0;
 };
 
 }  // namespace
@@ -127,9 +130,9 @@ Effort effort(const loop::Kernel& k, const TargetSpec& target) {
   // Long polynomials of several registers side by side: before the loop, their coefficients take the registers that the
   // loop needs, and the allocator takes as long to undo it as for all the rest.
   e.hoist = r.constants() < all * 5 / 8 || r.most() + r.constants() <= all;
-  // Tiles that fill the registers were made to fit, in the order in which they stand. Kernels of smaller ones load
-  // about as often as they compute, and gain where LLVM spreads the loads.
-  e.schedule = r.most() < all * 5 / 8 || r.most() + (e.hoist ? r.constants() : 2) > all;
+  // Tiles that fill the registers were made to fit, in the order in which they stand. Smaller ones, and sums of taps,
+  // load about as often as they compute, and gain where LLVM spreads the loads.
+  e.schedule = r.most() < all * 5 / 8 || r.singles() >= 8 || r.most() + (e.hoist ? r.constants() : 2) > all;
   return e;
 }
 
