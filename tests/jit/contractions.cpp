@@ -190,7 +190,7 @@ TEST_CASE("products of every element type have the interpreter's bits") {
 TEST_CASE("blocks of depth and packed panels keep the bits of a product") {
   auto engine = runtime::Engine::create();
   REQUIRE(engine);
-  Shape deep{20, 70, 5000}, deep_turned{20, 70, 4999}, steps{60, 1024, 200}, rows{520, 260, 300};
+  Shape deep{20, 70, 5000}, deep_turned{40, 70, 4999}, steps{60, 1024, 200}, rows{520, 260, 300};
   deep_turned.right_transposed = true;
   rows.left_transposed = true;  // rows 2080 bytes apart
   Shape rows_collide{1024, 256, 300};
