@@ -23,8 +23,8 @@ constexpr double ring_cycles = 1;
 constexpr double least_gain = 0.01;
 /// Rows in scratch memory: at most, and bytes as a part of the second-level cache.
 constexpr Int most_chunk = 32, chunk_part = 6;
-/// Bytes a cycle from the second-level cache.
-constexpr double l2_rate = 32;
+/// Bytes a cycle from the second-level cache, and from the shared one.
+constexpr double l2_rate = 32, l3_rate = 25;
 /// What a panel with less than its width costs in code: the kernel has another body for it.
 constexpr double part_panel = 1.04;
 /// Images and panels of which each is looked at.
@@ -122,13 +122,17 @@ class Model {
   double block_cycles(Int width, Int bands, Int chunk, Int threads, const ProjectionSizes& p) const {
     const Int rows = (s_.rows + bands - 1) / bands, panels = (s_.channels + width - 1) / width;
     const Int images = std::clamp<Int>(s_.images, 1, most_images), tasks = images * bands;
+    // Filters pass by once a chunk; a product of its own has a panel of them in the second-level cache for all rows.
+    const Int filter_bytes = s_.channels * p.columns * s_.element_bytes;
+    const double filters = 2 * filter_bytes > target_.l2_bytes ? static_cast<double>(filter_bytes) / l3_rate : 0;
+    const double visits = static_cast<double>(panels) * 50 + filters;
     auto cycles = [&](Int band) {
       const Int first = band * rows, end = std::min(first + rows, s_.rows), count = end - first;
       double sum = static_cast<double>(panels - 1) * task(width, first, end, false) +
                    task(s_.channels - (panels - 1) * width, first, end, false);
       sum += ring_cycles * static_cast<double>(count * s_.columns * ((s_.channels + lanes_ - 1) / lanes_));
       const Int fewest = std::min(chunk, count % chunk ? count % chunk : chunk) * s_.columns;
-      const double whole = product(p, chunk * s_.columns, fewest), visits = static_cast<double>(panels) * 50;
+      const double whole = product(p, chunk * s_.columns, fewest);
       sum += static_cast<double>(count / chunk) * (whole + visits);
       return count % chunk ? sum + product(p, fewest, fewest) + visits : sum;
     };

@@ -139,4 +139,6 @@ TEST_CASE("a block is one kernel where rows made twice cost less than what threa
   CHECK(middle->bands == 2);
   CHECK_FALSE(cut(7, 960, 160, 160, 2));  // 10 rows made instead of 7
   CHECK_FALSE(cut(14, 384, 64, 64, 14));  // a row for each thread: three made for each
+  CHECK(cut(32, 192, 0, 192, 2));
+  CHECK_FALSE(cut(32, 768, 0, 768, 2));  // 2.4 MB of filters would be fetched once a row
 }
