@@ -78,6 +78,22 @@ class Finder {
            std::all_of(shape.begin(), shape.end() - 1, [](const Dim& d) { return d.is(1); });
   }
 
+  /// Decides for each product whose left operand a group that `which` says makes; `refusal` is given the product's node
+  /// and group, and the other group.
+  template <class Which, class Refusal>
+  void decide_products(Which which, Refusal refusal) {
+    for (std::size_t i = 0; i < plan_.groups.size(); ++i) {
+      const GroupId gid(i);
+      const Group& group = plan_.groups[gid];
+      if (group.kind != GroupKind::contraction || group.members.empty()) continue;
+      const NodeId id = group.members[0];
+      if (g_.node(id).op->name != "dot_general") continue;
+      const GroupId from = plan_.group_of[g_.value(g_.node(id).operands[0]).node.index];
+      if (!from || !which(plan_.groups[from])) continue;
+      decide(gid, from, id, "product", refusal(id, group, plan_.groups[from]));
+    }
+  }
+
   const Graph& g_;
   Plan& plan_;
   Users users_;
@@ -140,16 +156,8 @@ class ScaleFinder : Finder {
   ScaleFinder(const Graph& g, Plan& plan) : Finder(g, plan) {}
 
   std::vector<BlockFusion> run() {
-    for (std::size_t i = 0; i < plan_.groups.size(); ++i) {
-      const GroupId gid(i);
-      const Group& group = plan_.groups[gid];
-      if (group.kind != GroupKind::contraction || group.members.empty()) continue;
-      const NodeId id = group.members[0];
-      if (g_.node(id).op->name != "dot_general") continue;
-      const GroupId from = plan_.group_of[g_.value(g_.node(id).operands[0]).node.index];
-      if (!from || plan_.groups[from].kind != GroupKind::map || !of_window(plan_.groups[from])) continue;
-      decide(gid, from, id, "product", refusal(id, group, plan_.groups[from]));
-    }
+    decide_products([&](const Group& from) { return from.kind == GroupKind::map && of_window(from); },
+                    [&](NodeId id, const Group& product, const Group& from) { return refusal(id, product, from); });
     return std::move(found_);
   }
 
@@ -188,18 +196,11 @@ class ProjectionFinder : Finder {
   ProjectionFinder(const Graph& g, Plan& plan, const TargetSpec& target) : Finder(g, plan), target_(target) {}
 
   std::vector<BlockFusion> run() {
-    for (std::size_t i = 0; i < plan_.groups.size(); ++i) {
-      const GroupId gid(i);
-      const Group& group = plan_.groups[gid];
-      if (group.kind != GroupKind::contraction || group.members.empty()) continue;
-      const NodeId id = group.members[0];
-      if (g_.node(id).op->name != "dot_general") continue;
-      const GroupId from = plan_.group_of[g_.value(g_.node(id).operands[0]).node.index];
-      if (!from || plan_.groups[from].kind != GroupKind::own ||
-          g_.node(plan_.groups[from].members[0]).op->name != "depthwise")
-        continue;
-      decide(gid, from, id, "product", refusal(id, group, plan_.groups[from]));
-    }
+    decide_products(
+        [&](const Group& from) {
+          return from.kind == GroupKind::own && g_.node(from.members[0]).op->name == "depthwise";
+        },
+        [&](NodeId id, const Group& product, const Group& from) { return refusal(id, product, from); });
     return std::move(found_);
   }
 

@@ -25,8 +25,6 @@ using loop::Stmt;
 using loop::StmtId;
 using LV = loop::ValueId;
 
-/// Additions a tile should be worth: large against the cost of a call (tens of ns), small against a thread's share.
-constexpr std::int64_t tile_work = 4096;
 /// Tiles of a long axis: more would not balance better.
 constexpr std::int64_t most_tiles = 512;
 

@@ -13,6 +13,9 @@
 
 namespace ag::passes {
 
+/// Additions a tile should be worth: large against the cost of a call (tens of ns), small against a thread's share.
+constexpr std::int64_t tile_work = 4096;
+
 /// Elements along a side of the blocks that are turned in registers: larger ones take more instructions an element, and
 /// much longer to compile.
 constexpr int turned_block = 8;

@@ -21,8 +21,6 @@ using Values = Builder::Values;
 
 /// Trips from which a sum is long: shorter ones are windows, with a schedule of their own.
 constexpr std::int64_t long_sum = 64;
-/// Additions a tile should be worth, as in schedule.cpp.
-constexpr std::int64_t tile_work = 4096;
 /// Neighbours at once.
 constexpr std::int64_t most_rows = 9;
 
