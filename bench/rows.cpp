@@ -220,13 +220,14 @@ double floor_of(std::string_view name) {
 }
 
 /// Times of one of those that take turns, in ms. A turn is long enough for a sleeping thread to take part and for the
-/// caches to hold what they hold when this runs again and again: the first half of a turn does not count.
+/// caches to hold what they hold when this runs again and again, which takes some ten milliseconds where a turn before
+/// it stored around them: the first half of a turn does not count.
 class Times {
  public:
   template <class F>
   void turn(F&& f) {
     std::vector<double> times;
-    for (const auto begun = Clock::now(); times.size() < 8 || Clock::now() - begun < std::chrono::milliseconds(5);) {
+    for (const auto begun = Clock::now(); times.size() < 8 || Clock::now() - begun < std::chrono::milliseconds(20);) {
       const auto start = Clock::now();
       f();
       times.push_back(std::chrono::duration<double, std::milli>(Clock::now() - start).count());
@@ -294,7 +295,7 @@ bool measure(runtime::Engine& engine, Pair& pair, const Work& w, int& below) {
   auto run = [&](Stream s) { pair.run([&](int h) { s(streams, h ? half : 0, h ? n : half); }); };
   const bool is_around = goes_around(compiled->executable->program());
   Times ag_times, plain_times, around_times;
-  for (int round = 0; round < 40; ++round) {
+  for (int round = 0; round < 20; ++round) {
     ag_times.turn([&] {
       if (!context.run(in, out)) std::abort();
     });

@@ -3,7 +3,7 @@
 // is written once. What a kernel stores is gone from the shared cache if, from the store of an element to the next read
 // of it, several times as many bytes move as the cache holds. In programs of known sizes that is a sum over the calls
 // in between; a reader walks its operand in the order in which it was written, so the kernel that stores counts as a
-// whole.
+// whole. What only the caller reads, after the program, goes around sooner.
 //
 // Only kernels that wait for memory are asked: a product's stores cost nothing beside its arithmetic. Sizes that only
 // the run knows: never.
@@ -27,9 +27,15 @@ using loop::Step;
 
 /// Additions a byte up to which memory is what a kernel waits for.
 constexpr std::int64_t most_work_a_byte = 16;
-/// Times that the shared cache must be filled between a store and the next read. Much of what lies in a cache survives
-/// when it is filled once (docs/decisions.md has the measurements).
-constexpr std::int64_t fillings = 3;
+/// Times that the shared cache must be filled between a store and the next read in the program, in quarters. Much of
+/// what lies in a cache survives when it is filled once (docs/decisions.md has the measurements).
+constexpr std::int64_t read_quarters = 12;
+/// The same for what the program never reads: kept in the cache, it would only push out what the next run reads. The
+/// longer a kernel takes for its bytes, the more of them other programs push out meanwhile, so sums and then another
+/// pass have less; where functions are computed, lines arrive behind them, and what was pushed out costs nothing.
+constexpr std::int64_t unread_quarters = 5, unread_quarters_of_sums = 4;
+constexpr std::int64_t work_a_byte_of_sums = 1;
+constexpr std::ptrdiff_t statements_of_functions = 24;
 
 class StreamStores {
  public:
@@ -103,6 +109,15 @@ class StreamStores {
     return found;
   }
 
+  /// Whether it computes more than sums of a row and what follows from them.
+  static bool functions(const loop::Kernel& k) {
+    return std::count_if(k.stmts.begin(), k.stmts.end(), [&](const loop::Stmt& s) {
+             const loop::OpClass cls = loop::describe(s.op).cls;
+             return (cls == loop::OpClass::unary || cls == loop::OpClass::binary || cls == loop::OpClass::ternary) &&
+                    k.type(s.results[0]).lanes > 1;
+           }) > statements_of_functions;
+  }
+
   /// Parameters of the call at `step` whose stores go around the caches.
   std::set<std::uint32_t> streamed(const KernelCall& call, std::size_t step) const {
     std::set<std::uint32_t> out;
@@ -112,12 +127,15 @@ class StreamStores {
     for (std::uint32_t i = 0; i < call.buffers.size(); ++i) {
       if (k.buffers[i].access != Access::write || bytes_of(call.buffers[i]) * 8 < cache_bytes_) continue;
       const ProgramBufferId home = storage_.home[call.buffers[i]];
+      const std::int64_t quarter = cache_bytes_ / 4;
       std::int64_t between = own;
-      for (std::size_t next = step + 1; next < traffic_.size() && between < fillings * cache_bytes_; ++next) {
+      std::size_t next = step + 1;
+      for (; next < traffic_.size() && between < read_quarters * quarter; ++next) {
         if (touches(p_.body.steps[next], home)) break;
         between += traffic_[next];
       }
-      if (between >= fillings * cache_bytes_) out.insert(i);
+      const bool read = next < traffic_.size(), sums = k.flops.value() >= own * work_a_byte_of_sums && !functions(k);
+      if (between >= quarter * (read ? read_quarters : sums ? unread_quarters_of_sums : unread_quarters)) out.insert(i);
     }
     return out;
   }
