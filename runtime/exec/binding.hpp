@@ -9,7 +9,8 @@ namespace ag::runtime {
 /// magnitude matters: no result depends on how work is divided.
 inline constexpr double flops_per_ns = 16, bytes_per_ns = 16;
 /// Two threads that wait for each other before and after a call lose some 0.1 us to 0.3 us; a part should take longer.
-inline constexpr double min_part_ns = 1000;
+/// By these speeds: what lies in a core's caches takes a quarter of what they say.
+inline constexpr double min_part_ns = 3000;
 /// Waking parked workers costs about 30 us: only after this much divisible work in a step are they woken.
 inline constexpr double wake_ns = 30000;
 
