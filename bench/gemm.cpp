@@ -194,14 +194,14 @@ bool measure(runtime::Engine& engine, const Shape& s, Peak& peak, int& below) {
   runtime::ExecContext context(compiled->executable, {.threads = s.threads});
   std::vector<runtime::HostArray> in{runtime::view_of(p.left)}, out{runtime::view_of(ours)};
   if (!s.weights) in.push_back(runtime::view_of(p.right));
-  double ag_ms = 1e9, blas_ms = 1e9, spent = 0, limit = 400;
-  for (int i = 0; i < 2000 && (spent < limit || i < 5); ++i) {
+  double ag_ms = 1e9, blas_ms = 1e9, spent = 0, limit = 600;
+  for (int i = 0; i < 2000 && (spent < limit || i < 20); ++i) {
     double start = now_ms();
     for (int again = 0; again < 3; ++again) ag_ms = best_ms([&] { (void)context.run(in, out); }, ag_ms);
     blas_ms = best_ms(
         [&] { blas(s, p.left.as<float>().data(), p.right.as<float>().data(), theirs.as_mutable<float>().data()); },
         blas_ms);
-    if (i % 100 == 0) peak.measure();
+    if (i % 10 == 0) peak.measure();
     spent += now_ms() - start;
   }
   double worst = 0;
