@@ -235,6 +235,10 @@ class Planner {
     best_.fetch_rows = 2 * total_rows() * row_bytes > target_.l2_bytes;
     best_.fetch_panel = s_.panel > 0 && 4 * panels_ * width_ * row_bytes > target_.l3_bytes &&
                         2 * width_ * row_bytes <= target_.l2_bytes;
+    // Columns of a larger copy are pushed out by the rows before their turn comes.
+    best_.fetch_copied = best_.pack_columns && columns_.run == OperandLayout::Run::contiguous && best_.panels == 1 &&
+                         best_.outer == 1 && best_.rows >= m_ && panels_ >= 4 * threads_ &&
+                         4 * width_ * row_bytes <= target_.l2_bytes;
   }
 
   double pack_cost(const OperandLayout& o, Int elements) const {
