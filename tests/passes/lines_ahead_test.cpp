@@ -1,4 +1,5 @@
-// What products ask for ahead of its use: rows that lie side by side, and what maps behind a sum read beside it.
+// What products ask for ahead of its use: rows that lie side by side, what maps behind a sum read beside it, and the
+// next panel of columns that are copied.
 #include <catch2/catch.hpp>
 
 #include "ir/builder.hpp"
@@ -48,4 +49,11 @@ TEST_CASE("rows that lie side by side are asked for some steps of depth ahead") 
 TEST_CASE("what is read beside a sum is asked for while it is computed") {
   CHECK(of_product({40, 256}, {1}, {256, 512}, true) > 0);
   CHECK(of_product({40, 256}, {1}, {256, 64}, true) == 0);  // the second-level cache holds it
+}
+
+TEST_CASE("rows ask for the next panel of columns that are copied") {
+  const int copied = of_product({800, 1024}, {1}, {1024, 512});  // copies alone: the rows would push it out again
+  CHECK(copied > 0);
+  CHECK(of_product({800, 128}, {1}, {128, 512}) > copied);
+  CHECK(of_product({800, 128}, {1}, {128, 32}) <= copied);  // few panels
 }
