@@ -14,9 +14,6 @@ namespace {
 
 /// Steps of depth between a request and its use: some 1500 cycles of a full tile.
 constexpr Int steps_ahead = 64;
-/// Steps of depth that a row asks for at most: each is code.
-constexpr Int most_share = 4;
-constexpr Int line_bytes = 64;
 /// Bytes between steps up to which hardware follows a stream.
 constexpr Int followed = 128;
 /// Cache level that lines are brought into: they would be driven out of the first before their use.
@@ -48,15 +45,6 @@ void LinesAhead::pick_beside(const loop::Kernel& k, const IndexSteps& steps, loo
   }
 }
 
-void LinesAhead::pick_copied(const loop::Kernel& k, const IndexSteps& steps, const std::vector<StmtId>& loads, LV row,
-                             LV column, const ContractionBody& body, const ContractionSizes& sizes, int width) {
-  if (body.loops.size() != 1 || !sizes.rows || !sizes.depth || *sizes.depth > most_share * *sizes.rows) return;
-  k_ = &k, innermost_ = body.iv(k, 0), row_ = row, column_ = column, width_ = width;
-  share_ = (*sizes.depth + *sizes.rows - 1) / *sizes.rows;
-  for (StmtId l : loads)
-    if (auto next = steps.step(k.stmts[l].operands[0], column, width); next && next->is(1)) copied_.push_back(l);
-}
-
 void LinesAhead::ask_rows(loop::Builder& b, const KernelCloner& at, LV depth) const {
   for (StmtId l : rows_) {
     KernelCloner ahead = at;
@@ -65,19 +53,8 @@ void LinesAhead::ask_rows(loop::Builder& b, const KernelCloner& at, LV depth) co
   }
 }
 
-void LinesAhead::ask_cell(loop::Builder& b, KernelCloner& cell, LV first_row, LV first_column) const {
+void LinesAhead::ask_beside(loop::Builder& b, const KernelCloner& cell) const {
   for (StmtId l : beside_) ask(b, cell, l);
-  if (copied_.empty()) return;
-  const LV step = b.mul(b.sub(cell.get(row_), first_row), b.index(share_)), next = b.add(first_column, b.index(width_));
-  for (StmtId l : copied_) {
-    const auto line = line_bytes / static_cast<Int>(dtype_bytes(k_->buffers[k_->stmts[l].attr.buffer.index].dtype));
-    for (Int i = 0; i < share_ * width_; i += line) {
-      KernelCloner at = cell;
-      at.set(innermost_, b.add(step, b.index(i / width_)));
-      at.set(column_, b.add(next, b.index(i % width_)));
-      ask(b, std::move(at), l);
-    }
-  }
 }
 
 void LinesAhead::ask(loop::Builder& b, KernelCloner at, StmtId load) const {

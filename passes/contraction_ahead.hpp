@@ -1,8 +1,7 @@
 // Lines of memory that a product asks for ahead of their use, where hardware does not look: rows that lie side by side
 // touch another line at each step of depth, often a page away from the last; what maps behind a sum read beside it is
-// touched once a tile, all rows at once; columns that are copied a panel at a time are touched by the copy alone. All
-// wait for the shared cache or memory otherwise, and copying such rows first (so that a row's terms lie one after
-// another) is no faster than asking in time.
+// touched once a tile, all rows at once. Both wait for the shared cache or memory otherwise, and copying such rows
+// first (so that a row's terms lie one after another) is no faster than asking in time.
 #pragma once
 #include <vector>
 
@@ -22,24 +21,16 @@ class LinesAhead {
   void pick_beside(const loop::Kernel& k, const IndexSteps& steps, loop::BlockId block, loop::ValueId row,
                    loop::ValueId column, int width);
 
-  /// Columns among the sum's `loads` that are neighbours and copied a panel at a time, for all rows at once.
-  void pick_copied(const loop::Kernel& k, const IndexSteps& steps, const std::vector<loop::StmtId>& loads,
-                   loop::ValueId row, loop::ValueId column, const ContractionBody& body, const ContractionSizes& sizes,
-                   int width);
-
   bool of_rows() const { return !rows_.empty(); }
   /// Asks for rows some steps of the innermost contracted loop, which is at `depth`, ahead.
   void ask_rows(loop::Builder& b, const KernelCloner& at, loop::ValueId depth) const;
-  /// Asks for what is read beside the sum of this cell, and for its rows' share of the next panel. `first_row`: of the
-  /// task, `first_column`: of this panel.
-  void ask_cell(loop::Builder& b, KernelCloner& cell, loop::ValueId first_row, loop::ValueId first_column) const;
+  /// Asks for what is read beside the sum of this cell.
+  void ask_beside(loop::Builder& b, const KernelCloner& cell) const;
 
  private:
   const loop::Kernel* k_ = nullptr;
-  loop::ValueId innermost_, row_, column_;
-  std::vector<loop::StmtId> rows_, beside_, copied_;
-  std::int64_t share_ = 1;  // steps of depth of a panel that a row asks for
-  int width_ = 0;
+  loop::ValueId innermost_;
+  std::vector<loop::StmtId> rows_, beside_;
 
   void ask(loop::Builder& b, KernelCloner at, loop::StmtId load) const;
 };

@@ -26,6 +26,9 @@ constexpr std::int64_t packed_rows = 256;
 /// Cycles an element of a copy of rows on pages of their own, a transposed and an element-wise copy.
 constexpr double copy_cycles = 0.5, transpose_cycles = 0.6, scatter_cycles = 2;
 
+/// Steps of depth that a row asks for at most: each is code.
+constexpr Int most_share = 4;
+
 /// What a panel with less than its width costs more than its multiply-adds tell.
 constexpr double part_panel = 1.25;
 
@@ -236,9 +239,10 @@ class Planner {
     best_.fetch_panel = s_.panel > 0 && 4 * panels_ * width_ * row_bytes > target_.l3_bytes &&
                         2 * width_ * row_bytes <= target_.l2_bytes;
     // Columns of a larger copy are pushed out by the rows before their turn comes.
-    best_.fetch_copied = best_.pack_columns && columns_.run == OperandLayout::Run::contiguous && best_.panels == 1 &&
-                         best_.outer == 1 && best_.rows >= m_ && panels_ >= 4 * threads_ &&
-                         4 * width_ * row_bytes <= target_.l2_bytes;
+    if (best_.pack_columns && columns_.run == OperandLayout::Run::contiguous && best_.panels == 1 && s_.outer == 1 &&
+        best_.rows >= m_ && panels_ >= 4 * threads_ && 4 * width_ * row_bytes <= target_.l2_bytes &&
+        k_ <= most_share * m_)
+      best_.fetch_copied = ceil_div(k_, m_);
   }
 
   double pack_cost(const OperandLayout& o, Int elements) const {

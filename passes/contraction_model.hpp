@@ -71,8 +71,8 @@ struct Blocking {
   std::int64_t group = 1;  ///< panels that lie in the cache together while rows pass by; at most `panels`
   std::int64_t supers = 1;  ///< parts of the rows that are the slowest index of tasks: threads split rows
   std::int64_t depth = 0;  ///< steps of depth at a time, 0: all
-  /// Ask for the next tile's rows, the next panel, the columns of the next copy ahead of their use.
-  bool fetch_rows = false, fetch_panel = false, fetch_copied = false;
+  bool fetch_rows = false, fetch_panel = false;  ///< ask for the next tile's rows, the next panel, ahead of their use
+  std::int64_t fetch_copied = 0;  ///< steps of depth of the next columns to be copied that a row asks for
 };
 Blocking pick_blocking(const ContractionSizes& sizes, const RegisterTile& tile, const OperandLayout& columns,
                        const TargetSpec& target);

@@ -129,6 +129,24 @@ void PackedColumns::pack(Builder& b, const KernelCloner& from, const DepthRange&
     });
 }
 
+/// Asks for the lines of neighbouring columns from `n_lo` on at one step of the innermost contracted loop.
+void PackedColumns::ask(Builder& b, const Panel& p, KernelCloner at, LV step, LV n_lo, std::int64_t columns) const {
+  const Stmt& load = k_->stmts[p.load];
+  at.set(body_->iv(*k_, body_->loops.size() - 1), step);
+  at.set(col_->iv, n_lo);
+  const auto line = line_bytes / static_cast<std::int64_t>(dtype_bytes(k_->buffers[load.attr.buffer.index].dtype));
+  LV from = at.get(load.operands[0]);
+  for (std::int64_t n = 0; n < columns; n += line) b.prefetch(at.get(load.attr.buffer), b.add(from, b.index(n)), 2);
+}
+
+void PackedColumns::ask_next(Builder& b, const KernelCloner& c, LV row, std::int64_t share, LV n_lo) const {
+  if (body_->loops.size() != 1) return;
+  LV first = b.mul(row, b.index(share)), next = b.add(n_lo, b.index(width_));
+  for (const Panel& p : columns_)
+    for (std::int64_t i = 0; i < share && p.way == Way::contiguous; ++i)
+      ask(b, p, c, b.add(first, b.index(i)), next, width_);
+}
+
 void PackedColumns::copy(Builder& b, const Panel& p, KernelCloner& c, const DepthRange& range, LV n_lo, LV n_hi, LV lo,
                          LV hi) const {
   const Stmt& load = k_->stmts[p.load];
@@ -144,13 +162,7 @@ void PackedColumns::copy(Builder& b, const Panel& p, KernelCloner& c, const Dept
       });
     };
     // Steps of depth lie on pages of their own, where hardware does not look ahead.
-    KernelCloner ahead = c;
-    ahead.set(body_->iv(*k_, body_->loops.size() - 1), b.add(k, b.index(steps_ahead)));
-    ahead.set(col_->iv, n_lo);
-    const auto line = line_bytes / static_cast<std::int64_t>(dtype_bytes(k_->buffers[load.attr.buffer.index].dtype));
-    LV next = ahead.get(load.operands[0]);
-    for (std::int64_t n = 0; n < panels_ * width_; n += line)
-      b.prefetch(ahead.get(load.attr.buffer), b.add(next, b.index(n)), 2);
+    ask(b, p, c, b.add(k, b.index(steps_ahead)), n_lo, panels_ * width_);
     auto columns = distance(b, n_lo, n_hi);
     if (panels_ == 1 || (columns && *columns <= width_)) return panel(n_lo, n_hi);
     serial(b, n_lo, n_hi, width_, [&](LV n) { panel(n, b.add(n, b.index(width_))); });

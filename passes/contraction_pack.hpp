@@ -33,6 +33,10 @@ class PackedColumns {
             loop::ValueId n_hi) const;
   /// From now on `c` reads the copies. It must outlive its use.
   void read(loop::Builder& b, KernelCloner& c, const DepthRange& range, loop::ValueId n_lo) const;
+  /// Asks for the lines of the panel after that at `n_lo` that are row `row`'s: `share` steps of depth. They are
+  /// touched by the next copy alone, which waits for the shared cache or memory otherwise.
+  void ask_next(loop::Builder& b, const KernelCloner& c, loop::ValueId row, std::int64_t share,
+                loop::ValueId n_lo) const;
 
  private:
   enum class Way : std::uint8_t { contiguous, transposed, scattered };
@@ -56,6 +60,8 @@ class PackedColumns {
                   const Innermost& body) const;
   loop::ValueId depth_index(loop::Builder& b, KernelCloner& c, const DepthRange& range) const;
   loop::ValueId column_index(loop::Builder& b, KernelCloner& c, const DepthRange& range, loop::ValueId column) const;
+  void ask(loop::Builder& b, const Panel& p, KernelCloner at, loop::ValueId step, loop::ValueId n_lo,
+           std::int64_t columns) const;
   void copy(loop::Builder& b, const Panel& p, KernelCloner& c, const DepthRange& range, loop::ValueId n_lo,
             loop::ValueId n_hi, loop::ValueId lo, loop::ValueId hi) const;
   void transpose(loop::Builder& b, const Panel& p, KernelCloner& c, const DepthRange& range, loop::ValueId n_lo,

@@ -105,13 +105,12 @@ class ContractionScheduler : public DotNest {
     pick_split();
     pick_band();
     pick_streams(steps, rows, columns);
-    pick_lines(steps, rows, columns);
+    pick_lines(steps, rows);
   }
 
-  void pick_lines(const IndexSteps& steps, const std::vector<StmtId>& rows, const std::vector<StmtId>& columns) {
+  void pick_lines(const IndexSteps& steps, const std::vector<StmtId>& rows) {
     if (!row_ || body_.loops.empty()) return;
     lines_.pick_rows(k_, steps, rows, row_->iv, body_, sizes_);
-    if (plan_.fetch_copied) lines_.pick_copied(k_, steps, columns, row_->iv, col_->iv, body_, sizes_, width_);
     // Results that the second-level cache holds are beside operands that it holds.
     const Int cells = sizes_.rows.value_or(width_) * sizes_.outer * sizes_.cols.value_or(width_);
     if (split_step_ || 2 * cells * sizes_.element_bytes < target_.l2_bytes) return;
@@ -325,6 +324,7 @@ class ContractionScheduler : public DotNest {
 
   void read(KernelCloner& cell, const DepthRange& range, const Columns& n) {
     if (!in_place_) packed_.read(b_, cell, range, n.lo);
+    if (row_ && plan_.fetch_copied) packed_.ask_next(b_, cell, cell.get(row_->iv), plan_.fetch_copied, n.lo);
   }
 
   void columns(const KernelCloner& c, const Task& task, const Columns& n) {
@@ -335,7 +335,7 @@ class ContractionScheduler : public DotNest {
       if (long_epilogue_) return bands(c, task, n, all);
       return sweep(c, task, n, [&](KernelCloner& cell) {
         read(cell, all, n);
-        lines_.ask_cell(b_, cell, task.m_lo, n.lo);
+        lines_.ask_beside(b_, cell);
         if (chunk_ == 0 && !lines_.of_rows()) return nest_body(cell, {});
         Ahead ahead{cell, task, n};
         nest_body(cell, [&] {
@@ -393,7 +393,7 @@ class ContractionScheduler : public DotNest {
     auto band = [&](const KernelCloner& outer, const Task& part) {
       rows(outer, part, n, [&](KernelCloner& cell) {
         read(cell, all, n);
-        lines_.ask_cell(b_, cell, task.m_lo, n.lo);
+        lines_.ask_beside(b_, cell);
         Ahead ahead{cell, task, n};
         before_sum(cell);
         LV place = partial_index(cell, part, n);
